@@ -1,1 +1,3 @@
+//! Parallax: a sidecar that takes an application's data from Redis to Redis + PostgreSQL.
 
+pub mod model;
