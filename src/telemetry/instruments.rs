@@ -147,6 +147,8 @@ instruments! {
     http_requests: counter "parallax_http_requests" { door: Door, status: StatusClass },
     /// Time from an HTTP request's header to its answer.
     http_request: histogram "parallax_http_request_seconds" { door: Door },
+    /// Requests turned away for a wrong or missing token, or for one with too little right.
+    auth_failures: counter "parallax_auth_failures" { door: Door },
     /// 1, with the version of the program.
     build_info: gauge "parallax_build_info" { version: version },
 }

@@ -36,7 +36,10 @@ pub enum LogError {
 /// # Errors
 /// What is wrong with it.
 pub fn filter(text: &str) -> Result<EnvFilter, LogError> {
-    EnvFilter::try_new(text).map_err(|error| LogError::Filter { filter: text.to_owned(), reason: error.to_string() })
+    EnvFilter::try_new(text).map_err(|error| LogError::Filter {
+        filter: text.to_owned(),
+        reason: error.to_string(),
+    })
 }
 
 /// Sets up the log of this process; `filter` as in [`filter`]. Colour is left out, since a sidecar's log is collected.
@@ -44,11 +47,18 @@ pub fn filter(text: &str) -> Result<EnvFilter, LogError> {
 /// # Errors
 /// A filter that does not parse, or a second call.
 pub fn start(format: LogFormat, filter: &str) -> Result<(), LogError> {
-    let builder =
-        tracing_subscriber::fmt().with_env_filter(self::filter(filter)?).with_writer(io::stderr).with_ansi(false);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(self::filter(filter)?)
+        .with_writer(io::stderr)
+        .with_ansi(false);
     let started = match format {
         LogFormat::Text => builder.try_init(),
-        LogFormat::Json => builder.json().flatten_event(true).with_current_span(true).with_span_list(false).try_init(),
+        LogFormat::Json => builder
+            .json()
+            .flatten_event(true)
+            .with_current_span(true)
+            .with_span_list(false)
+            .try_init(),
     };
     started.map_err(|_| LogError::SetUpBefore)
 }
