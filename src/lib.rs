@@ -1,4 +1,5 @@
 //! Parallax: a sidecar that takes an application's data from Redis to Redis + PostgreSQL.
 
+pub mod doors;
 pub mod model;
 pub mod telemetry;
