@@ -2,7 +2,7 @@
 
 use diesel::QueryableByName;
 use diesel::sql_types::{Array, BigInt, Text};
-use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl};
+use diesel_async::{AsyncConnection, AsyncPgConnection};
 
 use crate::model::catalog::Table;
 use crate::model::key::hash16;
@@ -100,7 +100,7 @@ async fn check_control(
          WHERE table_name = ANY({}) ORDER BY table_name FOR SHARE",
         vec![Bind::TextList(tables.iter().map(|table| (*table).to_owned()).collect())],
     );
-    let rows: Vec<Control> = statement.load(connection).await?;
+    let rows: Vec<Control> = statement.rows(connection).await?;
     if rows.iter().any(|row| row.beat < basis.beat) {
         return Err(PostgresError::WentBack);
     }
@@ -122,10 +122,20 @@ async fn apply_collection(
             upsert_header(connection, header, None, applied).await?;
             upsert_elements(connection, Table::Elements, header, elements, applied).await
         }
-        Item::Log { header, first_id, last_id, entries, missing } => {
+        Item::Log {
+            header,
+            first_id,
+            last_id,
+            entries,
+            missing,
+        } => {
             upsert_header(connection, header, Some((first_id, last_id)), applied).await?;
             upsert_elements(connection, Table::EventLogs, header, entries, applied).await?;
-            if *missing > 0 { note_gap(connection, header, first_id, *missing).await } else { Ok(()) }
+            if *missing > 0 {
+                note_gap(connection, header, first_id, *missing).await
+            } else {
+                Ok(())
+            }
         }
         Item::Absent(table, header) => {
             upsert_header(connection, header, None, applied).await?;
@@ -136,7 +146,7 @@ async fn apply_collection(
                      WHERE key_hash = {} AND version = {}",
                     vec![Bind::Bytes(header.key.hash()), Bind::Number(header.version)],
                 );
-                statement.execute(connection).await?;
+                statement.run(connection).await?;
             }
             Ok(())
         }
@@ -186,7 +196,7 @@ async fn upsert_records(
              SELECT count(*) AS rows, coalesce(array_agg(kind) FILTER (WHERE gone_at IS NOT NULL AND type <> ''
                 AND (expires_at IS NULL OR expires_at > gone_at)), ARRAY[]::text[]) AS evicted FROM done"
         );
-        let upserted: Upserted = Statement::new(text, record_binds(&batch, true)).get_result(connection).await?;
+        let upserted: Upserted = Statement::new(text, record_binds(&batch, true)).row(connection).await?;
         applied.upserts.push((table, upserted.rows));
         applied.evicted.extend(upserted.evicted);
         rest = others;
@@ -238,9 +248,11 @@ async fn upsert_header(
             AND (expires_at IS NULL OR expires_at > gone_at)), ARRAY[]::text[]) AS evicted FROM done"
     );
     let mut binds = record_binds(&[header], false);
-    let (first, last) = ids.map_or((None, None), |(first, last)| (Some(first.to_owned()), Some(last.to_owned())));
+    let (first, last) = ids.map_or((None, None), |(first, last)| {
+        (Some(first.to_owned()), Some(last.to_owned()))
+    });
     binds.extend([Bind::NullableText(first), Bind::NullableText(last)]);
-    let upserted: Upserted = Statement::new(text, binds).get_result(connection).await?;
+    let upserted: Upserted = Statement::new(text, binds).row(connection).await?;
     applied.upserts.push(("collections", upserted.rows));
     applied.evicted.extend(upserted.evicted);
     Ok(())
@@ -273,12 +285,17 @@ async fn upsert_elements(
             Bind::Text(header.kind.clone()),
             Bind::Text(header.id.clone()),
             Bind::BytesList(batch.iter().map(|(hash, _)| hash.clone()).collect()),
-            Bind::TextList(batch.iter().map(|(_, row)| text::encode(&row.element).into_owned()).collect()),
+            Bind::TextList(
+                batch
+                    .iter()
+                    .map(|(_, row)| text::encode(&row.element).into_owned())
+                    .collect(),
+            ),
             Bind::NullableTextList(batch.iter().map(|(_, row)| row.doc.clone()).collect()),
             Bind::NumberList(batch.iter().map(|(_, row)| row.version).collect()),
             Bind::Bytes(header.key.hash()),
         ];
-        let rows = Statement::new(text, binds).execute(connection).await?;
+        let rows = Statement::new(text, binds).run(connection).await?;
         applied.upserts.push((name, i64::try_from(rows).unwrap_or(i64::MAX)));
     }
     Ok(())
@@ -294,7 +311,11 @@ async fn bury(
     applied: &mut Applied,
 ) -> Result<(), PostgresError> {
     let name = table.name();
-    let mut binds = vec![Bind::Number(version), Bind::Bytes(header.key.hash()), Bind::Number(version)];
+    let mut binds = vec![
+        Bind::Number(version),
+        Bind::Bytes(header.key.hash()),
+        Bind::Number(version),
+    ];
     let mut text = format!(
         "UPDATE {name} SET deleted_at = now(), updated_at = now(), doc = NULL, version = {{}}
          WHERE key_hash = {{}} AND version < {{}} AND deleted_at IS NULL"
@@ -303,7 +324,7 @@ async fn bury(
         text.push_str(" AND element >= {} AND element <= {}");
         binds.extend([Bind::Text(first.clone()), Bind::Text(last.clone())]);
     }
-    let rows = Statement::new(text, binds).execute(connection).await?;
+    let rows = Statement::new(text, binds).run(connection).await?;
     applied.upserts.push((name, i64::try_from(rows).unwrap_or(i64::MAX)));
     Ok(())
 }
@@ -327,7 +348,7 @@ async fn note_gap(
             Bind::Number(missing),
         ],
     );
-    statement.execute(connection).await?;
+    statement.run(connection).await?;
     Ok(())
 }
 
@@ -368,7 +389,10 @@ pub async fn finalise(postgres: &Postgres, basis: Basis, whole: &Whole) -> Resul
         .transaction(async |connection: &mut AsyncPgConnection| {
             check_control(connection, basis, whole.first_version, &["collections", table.name()]).await?;
             let mut applied = Applied::default();
-            let ids = whole.bounds.as_ref().map(|(first, last)| (first.as_str(), last.as_str()));
+            let ids = whole
+                .bounds
+                .as_ref()
+                .map(|(first, last)| (first.as_str(), last.as_str()));
             upsert_header(connection, header, ids, &mut applied).await?;
             let statement = Statement::new(
                 "UPDATE collections SET complete = true, floor = {}, last_version = greatest(last_version, {})
@@ -380,8 +404,16 @@ pub async fn finalise(postgres: &Postgres, basis: Basis, whole: &Whole) -> Resul
                     Bind::Number(whole.first_version - 1),
                 ],
             );
-            if statement.execute(connection).await? == 1 {
-                bury(connection, table, header, whole.first_version, whole.bounds.as_ref(), &mut applied).await?;
+            if statement.run(connection).await? == 1 {
+                bury(
+                    connection,
+                    table,
+                    header,
+                    whole.first_version,
+                    whole.bounds.as_ref(),
+                    &mut applied,
+                )
+                .await?;
             }
             Ok(applied)
         })

@@ -3,7 +3,6 @@
 use bytes::Bytes;
 use diesel::QueryableByName;
 use diesel::sql_types::Text;
-use diesel_async::RunQueryDsl;
 use serde_json::Value as Json;
 
 use crate::model::key::Key;
@@ -88,12 +87,15 @@ struct JsonRow {
 }
 
 async fn rows(postgres: &Postgres, statement: Statement) -> Result<Vec<Json>, PostgresError> {
-    let rows: Vec<JsonRow> = statement.load(&mut postgres.connection().await?).await?;
-    Ok(rows.iter().filter_map(|row| serde_json::from_str(&row.row).ok()).collect())
+    let rows: Vec<JsonRow> = statement.rows(&mut postgres.connection().await?).await?;
+    Ok(rows
+        .iter()
+        .filter_map(|row| serde_json::from_str(&row.row).ok())
+        .collect())
 }
 
 async fn run(postgres: &Postgres, statement: Statement) -> Result<(), PostgresError> {
-    statement.execute(&mut postgres.connection().await?).await?;
+    statement.run(&mut postgres.connection().await?).await?;
     Ok(())
 }
 
@@ -126,7 +128,11 @@ pub async fn history(postgres: &Postgres, kind: &str, limit: i64) -> Result<Vec<
     let text = "SELECT json_build_object('version', version, 'kind', kind, 'before', flag_before, 'after', flag_after,
             'who', who, 'from', origin, 'reason', reason, 'at', at)::text AS row
          FROM flag_changes WHERE kind IN ({}, '*') ORDER BY version DESC, id DESC LIMIT {}";
-    rows(postgres, Statement::new(text, vec![Bind::Text(kind.to_owned()), Bind::Number(limit)])).await
+    rows(
+        postgres,
+        Statement::new(text, vec![Bind::Text(kind.to_owned()), Bind::Number(limit)]),
+    )
+    .await
 }
 
 /// The flags of the highest version that Postgres knows: kind and flag, for a Redis that lost them (L3).
@@ -138,9 +144,14 @@ pub async fn latest_flags(postgres: &Postgres) -> Result<Option<(u64, Vec<(Strin
             'version', (SELECT max(version) FROM flag_changes))::text AS row
          FROM (SELECT DISTINCT ON (kind) kind, flag_after FROM flag_changes ORDER BY kind, version DESC, id DESC) f";
     let rows = rows(postgres, Statement::new(text, Vec::new())).await?;
-    let Some(version) = rows.first().and_then(|row| row.get("version")?.as_u64()) else { return Ok(None) };
+    let Some(version) = rows.first().and_then(|row| row.get("version")?.as_u64()) else {
+        return Ok(None);
+    };
     let text = |row: &Json, name: &str| row.get(name).and_then(Json::as_str).unwrap_or_default().to_owned();
-    Ok(Some((version, rows.iter().map(|row| (text(row, "kind"), text(row, "flag"))).collect())))
+    Ok(Some((
+        version,
+        rows.iter().map(|row| (text(row, "kind"), text(row, "flag"))).collect(),
+    )))
 }
 
 /// Notes a mismatch; the same one found again raises its count.
@@ -177,7 +188,14 @@ pub async fn mismatches(postgres: &Postgres, kind: Option<&str>, limit: i64) -> 
     let text = "SELECT json_build_object('at', at, 'kind', kind, 'key_hash', encode(key_hash, 'hex'), 'class', class,
             'fields', fields, 'redis_version', redis_version, 'postgres_version', postgres_version, 'times', times)::text AS row
          FROM mismatches WHERE kind = coalesce({}, kind) ORDER BY at DESC, id DESC LIMIT {}";
-    rows(postgres, Statement::new(text, vec![Bind::NullableText(kind.map(str::to_owned)), Bind::Number(limit)])).await
+    rows(
+        postgres,
+        Statement::new(
+            text,
+            vec![Bind::NullableText(kind.map(str::to_owned)), Bind::Number(limit)],
+        ),
+    )
+    .await
 }
 
 /// Puts a record among the dead letters.
@@ -203,7 +221,14 @@ pub async fn dead_letter(postgres: &Postgres, letter: &DeadLetter) -> Result<(),
 /// # Errors
 /// When Postgres cannot be reached.
 pub async fn bury_dead_letter(postgres: &Postgres, key: &Key) -> Result<(), PostgresError> {
-    run(postgres, Statement::new("DELETE FROM dead_letters WHERE key_hash = {}", vec![Bind::Bytes(key.hash())])).await
+    run(
+        postgres,
+        Statement::new(
+            "DELETE FROM dead_letters WHERE key_hash = {}",
+            vec![Bind::Bytes(key.hash())],
+        ),
+    )
+    .await
 }
 
 /// Keeps the state of a job.

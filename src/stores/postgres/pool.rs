@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
+use diesel_async::AsyncPgConnection;
 use diesel_async::pooled_connection::deadpool::{Object, Pool};
 use diesel_async::pooled_connection::{AsyncDieselConnectionManager, ManagerConfig, RecyclingMethod};
-use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
@@ -51,10 +51,26 @@ impl PostgresError {
 /// Whether Postgres' message speaks of the server rather than of a row. Its codes do not reach us through diesel.
 fn is_of_the_server(message: &str) -> bool {
     [
-        "terminating connection", "shutting down", "starting up", "connection closed", "in recovery", "deadlock",
-        "too many clients", "No space left", "could not extend", "lock timeout", "statement timeout", "does not exist",
-        "permission denied", "read-only", "remaining connection slots", "out of memory", "canceling statement",
-        "error communicating", "db error", "current transaction is aborted",
+        "terminating connection",
+        "shutting down",
+        "starting up",
+        "connection closed",
+        "in recovery",
+        "deadlock",
+        "too many clients",
+        "No space left",
+        "could not extend",
+        "lock timeout",
+        "statement timeout",
+        "does not exist",
+        "permission denied",
+        "read-only",
+        "remaining connection slots",
+        "out of memory",
+        "canceling statement",
+        "error communicating",
+        "db error",
+        "current transaction is aborted",
     ]
     .iter()
     .any(|phrase| message.contains(phrase))
@@ -105,7 +121,10 @@ impl Postgres {
     /// # Errors
     /// When there is none within the deadline.
     pub async fn connection(&self) -> Result<Object<AsyncPgConnection>, PostgresError> {
-        self.pool.get().await.map_err(|error| PostgresError::Unreachable(error.to_string()))
+        self.pool
+            .get()
+            .await
+            .map_err(|error| PostgresError::Unreachable(error.to_string()))
     }
 
     /// Connections that exist, that are idle, and callers that wait.
@@ -122,8 +141,13 @@ impl Postgres {
 
     /// Whether Postgres answers.
     pub async fn is_alive(&self) -> bool {
-        let Ok(mut connection) = self.connection().await else { return false };
-        Statement::new("SELECT 1", Vec::new()).execute(&mut connection).await.is_ok()
+        let Ok(mut connection) = self.connection().await else {
+            return false;
+        };
+        Statement::new("SELECT 1", Vec::new())
+            .run(&mut connection)
+            .await
+            .is_ok()
     }
 }
 
@@ -146,7 +170,7 @@ fn connect(options: Options) -> BoxFuture<'static, diesel::ConnectionResult<Asyn
             }
         };
         Statement::new("SET synchronous_commit = on", Vec::new())
-            .execute(&mut connection)
+            .run(&mut connection)
             .await
             .map_err(diesel::ConnectionError::CouldntSetupConfiguration)?;
         Ok(connection)

@@ -5,10 +5,12 @@
 
 use std::borrow::Cow;
 
+use diesel::QueryableByName;
 use diesel::pg::Pg;
 use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
 use diesel::result::QueryResult;
 use diesel::sql_types::{Array, BigInt, Binary, Bool, Nullable, Text, Untyped};
+use diesel_async::{AsyncPgConnection, RunQueryDsl};
 
 /// A value bound to a statement.
 #[derive(Clone, Debug)]
@@ -45,7 +47,31 @@ pub(crate) struct Statement {
 impl Statement {
     /// A statement; `text` has one `{}` for each of `binds`.
     pub(crate) fn new(text: impl Into<Cow<'static, str>>, binds: Vec<Bind>) -> Self {
-        Self { text: text.into(), binds }
+        Self {
+            text: text.into(),
+            binds,
+        }
+    }
+
+    /// Runs it and answers how many rows it touched.
+    pub(crate) async fn run(self, connection: &mut AsyncPgConnection) -> QueryResult<usize> {
+        self.execute(connection).await
+    }
+
+    /// Runs it and answers all rows.
+    pub(crate) async fn rows<R>(self, connection: &mut AsyncPgConnection) -> QueryResult<Vec<R>>
+    where
+        R: QueryableByName<Pg> + Send + 'static,
+    {
+        self.load(connection).await
+    }
+
+    /// Runs it and answers its one row.
+    pub(crate) async fn row<R>(self, connection: &mut AsyncPgConnection) -> QueryResult<R>
+    where
+        R: QueryableByName<Pg> + Send + 'static,
+    {
+        self.get_result(connection).await
     }
 }
 
