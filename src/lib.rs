@@ -1,3 +1,4 @@
 //! Parallax: a sidecar that takes an application's data from Redis to Redis + PostgreSQL without a stop.
 
 pub mod dev;
+pub mod settings;

@@ -1,1 +1,3 @@
-fn main() {}
+//! Stories against real servers.
+
+mod settings;
