@@ -2,3 +2,7 @@
 
 pub mod dev;
 pub mod settings;
+pub mod doors;
+pub mod model;
+pub mod stores;
+pub mod telemetry;
