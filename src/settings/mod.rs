@@ -189,7 +189,10 @@ pub struct SettingError {
 
 impl SettingError {
     fn new(setting: impl Into<String>, problem: impl Into<String>) -> Self {
-        Self { setting: setting.into(), problem: problem.into() }
+        Self {
+            setting: setting.into(),
+            problem: problem.into(),
+        }
     }
 }
 
@@ -206,7 +209,11 @@ pub struct SettingErrors(pub Vec<SettingError>);
 impl fmt::Display for SettingErrors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let count = self.0.len();
-        write!(f, "{count} setting{} cannot be used:", if count == 1 { "" } else { "s" })?;
+        write!(
+            f,
+            "{count} setting{} cannot be used:",
+            if count == 1 { "" } else { "s" }
+        )?;
         self.0.iter().try_for_each(|error| write!(f, "\n  {error}"))
     }
 }
@@ -236,5 +243,9 @@ pub fn load(inputs: &Inputs) -> Result<Loaded, SettingErrors> {
     }
     let mut warnings = resolved.warnings.clone();
     warnings.extend(report::warnings(&settings));
-    Ok(Loaded { settings, resolved, warnings })
+    Ok(Loaded {
+        settings,
+        resolved,
+        warnings,
+    })
 }

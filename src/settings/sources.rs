@@ -11,8 +11,13 @@ use crate::settings::SettingError;
 use crate::settings::definitions::{DEFINITIONS, Definition, Secrecy};
 
 /// Variables with our prefix that are no settings of the sidecar.
-const OTHER_VARIABLES: [&str; 5] =
-    ["PARALLAX_CONFIG", "PARALLAX_POSTGRES_BIN", "PARALLAX_REDIS_BIN", "PARALLAX_RECORDING", "PARALLAX_SOAK"];
+const OTHER_VARIABLES: [&str; 5] = [
+    "PARALLAX_CONFIG",
+    "PARALLAX_POSTGRES_BIN",
+    "PARALLAX_REDIS_BIN",
+    "PARALLAX_RECORDING",
+    "PARALLAX_SOAK",
+];
 
 /// What a process was given: pure data, so that a test can be a process.
 #[derive(Clone, Debug, Default)]
@@ -30,21 +35,40 @@ impl Inputs {
     #[must_use]
     pub fn of_process(flags: Vec<(&'static str, String)>, config: Option<PathBuf>) -> Self {
         let environment = std::env::vars_os()
-            .map(|(name, value)| (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned().into()))
+            .map(|(name, value)| {
+                (
+                    name.to_string_lossy().into_owned(),
+                    value.to_string_lossy().into_owned().into(),
+                )
+            })
             .collect();
-        Self { flags, config, environment }
+        Self {
+            flags,
+            config,
+            environment,
+        }
     }
 
     /// An environment of these variables and nothing else.
     #[must_use]
     pub fn of_variables(variables: &[(&str, &str)]) -> Self {
-        let environment = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).into())).collect();
-        Self { flags: Vec::new(), config: None, environment }
+        let environment = variables
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).into()))
+            .collect();
+        Self {
+            flags: Vec::new(),
+            config: None,
+            environment,
+        }
     }
 
     fn variable(&self, name: &str) -> Option<&str> {
         // An empty variable is how compose files and charts say "not set".
-        self.environment.get(name).map(ExposeSecret::expose_secret).filter(|value| !value.is_empty())
+        self.environment
+            .get(name)
+            .map(ExposeSecret::expose_secret)
+            .filter(|value| !value.is_empty())
     }
 }
 
@@ -131,7 +155,10 @@ impl Resolved {
 /// Gathers all that was said.
 pub(super) fn resolve(inputs: &Inputs, errors: &mut Vec<SettingError>) -> Resolved {
     let file = read_config(inputs, errors);
-    let mut resolved = Resolved { warnings: unknown_variables(inputs), ..Resolved::default() };
+    let mut resolved = Resolved {
+        warnings: unknown_variables(inputs),
+        ..Resolved::default()
+    };
     for definition in DEFINITIONS {
         let mut all = Vec::new();
         flag(inputs, definition, &mut all, errors);
@@ -139,17 +166,25 @@ pub(super) fn resolve(inputs: &Inputs, errors: &mut Vec<SettingError>) -> Resolv
         if let Some((path, values)) = &file {
             in_file(path, values, definition, &mut all, errors);
         }
-        all.extend(definition.default.map(|value| Given { value: value.into(), source: Source::Default }));
+        all.extend(definition.default.map(|value| Given {
+            value: value.into(),
+            source: Source::Default,
+        }));
         resolved.given.insert(definition.key, all);
     }
     resolved
 }
 
 fn flag(inputs: &Inputs, definition: &Definition, all: &mut Vec<Given>, errors: &mut Vec<SettingError>) {
-    let Some((_, value)) = inputs.flags.iter().rev().find(|(key, _)| *key == definition.key) else { return };
+    let Some((_, value)) = inputs.flags.iter().rev().find(|(key, _)| *key == definition.key) else {
+        return;
+    };
     let source = Source::Flag(definition.flag.to_owned());
     match definition.secrecy {
-        Secrecy::Plain | Secrecy::Address => all.push(Given { value: value.as_str().into(), source }),
+        Secrecy::Plain | Secrecy::Address => all.push(Given {
+            value: value.as_str().into(),
+            source,
+        }),
         Secrecy::Secret => read_secret(&format!("--{}", definition.flag), value, source, all, errors),
     }
 }
@@ -165,11 +200,21 @@ fn variables(inputs: &Inputs, definition: &Definition, all: &mut Vec<Given>, err
         };
         let direct = inputs.variable(name);
         let file_name = format!("{name}_FILE");
-        let file = if definition.secrecy == Secrecy::Plain { None } else { inputs.variable(&file_name) };
+        let file = if definition.secrecy == Secrecy::Plain {
+            None
+        } else {
+            inputs.variable(&file_name)
+        };
         if direct.is_some() && file.is_some() {
-            errors.push(SettingError::new(*name, format!("{file_name} is set as well: keep one of them")));
+            errors.push(SettingError::new(
+                *name,
+                format!("{file_name} is set as well: keep one of them"),
+            ));
         }
-        all.extend(direct.map(|value| Given { value: value.into(), source: of(name) }));
+        all.extend(direct.map(|value| Given {
+            value: value.into(),
+            source: of(name),
+        }));
         if let Some(path) = file {
             read_secret(&file_name, path, of(&file_name), all, errors);
         }
@@ -185,11 +230,21 @@ fn in_file(
 ) {
     let place = |key: &str| format!("{}: {key}", path.display());
     let key = definition.key;
-    let direct = values.get(key).map(|value| Given { value: value.as_str().into(), source: Source::File(place(key)) });
+    let direct = values.get(key).map(|value| Given {
+        value: value.as_str().into(),
+        source: Source::File(place(key)),
+    });
     let file_key = format!("{key}_file");
-    let file = if definition.secrecy == Secrecy::Plain { None } else { values.get(&file_key) };
+    let file = if definition.secrecy == Secrecy::Plain {
+        None
+    } else {
+        values.get(&file_key)
+    };
     if direct.is_some() && file.is_some() {
-        errors.push(SettingError::new(place(key), format!("{file_key} is set as well: keep one of them")));
+        errors.push(SettingError::new(
+            place(key),
+            format!("{file_key} is set as well: keep one of them"),
+        ));
     }
     all.extend(direct);
     if let Some(secret) = file {
@@ -219,7 +274,10 @@ fn read_config(inputs: &Inputs, errors: &mut Vec<SettingError>) -> Option<(PathB
     let text = match std::fs::read_to_string(&path) {
         Ok(text) => text,
         Err(error) => {
-            errors.push(SettingError::new(name, format!("{} cannot be read: {error}", path.display())));
+            errors.push(SettingError::new(
+                name,
+                format!("{} cannot be read: {error}", path.display()),
+            ));
             return None;
         }
     };
@@ -228,14 +286,20 @@ fn read_config(inputs: &Inputs, errors: &mut Vec<SettingError>) -> Option<(PathB
         Err(error) => {
             // Not the error's own display, which quotes the line: it may be the one with the password.
             let line = error.span().map_or(1, |span| line_of(&text, span.start));
-            errors.push(SettingError::new(format!("{}:{line}", path.display()), error.message().to_owned()));
+            errors.push(SettingError::new(
+                format!("{}:{line}", path.display()),
+                error.message().to_owned(),
+            ));
             return None;
         }
     };
     let mut values = BTreeMap::new();
     flatten("", &table, &path, &mut values, errors);
     for key in values.keys().filter(|key| !is_known(key)) {
-        errors.push(SettingError::new(format!("{}: {key}", path.display()), unknown_key(key)));
+        errors.push(SettingError::new(
+            format!("{}: {key}", path.display()),
+            unknown_key(key),
+        ));
     }
     Some((path, values))
 }
@@ -252,14 +316,20 @@ fn flatten(
     errors: &mut Vec<SettingError>,
 ) {
     for (name, value) in table {
-        let key = if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };
+        let key = if prefix.is_empty() {
+            name.clone()
+        } else {
+            format!("{prefix}.{name}")
+        };
         match scalar(value) {
             Some(text) => drop(values.insert(key, text)),
             None => match value {
                 toml::Value::Table(inner) => flatten(&key, inner, path, values, errors),
                 other => {
-                    let problem =
-                        format!("a {} is not understood here: give text, a number, or true", other.type_str());
+                    let problem = format!(
+                        "a {} is not understood here: give text, a number, or true",
+                        other.type_str()
+                    );
                     errors.push(SettingError::new(format!("{}: {key}", path.display()), problem));
                 }
             },
@@ -289,7 +359,10 @@ fn is_known(key: &str) -> bool {
 
 fn unknown_key(key: &str) -> String {
     let last = key.rsplit('.').next().unwrap_or(key);
-    match DEFINITIONS.iter().find(|definition| definition.key.rsplit('.').next() == Some(last)) {
+    match DEFINITIONS
+        .iter()
+        .find(|definition| definition.key.rsplit('.').next() == Some(last))
+    {
         Some(near) => format!("there is no such setting: is `{}` meant?", near.key),
         None => "there is no such setting: `parallax config check` lists them all".to_owned(),
     }
