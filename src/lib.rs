@@ -1,6 +1,7 @@
 //! Parallax: a sidecar that takes an application's data from Redis to Redis + PostgreSQL without a stop.
 
 pub mod dev;
+pub mod settings;
 pub mod doors;
 pub mod model;
 pub mod stores;
