@@ -1,6 +1,4 @@
-//! Stories against real servers.
-
-mod settings;
 //! Stories against real servers, and the rules that hold for the whole repository.
 
 mod metrics;
+mod settings;

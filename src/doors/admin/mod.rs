@@ -7,22 +7,25 @@
 //! `/livez` and `/readyz` need no token, since a kubelet has none and they tell nothing. Everything else, `/healthz` and
 //! `/metrics` included, needs `viewer` where tokens are configured; where none is, the door listens on loopback only.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::StatusCode;
 use http::request::Parts;
+use secrecy::ExposeSecret;
 use serde_json::json;
 use tokio::sync::Semaphore;
 use tokio::time;
 
 use crate::doors::admin::input::FlagMode;
 use crate::doors::admin::route::{Action, Change, Report, Routes};
-use crate::doors::guard::{Guard, Role};
+use crate::doors::guard::{Guard, OpenDoor, Role, Tokens};
 use crate::doors::problem::{Problem, ProblemKind};
 use crate::doors::server::{Handler, Request, Response, ServerLimits};
 use crate::dual::Engine;
 use crate::dual::flags::Actor;
+use crate::settings::AdminSettings;
 use crate::telemetry::Metrics;
 use crate::telemetry::labels::Door;
 
@@ -45,6 +48,26 @@ pub fn limits() -> ServerLimits {
         body_bytes_max: 64 * 1024,
         ..ServerLimits::default()
     }
+}
+
+/// The guard of an admin door that listens on `listen` with these settings. Without a token everybody on loopback is an
+/// operator; nobody sees secrets.
+///
+/// # Errors
+/// Without a token a door listens on loopback only.
+pub fn guard(listen: SocketAddr, settings: &AdminSettings) -> Result<Guard, OpenDoor> {
+    let tokens = [
+        (Role::Viewer, &settings.viewer_tokens),
+        (Role::Operator, &settings.operator_tokens),
+        (Role::Secrets, &settings.secrets_tokens),
+    ];
+    let tokens = tokens
+        .into_iter()
+        .flat_map(|(role, tokens)| tokens.iter().map(move |token| (role, token)));
+    let tokens = tokens.fold(Tokens::default(), |all, (role, token)| {
+        all.with(role, token.expose_secret())
+    });
+    Guard::new(listen, &settings.hosts, tokens, Role::Operator)
 }
 
 /// The admin door.
