@@ -5,5 +5,6 @@ pub mod doors;
 pub mod model;
 pub mod settings;
 pub mod shutdown;
+pub mod dual;
 pub mod stores;
 pub mod telemetry;
