@@ -23,6 +23,8 @@ const SCAN_COUNT: usize = 1000;
 const PREFIXES_MAX: usize = 1000;
 /// As many of them are shown.
 const PREFIXES_SHOWN_MAX: usize = 20;
+/// The characters of a line of names.
+const LINE_CHARS_MAX: usize = 96;
 /// The characters of a prefix that are shown.
 const PREFIX_CHARS_MAX: usize = 40;
 
@@ -168,7 +170,7 @@ fn report(catalog: &Catalog, count: &Count) -> String {
         .map(|kind| kind.name.as_str())
         .collect();
     if !absent.is_empty() {
-        text += &format!("\nno key matches these kinds:\n  {}\n", absent.join(", "));
+        text += &format!("\nno key matches these kinds:\n{}", wrapped(&absent));
     }
     if unmatched == 0 {
         return text + "\nevery key matches a kind\n";
@@ -184,6 +186,20 @@ fn report(catalog: &Catalog, count: &Count) -> String {
         text += &format!("  {:>10}  others\n", hidden + count.other_prefixes);
     }
     text
+}
+
+/// The names side by side, in lines that a terminal holds.
+fn wrapped(names: &[&str]) -> String {
+    let mut text = String::new();
+    let mut line = String::new();
+    for name in names {
+        if line.len() + name.len() > LINE_CHARS_MAX {
+            text += &format!(" {line}\n");
+            line.clear();
+        }
+        line += &format!(" {name}");
+    }
+    text + &format!(" {line}\n")
 }
 
 fn policy_name(kind: &Kind) -> &'static str {

@@ -66,7 +66,7 @@ pub async fn pending(settings: &PostgresSettings) -> Result<Vec<String>, Migrate
         let pending = harness.pending_migrations(MIGRATIONS)?;
         Ok(pending
             .iter()
-            .map(|migration: &Box<dyn Migration<Pg>>| migration.name().to_string())
+            .map(|migration| Migration::<Pg>::name(migration).to_string())
             .collect())
     })
     .await?;
