@@ -1,5 +1,9 @@
 //! Stories against real servers, and the rules that hold for the whole repository.
 
+#![cfg(test)]
+
+mod command_line;
 mod metrics;
 mod settings;
+mod support;
 mod tls;
