@@ -1,1 +1,9 @@
+//! Parallax: a sidecar that takes an application's data from Redis to Redis + PostgreSQL without a stop.
 
+pub mod dev;
+pub mod doors;
+pub mod model;
+pub mod settings;
+pub mod shutdown;
+pub mod stores;
+pub mod telemetry;

@@ -1,1 +1,5 @@
-fn main(){}
+//! Stories against real servers, and the rules that hold for the whole repository.
+
+mod metrics;
+mod settings;
+mod tls;
