@@ -2,5 +2,6 @@
 
 mod catalog;
 mod metrics;
+mod schema;
 mod settings;
 mod tls;
