@@ -25,7 +25,7 @@ COMMENT ON COLUMN parallax_record.id IS 'What stands between the fixed ends of t
 COMMENT ON COLUMN parallax_record.type IS 'The Redis type; empty where only the absence of the record is known.';
 COMMENT ON COLUMN parallax_record.doc IS 'The value: a string as one JSON string, a hash as an object of strings, lists and sets as arrays, a sorted set as an object of scores.';
 COMMENT ON COLUMN parallax_record.version IS 'Redis'' clock at the capture, in microseconds; it only rises.';
-COMMENT ON COLUMN parallax_record.seq IS 'The order in which rows were first inserted.';
+COMMENT ON COLUMN parallax_record.seq IS 'Rises with every write of any row, so it orders rows by their last write.';
 COMMENT ON COLUMN parallax_record.expires_at IS 'When the record expires in Redis; NULL: never.';
 COMMENT ON COLUMN parallax_record.gone_at IS 'When it was found expired or evicted; the document is the last one known.';
 COMMENT ON COLUMN parallax_record.deleted_at IS 'When it was found deleted.';

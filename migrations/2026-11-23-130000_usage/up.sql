@@ -41,13 +41,14 @@ AS $$
 DECLARE
     model text := id;
 BEGIN
-    IF id LIKE '\\x%' OR kind !~ '_model_' THEN
+    IF id LIKE '\\x%' OR strpos(kind, '_model_') = 0 THEN
         RETURN NULL;
     END IF;
-    IF kind LIKE 'usage\_key\_model\_%' THEN
-        model := substring(model FROM '^[^:]*:model:[a-z]*:(.*)$');
-    ELSIF kind LIKE 'account\_usage\_model\_%' THEN
-        model := substring(model FROM '^[^:]*:(.*)$');
+    IF starts_with(kind, 'usage_key_model_') THEN
+        model := substr(model, strpos(model, ':model:') + 7);
+        model := substr(model, strpos(model, ':') + 1);
+    ELSIF starts_with(kind, 'account_usage_model_') THEN
+        model := substr(model, strpos(model, ':') + 1);
     END IF;
     model := CASE
         WHEN kind LIKE '%\_hourly' THEN left(model, -14)
@@ -79,20 +80,22 @@ DECLARE
     day integer := 1;
     hour integer := 0;
 BEGIN
+    -- The form without its digits is compared: a third of the price of a pattern.
     IF granularity IN ('hourly', 'weekly') THEN
         period := right(id, 13);
-        IF period !~ '^[0-9]{4}-[0-9]{2}-[0-9]{2}[T:][0-9]{2}$' THEN
+        IF period NOT LIKE '____-__-_____' OR substr(period, 11, 1) NOT IN (':', 'T')
+            OR translate(period, '0123456789', '') NOT IN ('--:', '--T') THEN
             RETURN NULL;
         END IF;
         hour := substr(period, 12, 2);
     ELSIF granularity = 'daily' THEN
         period := right(id, 10);
-        IF period !~ '^[0-9]{4}-[0-9]{2}-[0-9]{2}$' THEN
+        IF period NOT LIKE '____-__-__' OR translate(period, '0123456789', '') <> '--' THEN
             RETURN NULL;
         END IF;
     ELSIF granularity = 'monthly' THEN
         period := right(id, 7);
-        IF period !~ '^[0-9]{4}-[0-9]{2}$' THEN
+        IF period NOT LIKE '____-__' OR translate(period, '0123456789', '') <> '-' THEN
             RETURN NULL;
         END IF;
     ELSE
