@@ -3,7 +3,9 @@
 #![cfg(test)]
 
 mod command_line;
+mod catalog;
 mod metrics;
+mod schema;
 mod settings;
 mod support;
 mod tls;

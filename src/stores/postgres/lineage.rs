@@ -48,8 +48,8 @@ pub async fn identity(postgres: &Postgres) -> Result<Identity, PostgresError> {
 /// When Postgres cannot be reached or written.
 pub async fn beat(postgres: &Postgres) -> Result<Identity, PostgresError> {
     let text = format!(
-        "INSERT INTO heartbeat AS h (only, beat, at) VALUES (true, 1, now())
-         ON CONFLICT (only) DO UPDATE SET beat = h.beat + 1, at = now() RETURNING {IDENTITY}, h.beat AS beat"
+        "INSERT INTO heartbeat AS h (\"only\", beat, at) VALUES (true, 1, now())
+         ON CONFLICT (\"only\") DO UPDATE SET beat = h.beat + 1, at = now() RETURNING {IDENTITY}, h.beat AS beat"
     );
     Ok(Statement::new(text, Vec::new())
         .row(&mut *postgres.connection().await?)
