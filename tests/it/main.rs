@@ -1,1 +1,5 @@
-fn main(){}
+//! Stories against real servers, and checks of the project itself. One binary, so that it is linked once.
+
+mod arrows;
+mod chart;
+mod tidy;
