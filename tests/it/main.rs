@@ -1,5 +1,7 @@
 //! Stories against real servers, and checks of the project itself. One binary, so that it is linked once.
 
+#![cfg(test)]
+
 mod arrows;
 mod chart;
 mod tidy;
