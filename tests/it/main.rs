@@ -5,3 +5,6 @@
 mod arrows;
 mod chart;
 mod tidy;
+//! Stories against real servers, and the rules that hold for the whole repository.
+
+mod metrics;
