@@ -129,14 +129,10 @@ seccompProfile:
   ports:
     - name: admin
       containerPort: {{ .Values.doors.admin.port }}
-  # The doors refuse a Host they do not know, and a probe would name the pod's address.
   startupProbe:
     httpGet: &ready
       path: /readyz
       port: admin
-      httpHeaders:
-        - name: Host
-          value: localhost
     periodSeconds: 1
     failureThreshold: 60
   readinessProbe:
@@ -146,9 +142,6 @@ seccompProfile:
     httpGet:
       path: /livez
       port: admin
-      httpHeaders:
-        - name: Host
-          value: localhost
     periodSeconds: 10
   resources:
     {{- toYaml .Values.resources | nindent 4 }}
