@@ -7,3 +7,5 @@ mod chart;
 mod metrics;
 mod requirements;
 mod tidy;
+mod settings;
+mod tls;

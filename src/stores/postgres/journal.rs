@@ -87,7 +87,7 @@ struct JsonRow {
 }
 
 async fn rows(postgres: &Postgres, statement: Statement) -> Result<Vec<Json>, PostgresError> {
-    let rows: Vec<JsonRow> = statement.rows(&mut postgres.connection().await?).await?;
+    let rows: Vec<JsonRow> = statement.rows(&mut *postgres.connection().await?).await?;
     Ok(rows
         .iter()
         .filter_map(|row| serde_json::from_str(&row.row).ok())
@@ -95,7 +95,7 @@ async fn rows(postgres: &Postgres, statement: Statement) -> Result<Vec<Json>, Po
 }
 
 async fn run(postgres: &Postgres, statement: Statement) -> Result<(), PostgresError> {
-    statement.run(&mut postgres.connection().await?).await?;
+    statement.run(&mut *postgres.connection().await?).await?;
     Ok(())
 }
 

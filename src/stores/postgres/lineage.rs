@@ -38,7 +38,7 @@ const IDENTITY: &str = "(SELECT system_identifier::text FROM pg_control_system()
 pub async fn identity(postgres: &Postgres) -> Result<Identity, PostgresError> {
     let text = format!("SELECT {IDENTITY}, coalesce((SELECT beat FROM heartbeat), 0) AS beat");
     Ok(Statement::new(text, Vec::new())
-        .row(&mut postgres.connection().await?)
+        .row(&mut *postgres.connection().await?)
         .await?)
 }
 
@@ -52,7 +52,7 @@ pub async fn beat(postgres: &Postgres) -> Result<Identity, PostgresError> {
          ON CONFLICT (only) DO UPDATE SET beat = h.beat + 1, at = now() RETURNING {IDENTITY}, h.beat AS beat"
     );
     Ok(Statement::new(text, Vec::new())
-        .row(&mut postgres.connection().await?)
+        .row(&mut *postgres.connection().await?)
         .await?)
 }
 
@@ -62,7 +62,7 @@ pub async fn beat(postgres: &Postgres) -> Result<Identity, PostgresError> {
 /// When Postgres cannot be reached.
 pub async fn epoch(postgres: &Postgres) -> Result<i64, PostgresError> {
     let statement = Statement::new("SELECT coalesce(max(epoch), 0) AS number FROM control", Vec::new());
-    let row: Number = statement.row(&mut postgres.connection().await?).await?;
+    let row: Number = statement.row(&mut *postgres.connection().await?).await?;
     Ok(row.number)
 }
 
@@ -75,7 +75,7 @@ pub async fn raise_epoch(postgres: &Postgres, epoch: i64) -> Result<(), Postgres
         "UPDATE control SET epoch = greatest(epoch, {})",
         vec![Bind::Number(epoch)],
     );
-    statement.run(&mut postgres.connection().await?).await?;
+    statement.run(&mut *postgres.connection().await?).await?;
     Ok(())
 }
 
@@ -93,7 +93,7 @@ pub async fn highest_version(postgres: &Postgres) -> Result<i64, PostgresError> 
         each.join(", ")
     );
     let row: Number = Statement::new(text, Vec::new())
-        .row(&mut postgres.connection().await?)
+        .row(&mut *postgres.connection().await?)
         .await?;
     Ok(row.number)
 }
@@ -113,7 +113,7 @@ pub async fn has_rows(postgres: &Postgres) -> Result<bool, PostgresError> {
         .collect();
     let text = format!("SELECT ({})::int::bigint AS number", each.join(" OR "));
     let row: Number = Statement::new(text, Vec::new())
-        .row(&mut postgres.connection().await?)
+        .row(&mut *postgres.connection().await?)
         .await?;
     Ok(row.number == 1)
 }

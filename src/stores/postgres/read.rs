@@ -112,7 +112,7 @@ pub async fn documents(
     let hashes: Vec<Vec<u8>> = keys.iter().map(Key::hash).collect();
     let binds = vec![Bind::BytesList(hashes.clone()), Bind::Text(name.to_owned())];
     let found: Vec<Found> = Statement::new(text, binds)
-        .rows(&mut postgres.connection().await?)
+        .rows(&mut *postgres.connection().await?)
         .await?;
     let control = found
         .first()
@@ -186,7 +186,7 @@ pub async fn collection(
     }
     binds.push(Bind::Text(name.to_owned()));
     let found: Vec<FoundElement> = Statement::new(text, binds)
-        .rows(&mut postgres.connection().await?)
+        .rows(&mut *postgres.connection().await?)
         .await?;
     let first = found.first().ok_or(diesel::result::Error::NotFound)?;
     let control = Control {
@@ -292,7 +292,7 @@ pub async fn list(
         Bind::Number(limit),
     ];
     let rows: Vec<Listed> = Statement::new(text, binds)
-        .rows(&mut postgres.connection().await?)
+        .rows(&mut *postgres.connection().await?)
         .await?;
     let listed = rows.into_iter().map(|row| {
         let doc = row.doc.as_ref().and_then(|doc| serde_json::from_str(doc).ok());
@@ -331,7 +331,7 @@ pub async fn live_keys(postgres: &Postgres, kind: &Kind, after: &[u8], limit: i6
         Bind::Number(limit),
     ];
     let rows: Vec<LiveKey> = Statement::new(text, binds)
-        .rows(&mut postgres.connection().await?)
+        .rows(&mut *postgres.connection().await?)
         .await?;
     Ok(rows.into_iter().map(|row| Key::from_text(&row.key)).collect())
 }
