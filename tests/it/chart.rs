@@ -5,7 +5,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use crate::arrows::{project, rust_files};
+use parallax::settings::definitions::DEFINITIONS;
+use parallax::settings::load;
+use parallax::settings::sources::Inputs;
+
+use crate::arrows::project;
 
 /// The oldest version the chart says it runs on, and a recent one.
 const KUBERNETES: [&str; 2] = ["1.29", "1.37"];
@@ -131,10 +135,44 @@ fn no_secret_stands_in_the_rendered_text() {
 #[test]
 fn every_variable_of_the_chart_is_a_setting_of_the_binary() {
     let template = fs::read_to_string(chart().join("templates/_helpers.tpl")).unwrap();
-    let sources: String =
-        rust_files("src").iter().map(|path| fs::read_to_string(project().join(path)).unwrap()).collect();
     let names = variables(&template);
     assert!(names.len() > 10, "the templates are read wrongly: {names:?}");
-    let unknown: Vec<_> = names.into_iter().filter(|name| !sources.contains(name.trim_end_matches("_FILE"))).collect();
+    let settings: Vec<&str> = DEFINITIONS.iter().flat_map(|definition| definition.variables).copied().collect();
+    let is_setting = |name: &&str| settings.contains(name) || settings.contains(&name.trim_end_matches("_FILE"));
+    let unknown: Vec<_> = names.into_iter().filter(|name| !is_setting(name)).collect();
     assert!(unknown.is_empty(), "no setting has these names: {unknown:?}");
+}
+
+/// The variables that a container of the rendered text gets, with their values.
+fn environment(container: &str) -> Vec<(String, String)> {
+    let lines: Vec<&str> = container.lines().map(str::trim).collect();
+    let pairs = lines.windows(2).filter_map(|pair| {
+        let name = pair[0].strip_prefix("- name: ")?;
+        let value = pair[1].strip_prefix("value: ")?;
+        Some((name.to_owned(), value.trim_matches('"').to_owned()))
+    });
+    pairs.collect()
+}
+
+#[test]
+fn the_binary_accepts_the_settings_that_the_chart_hands_it() {
+    let Some(tools) = tools() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    for values in VALUES {
+        let text = rendered(&tools, values);
+        let (_, sidecar) = text.split_once("initContainers:").unwrap();
+        let mut variables = environment(sidecar);
+        for (_, value) in &mut variables {
+            if let Some(path) = value.strip_prefix("/etc/parallax/") {
+                let file = folder.path().join(path.replace('/', "-"));
+                fs::write(&file, "content").unwrap();
+                *value = file.to_string_lossy().into_owned();
+            }
+        }
+        let variables: Vec<_> = variables.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        let loaded = load(&Inputs::of_variables(&variables)).unwrap_or_else(|errors| panic!("{values}: {errors}"));
+        assert_eq!(loaded.settings.admin.listen.to_string(), "0.0.0.0:8381", "{values}");
+        assert!(loaded.settings.http.listen.ip().is_loopback(), "{values}");
+        assert_eq!(loaded.settings.postgres.is_some(), !values.contains("redis-only"), "{values}");
+    }
 }

@@ -6,6 +6,6 @@ mod arrows;
 mod chart;
 mod metrics;
 mod requirements;
-mod tidy;
 mod settings;
+mod tidy;
 mod tls;
