@@ -1,4 +1,4 @@
-//! Stories against real servers, and the rules that hold for the whole repository.
+//! Stories against real servers, and the rules that hold for the whole repository. One binary, so that it is linked once.
 
 #![cfg(test)]
 
@@ -8,4 +8,10 @@ mod metrics;
 mod schema;
 mod settings;
 mod support;
+mod arrows;
+mod chart;
+mod metrics;
+mod requirements;
+mod settings;
+mod tidy;
 mod tls;
