@@ -285,3 +285,71 @@ impl Problem {
         response
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use http_body_util::BodyExt;
+
+    use super::*;
+
+    async fn body(response: Response) -> Value {
+        let bytes = response.into_body().collect().await.expect("in memory").to_bytes();
+        serde_json::from_slice(&bytes).expect("JSON")
+    }
+
+    #[test]
+    fn every_kind_has_a_type_of_its_own_and_an_error_status() {
+        let slugs: HashSet<_> = ProblemKind::ALL.iter().map(|kind| kind.slug()).collect();
+        assert_eq!(slugs.len(), ProblemKind::ALL.len());
+        for kind in ProblemKind::ALL {
+            assert!(
+                kind.status().is_client_error() || kind.status().is_server_error(),
+                "{kind:?}"
+            );
+            assert!(
+                kind.slug()
+                    .bytes()
+                    .all(|byte| byte.is_ascii_lowercase() || byte == b'-'),
+                "{kind:?}"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn a_problem_is_answered_in_the_form_of_rfc_9457() {
+        let problem = Problem::new(ProblemKind::Conflict, "not yet").with("unmet", json!(["backfill"]));
+        let response = problem.into_response();
+        assert_eq!(response.status(), StatusCode::CONFLICT);
+        assert_eq!(response.headers()[header::CONTENT_TYPE], "application/problem+json");
+        let expected = json!({
+            "type": "urn:parallax:problem:conflict",
+            "title": "Not possible in the present state",
+            "status": 409,
+            "detail": "not yet",
+            "unmet": ["backfill"],
+        });
+        assert_eq!(body(response).await, expected);
+    }
+
+    #[test]
+    fn every_503_says_when_to_come_back() {
+        for kind in ProblemKind::ALL {
+            let response = Problem::new(kind, "").into_response();
+            let is_unavailable = response.status() == StatusCode::SERVICE_UNAVAILABLE;
+            assert_eq!(
+                response.headers().contains_key(header::RETRY_AFTER),
+                is_unavailable,
+                "{kind:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_method_that_is_not_allowed_is_told_which_are() {
+        let response = Problem::method_not_allowed("GET, HEAD").into_response();
+        assert_eq!(response.status(), StatusCode::METHOD_NOT_ALLOWED);
+        assert_eq!(response.headers()[header::ALLOW], "GET, HEAD");
+    }
+}
