@@ -72,7 +72,8 @@ fn write_string(out: &mut Vec<u8>, bytes: &[u8], strings: Strings) {
     }
 }
 
-fn write_json_string(out: &mut Vec<u8>, text: &str) {
+/// Appends `text` as a JSON string.
+pub(super) fn write_json_string(out: &mut Vec<u8>, text: &str) {
     serde_json::to_writer(out, text).expect("writing into memory does not fail");
 }
 
