@@ -3,5 +3,7 @@
 pub mod dev;
 pub mod doors;
 pub mod model;
+pub mod settings;
+pub mod shutdown;
 pub mod stores;
 pub mod telemetry;
