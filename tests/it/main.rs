@@ -1,5 +1,6 @@
 //! Stories against real servers, and the rules that hold for the whole repository.
 
+mod http_server;
 mod metrics;
 mod settings;
 mod tls;
