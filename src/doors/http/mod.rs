@@ -17,15 +17,43 @@ use std::time::Duration;
 
 use http::StatusCode;
 use http::request::Parts;
+use secrecy::ExposeSecret;
 
-use crate::doors::guard::{Guard, Role};
+use crate::doors::guard::{Guard, OpenDoor, Role, Tokens};
 use crate::doors::http::arguments::CommandLimits;
 use crate::doors::problem::{Problem, ProblemKind};
-use crate::doors::server::{Handler, Request, Response};
+use crate::doors::server::{Handler, Request, Response, ServerLimits};
 use crate::dual::Engine;
 use crate::model::catalog::Catalog;
+use crate::settings::{DoorSettings, Limits};
 use crate::telemetry::labels::Door;
 use crate::telemetry::metrics::Metrics;
+
+/// What the data door lets its clients have.
+#[must_use]
+pub fn limits(limits: &Limits) -> ServerLimits {
+    ServerLimits {
+        connections_max: limits.connections_max,
+        header_timeout_ms: limits.header_timeout_ms,
+        header_bytes_max: limits.header_bytes_max,
+        body_timeout_ms: limits.body_timeout_ms,
+        body_bytes_max: limits.body_bytes_max,
+        idle_timeout_ms: limits.idle_timeout_ms,
+        write_timeout_ms: limits.write_timeout_ms,
+        drain_timeout_ms: limits.drain_deadline_ms,
+    }
+}
+
+/// The guard of a data door with these settings: each of its tokens opens all of it.
+///
+/// # Errors
+/// Without a token a door listens on loopback only.
+pub fn guard(settings: &DoorSettings) -> Result<Guard, OpenDoor> {
+    let tokens = settings.tokens.iter().fold(Tokens::default(), |all, token| {
+        all.with(Role::Operator, token.expose_secret())
+    });
+    Guard::new(settings.listen, &settings.hosts, tokens, Role::Operator)
+}
 
 /// The data door.
 pub struct DataDoor {
@@ -37,7 +65,7 @@ pub struct DataDoor {
 }
 
 impl DataDoor {
-    /// A door to `engine`. Every token that `guard` knows opens all of it, if its role is [`Role::Operator`] or above.
+    /// A door to `engine`, open to whoever `guard` gives at least the role [`Role::Operator`].
     pub fn new(
         engine: Arc<Engine>,
         catalog: Arc<Catalog>,
