@@ -11,7 +11,8 @@ use crate::model::text;
 pub enum Strings {
     /// As they are; what is no UTF-8 in text form (`\x` and hex).
     Text,
-    /// In base64, the status `OK` excepted: what Upstash's clients ask for, and the only form without ambiguity.
+    /// In base64, which is what Upstash's clients ask for and the only form without ambiguity. They expect one
+    /// exception: a status `OK` that is the whole result.
     Base64,
 }
 
@@ -19,6 +20,7 @@ pub enum Strings {
 pub fn write_outcome(out: &mut Vec<u8>, reply: &Reply, strings: Strings) {
     match reply {
         Reply::Error(message) => write_error(out, message),
+        Reply::Status(line) if line == "OK" => out.extend_from_slice(b"{\"result\":\"OK\"}"),
         Reply::Nil | Reply::Status(_) | Reply::Integer(_) | Reply::Bulk(_) | Reply::Array(_) => {
             out.extend_from_slice(b"{\"result\":");
             write_reply(out, reply, strings);
@@ -37,7 +39,6 @@ pub fn write_error(out: &mut Vec<u8>, message: &str) {
 fn write_reply(out: &mut Vec<u8>, reply: &Reply, strings: Strings) {
     match reply {
         Reply::Nil => out.extend_from_slice(b"null"),
-        Reply::Status(line) if line == "OK" => out.extend_from_slice(b"\"OK\""),
         Reply::Status(line) => write_string(out, line.as_bytes(), strings),
         Reply::Error(message) => write_error(out, message),
         Reply::Integer(number) => {
@@ -122,7 +123,12 @@ mod tests {
     }
 
     #[test]
-    fn in_base64_everything_but_the_status_ok_is_encoded() {
+    fn in_base64_everything_is_encoded_but_a_status_ok_that_is_the_whole_result() {
+        assert_eq!(
+            written(&Reply::Status("OK".into()), Strings::Base64),
+            json!({"result": "OK"})
+        );
+        assert_eq!(written(&bulk(b"OK"), Strings::Base64), json!({"result": "T0s="}));
         let replies = Reply::Array(vec![
             Reply::Status("OK".into()),
             Reply::Status("PONG".into()),
@@ -131,7 +137,7 @@ mod tests {
             bulk(b""),
             Reply::Integer(1),
         ]);
-        let expected = json!({"result": ["OK", "UE9ORw==", "T0s=", "/w==", "", 1]});
+        let expected = json!({"result": ["T0s=", "UE9ORw==", "T0s=", "/w==", "", 1]});
         assert_eq!(written(&replies, Strings::Base64), expected);
     }
 }
