@@ -85,6 +85,7 @@ async fn many(door: &DataDoor, request: &Request, together: Together) -> Result<
     require_post(request)?;
     headers::require_json(&request.headers)?;
     let commands = arguments::pipeline(&request.body, door.limits)?;
+    let asked = commands.len();
     let options = Options {
         ack: headers::ack(&request.headers)?,
         atomic: together == Together::Transaction,
@@ -98,7 +99,7 @@ async fn many(door: &DataDoor, request: &Request, together: Together) -> Result<
         count(door, answer);
     }
     if together == Together::Transaction
-        && let Some(refused) = aborted(&answers)
+        && let Some(refused) = aborted(&answers, asked)
     {
         return refused;
     }
@@ -108,18 +109,21 @@ async fn many(door: &DataDoor, request: &Request, together: Together) -> Result<
     Ok(response)
 }
 
-/// What is answered instead of replies to a transaction of which nothing was executed: the reason of the first refusal,
-/// or Redis' own `EXECABORT`.
-fn aborted(answers: &[Answer]) -> Option<Result<Response, Problem>> {
-    let refusal = answers.iter().find_map(|answer| answer.result.as_ref().err());
-    if let Some(refusal) = refusal {
-        return Some(Err(refusal.clone().into()));
+/// What is answered instead of replies to a transaction of which nothing was executed. It has one answer, whatever was
+/// `asked`: the refusal of one of its commands, or why Redis aborted it.
+fn aborted(answers: &[Answer], asked: usize) -> Option<Result<Response, Problem>> {
+    let [only] = answers else { return None };
+    match &only.result {
+        Err(refusal) => Some(Err(refusal.clone().into())),
+        Ok(reply) => {
+            let error = reply
+                .error()
+                .filter(|error| asked > 1 || error.starts_with("EXECABORT"))?;
+            let mut body = Vec::new();
+            reply::write_error(&mut body, error);
+            Some(Ok(json(StatusCode::BAD_REQUEST, body)))
+        }
     }
-    let abort = answers.iter().filter_map(|answer| answer.result.as_ref().ok()?.error());
-    let abort = abort.into_iter().find(|message| message.starts_with("EXECABORT"))?;
-    let mut body = Vec::new();
-    reply::write_error(&mut body, abort);
-    Some(Ok(json(StatusCode::BAD_REQUEST, body)))
 }
 
 fn write_all(answers: &[Answer], strings: Strings) -> Vec<u8> {
@@ -226,14 +230,17 @@ mod tests {
 
     #[test]
     fn a_transaction_that_was_not_executed_is_answered_as_a_whole() {
-        let fine = answer(Ok(Reply::Integer(1)));
-        let abort = answer(Ok(Reply::Error("EXECABORT Transaction discarded".into())));
-        assert!(aborted(&[fine.clone(), answer(Ok(Reply::Error("WRONGTYPE".into())))]).is_none());
-        let problem = aborted(&[fine.clone(), answer(Err(refused()))])
+        let error = || answer(Ok(Reply::Error("ERR wrong number of arguments".into())));
+        assert!(
+            aborted(&[answer(Ok(Reply::Integer(1))), error()], 2).is_none(),
+            "it ran, and one command failed"
+        );
+        assert!(aborted(&[error()], 1).is_none(), "it ran, and its one command failed");
+        let problem = aborted(&[answer(Err(refused()))], 3)
             .expect("aborted")
             .expect_err("refused");
         assert_eq!(problem.kind(), ProblemKind::CommandRefused);
-        let response = aborted(&[fine, abort]).expect("aborted").expect("an answer");
+        let response = aborted(&[error()], 2).expect("aborted").expect("an answer");
         assert_eq!(response.status(), StatusCode::BAD_REQUEST);
     }
 

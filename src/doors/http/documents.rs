@@ -8,7 +8,7 @@ use serde::de::IgnoredAny;
 use crate::doors::http::json::{Field, Scanner};
 use crate::doors::http::{headers, reply};
 use crate::doors::problem::{Problem, ProblemKind};
-use crate::dual::RecordView;
+use crate::dual::records::RecordView;
 use crate::model::value::Value;
 
 const ACCEPT_PATCH: HeaderName = HeaderName::from_static("accept-patch");

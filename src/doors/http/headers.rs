@@ -8,7 +8,8 @@ use percent_encoding::percent_decode_str;
 
 use crate::doors::problem::{Problem, ProblemKind};
 use crate::doors::server::Response;
-use crate::dual::{Mirror, Precondition, Source};
+use crate::dual::records::Precondition;
+use crate::dual::{Mirror, Source};
 use crate::model::flag::Ack;
 
 const PARALLAX_ACK: HeaderName = HeaderName::from_static("parallax-ack");

@@ -11,7 +11,8 @@ use crate::doors::http::headers::{self, Query};
 use crate::doors::http::{DataDoor, documents};
 use crate::doors::problem::{Problem, ProblemKind};
 use crate::doors::server::{Request, Response};
-use crate::dual::{RecordBody, Source, WriteOutcome, Written};
+use crate::dual::Source;
+use crate::dual::records::{RecordBody, WriteOutcome, Written};
 use crate::model::catalog::{Body, Kind};
 use crate::model::key::Key;
 
