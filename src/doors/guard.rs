@@ -206,3 +206,157 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
     let (scheme, token) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
+
+#[cfg(test)]
+mod tests {
+    use http::Request;
+
+    use super::*;
+
+    fn head(uri: &str, headers: &[(&str, &str)]) -> Parts {
+        let mut request = Request::builder().uri(uri);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        request.body(()).expect("a request").into_parts().0
+    }
+
+    fn guard(listen: &str, tokens: Tokens) -> Guard {
+        let names = ["parallax.internal".to_owned()];
+        Guard::new(listen.parse().expect("an address"), &names, tokens, Role::Operator).expect("may open")
+    }
+
+    fn token() -> Tokens {
+        Tokens::default().with(Role::Viewer, "look").with(Role::Secrets, "all")
+    }
+
+    fn refusal(guard: &Guard, uri: &str, headers: &[(&str, &str)]) -> Option<ProblemKind> {
+        guard
+            .check_source(&head(uri, headers))
+            .err()
+            .map(|problem| problem.kind())
+    }
+
+    #[test]
+    fn without_a_token_only_loopback_is_opened() {
+        for (listen, is_open) in [
+            ("127.0.0.1:1", true),
+            ("[::1]:1", true),
+            ("0.0.0.0:1", false),
+            ("10.0.0.1:1", false),
+            ("[::]:1", false),
+        ] {
+            let listen = listen.parse().expect("an address");
+            assert_eq!(
+                Guard::new(listen, &[], Tokens::default(), Role::Operator).is_ok(),
+                is_open,
+                "{listen}"
+            );
+            assert!(Guard::new(listen, &[], token(), Role::Operator).is_ok(), "{listen}");
+        }
+    }
+
+    #[test]
+    fn a_request_of_a_web_page_is_refused_even_with_a_fine_host() {
+        let guard = guard("127.0.0.1:8380", Tokens::default());
+        let host = ("host", "127.0.0.1:8380");
+        assert_eq!(refusal(&guard, "/", &[host]), None);
+        assert_eq!(refusal(&guard, "/", &[host, ("sec-fetch-site", "none")]), None);
+        for mark in [
+            ("origin", "http://127.0.0.1:8380"),
+            ("origin", "null"),
+            ("sec-fetch-site", "cross-site"),
+            ("sec-fetch-site", "same-site"),
+        ] {
+            assert_eq!(
+                refusal(&guard, "/", &[host, mark]),
+                Some(ProblemKind::ForeignOrigin),
+                "{mark:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn only_our_own_names_may_be_asked_for() {
+        let guard = guard("10.1.2.3:80", token());
+        for host in [
+            "10.1.2.3",
+            "10.1.2.3:80",
+            "localhost:80",
+            "LOCALHOST",
+            "127.0.0.1",
+            "[::1]:80",
+            "Parallax.Internal:1",
+        ] {
+            assert_eq!(refusal(&guard, "/", &[("host", host)]), None, "{host}");
+        }
+        for host in [
+            "evil.example",
+            "10.1.2.4",
+            "localhost.evil.example",
+            "127.0.0.1.evil.example:80",
+            "",
+            "[::2]",
+        ] {
+            assert_eq!(
+                refusal(&guard, "/", &[("host", host)]),
+                Some(ProblemKind::ForeignHost),
+                "{host}"
+            );
+        }
+    }
+
+    #[test]
+    fn behind_a_wildcard_any_address_is_ours_but_no_foreign_name() {
+        let guard = guard("0.0.0.0:80", token());
+        assert_eq!(refusal(&guard, "/", &[("host", "10.9.9.9:80")]), None);
+        assert_eq!(
+            refusal(&guard, "/", &[("host", "evil.example")]),
+            Some(ProblemKind::ForeignHost)
+        );
+    }
+
+    #[test]
+    fn the_target_of_a_request_cannot_hide_a_foreign_host() {
+        let guard = guard("127.0.0.1:80", Tokens::default());
+        let foreign = Some(ProblemKind::ForeignHost);
+        assert_eq!(
+            refusal(&guard, "http://evil.example/", &[("host", "localhost")]),
+            foreign
+        );
+        assert_eq!(
+            refusal(&guard, "http://localhost/", &[("host", "evil.example")]),
+            foreign
+        );
+        assert_eq!(refusal(&guard, "http://localhost/", &[("host", "localhost")]), None);
+        assert_eq!(refusal(&guard, "http://localhost/", &[]), None);
+        assert_eq!(refusal(&guard, "/", &[]), Some(ProblemKind::BadRequest));
+        let twice = [("host", "localhost"), ("host", "evil.example")];
+        assert_eq!(refusal(&guard, "/", &twice), Some(ProblemKind::BadRequest));
+    }
+
+    #[test]
+    fn a_token_gives_its_role_and_nothing_else_gives_any() {
+        let guard = guard("127.0.0.1:80", token());
+        let admit = |value: &str, needed| {
+            let head = head("/", &[("host", "localhost"), ("authorization", value)]);
+            guard.admit(&head, needed).map_err(|problem| problem.kind())
+        };
+        assert_eq!(admit("Bearer look", Role::Viewer), Ok(Role::Viewer));
+        assert_eq!(admit("bearer all", Role::Operator), Ok(Role::Secrets));
+        assert_eq!(admit("Bearer look", Role::Operator), Err(ProblemKind::Forbidden));
+        for wrong in ["Bearer ", "Bearer loo", "Bearer look2", "Basic look", "look"] {
+            assert_eq!(admit(wrong, Role::Viewer), Err(ProblemKind::Unauthorized), "{wrong}");
+        }
+        let without = guard
+            .admit(&head("/", &[("host", "localhost")]), Role::Viewer)
+            .expect_err("refused");
+        assert_eq!(without.into_response().headers()[header::WWW_AUTHENTICATE], "Bearer");
+    }
+
+    #[test]
+    fn no_dump_shows_a_token() {
+        let shown = format!("{:?}", guard("127.0.0.1:80", token()));
+        assert!(shown.contains("Tokens(2)"), "{shown}");
+    }
+}

@@ -36,7 +36,7 @@ pub struct ServerLimits {
     pub connections_max: usize,
     /// From the first byte of a request to the end of its head.
     pub header_timeout_ms: u64,
-    /// Bytes of a request's head (431 above it); at least 8,192.
+    /// Bytes of a request's head (431 above it).
     pub header_bytes_max: usize,
     /// From the end of the head to the end of the body (408 after it).
     pub body_timeout_ms: u64,
@@ -285,7 +285,7 @@ impl<H: Handler> Client<H> {
         };
         // A client that waits for "100 Continue" sends nothing after a refusal. Any other is still sending: were its
         // bytes left unread, the answer could be lost with the reset of the connection.
-        if !head.headers.contains_key(header::EXPECT) {
+        if !head.headers.contains_key(header::EXPECT) && refusal.kind() != ProblemKind::BodyTimeout {
             self.discard(body).await;
         }
         Err(refusal)

@@ -1,16 +1,6 @@
-//! What went wrong, in the one form every HTTP door uses: problem+json (RFC 9457) with a stable `type`.
-//!
-//! The `type` URIs are an interface: clients branch on them. They are never renamed; a new cause gets a new one.
+//! The closed set of causes. Their `type` URIs are an interface: never renamed, only added to.
 
-use bytes::Bytes;
-use http::{HeaderName, HeaderValue, StatusCode, header};
-use http_body_util::Full;
-use serde_json::{Map, Value, json};
-
-use crate::doors::server::Response;
-
-/// Seconds after which a client may ask again when a store could not be reached.
-pub const RETRY_AFTER_SECONDS: u32 = 1;
+use http::StatusCode;
 
 /// Every cause a door knows. Each has one `type`, one status and one title.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -190,98 +180,27 @@ impl ProblemKind {
     }
 }
 
-/// One thing that went wrong. `detail` is for the caller: it never holds a key, a value or a token.
-#[derive(Clone, Debug)]
-pub struct Problem {
-    kind: ProblemKind,
-    detail: String,
-    members: Map<String, Value>,
-    headers: Vec<(HeaderName, HeaderValue)>,
-}
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
 
-impl Problem {
-    /// A problem of `kind`; `detail` says what about this request.
-    pub fn new(kind: ProblemKind, detail: impl Into<String>) -> Self {
-        let mut problem = Self {
-            kind,
-            detail: detail.into(),
-            members: Map::new(),
-            headers: Vec::new(),
-        };
-        if kind.status() == StatusCode::SERVICE_UNAVAILABLE {
-            problem = problem.with_header(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECONDS));
+    use super::*;
+
+    #[test]
+    fn every_kind_has_a_type_of_its_own_and_an_error_status() {
+        let slugs: HashSet<_> = ProblemKind::ALL.iter().map(|kind| kind.slug()).collect();
+        assert_eq!(slugs.len(), ProblemKind::ALL.len());
+        for kind in ProblemKind::ALL {
+            assert!(
+                kind.status().is_client_error() || kind.status().is_server_error(),
+                "{kind:?}"
+            );
+            assert!(
+                kind.slug()
+                    .bytes()
+                    .all(|byte| byte.is_ascii_lowercase() || byte == b'-'),
+                "{kind:?}"
+            );
         }
-        if kind == ProblemKind::Unauthorized {
-            problem = problem.with_header(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-        }
-        problem
-    }
-
-    /// Nothing stands at the path of this request.
-    #[must_use]
-    pub fn not_found() -> Self {
-        Self::new(ProblemKind::NotFound, "there is nothing at this path")
-    }
-
-    /// The path does not know the method; `allow` names those that it knows: `GET, HEAD`.
-    #[must_use]
-    pub fn method_not_allowed(allow: &'static str) -> Self {
-        Self::new(ProblemKind::MethodNotAllowed, format!("this path knows {allow}"))
-            .with_header(header::ALLOW, HeaderValue::from_static(allow))
-    }
-
-    /// The same problem with one more member in its body.
-    #[must_use]
-    pub fn with(mut self, member: &str, value: impl Into<Value>) -> Self {
-        self.members.insert(member.to_owned(), value.into());
-        self
-    }
-
-    /// The same problem with one more header.
-    #[must_use]
-    pub fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
-        self.headers.push((name, value));
-        self
-    }
-
-    /// The same problem on a connection that ends with this answer.
-    #[must_use]
-    pub fn closing(self) -> Self {
-        self.with_header(header::CONNECTION, HeaderValue::from_static("close"))
-    }
-
-    /// What kind of problem this is.
-    #[must_use]
-    pub fn kind(&self) -> ProblemKind {
-        self.kind
-    }
-
-    /// What the caller is told.
-    #[must_use]
-    pub fn detail(&self) -> &str {
-        &self.detail
-    }
-
-    /// The answer.
-    #[must_use]
-    pub fn into_response(self) -> Response {
-        let status = self.kind.status();
-        let mut body = self.members;
-        body.insert(
-            "type".into(),
-            json!(format!("urn:parallax:problem:{}", self.kind.slug())),
-        );
-        body.insert("title".into(), json!(self.kind.title()));
-        body.insert("status".into(), json!(status.as_u16()));
-        body.insert("detail".into(), json!(self.detail));
-        let mut response = Response::new(Full::new(Bytes::from(Value::Object(body).to_string())));
-        *response.status_mut() = status;
-        let headers = response.headers_mut();
-        headers.insert(
-            header::CONTENT_TYPE,
-            HeaderValue::from_static("application/problem+json"),
-        );
-        headers.extend(self.headers);
-        response
     }
 }

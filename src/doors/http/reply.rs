@@ -1,0 +1,143 @@
+//! Writes Redis' replies as JSON, straight into the body of the answer.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
+use crate::model::reply::Reply;
+use crate::model::text;
+
+/// How strings are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Strings {
+    /// As they are; what is no UTF-8 in text form (`\x` and hex).
+    Text,
+    /// In base64, which is what Upstash's clients ask for and the only form without ambiguity. They expect one
+    /// exception: a status `OK` that is the whole result.
+    Base64,
+}
+
+/// Appends `{"result":..}`, or `{"error":".."}` for an error reply.
+pub fn write_outcome(out: &mut Vec<u8>, reply: &Reply, strings: Strings) {
+    match reply {
+        Reply::Error(message) => write_error(out, message),
+        Reply::Status(line) if line == "OK" => out.extend_from_slice(b"{\"result\":\"OK\"}"),
+        Reply::Nil | Reply::Status(_) | Reply::Integer(_) | Reply::Bulk(_) | Reply::Array(_) => {
+            out.extend_from_slice(b"{\"result\":");
+            write_reply(out, reply, strings);
+            out.push(b'}');
+        }
+    }
+}
+
+/// Appends `{"error":".."}`.
+pub fn write_error(out: &mut Vec<u8>, message: &str) {
+    out.extend_from_slice(b"{\"error\":");
+    write_json_string(out, message);
+    out.push(b'}');
+}
+
+fn write_reply(out: &mut Vec<u8>, reply: &Reply, strings: Strings) {
+    match reply {
+        Reply::Nil => out.extend_from_slice(b"null"),
+        Reply::Status(line) => write_string(out, line.as_bytes(), strings),
+        Reply::Error(message) => write_error(out, message),
+        Reply::Integer(number) => {
+            serde_json::to_writer(out, number).expect("writing into memory does not fail");
+        }
+        Reply::Bulk(bytes) => write_string(out, bytes, strings),
+        Reply::Array(items) => {
+            out.push(b'[');
+            for (index, item) in items.iter().enumerate() {
+                if index > 0 {
+                    out.push(b',');
+                }
+                write_reply(out, item, strings);
+            }
+            out.push(b']');
+        }
+    }
+}
+
+fn write_string(out: &mut Vec<u8>, bytes: &[u8], strings: Strings) {
+    match (strings, std::str::from_utf8(bytes)) {
+        (Strings::Base64, _) => {
+            out.push(b'"');
+            let at = out.len();
+            out.resize(at + base64::encoded_len(bytes.len(), true).unwrap_or(0), 0);
+            let room = out.get_mut(at..).unwrap_or_default();
+            STANDARD.encode_slice(bytes, room).expect("the room was measured");
+            out.push(b'"');
+        }
+        (Strings::Text, Ok(text)) => write_json_string(out, text),
+        (Strings::Text, Err(_)) => write_json_string(out, &text::encode(bytes)),
+    }
+}
+
+/// Appends `text` as a JSON string.
+pub(super) fn write_json_string(out: &mut Vec<u8>, text: &str) {
+    serde_json::to_writer(out, text).expect("writing into memory does not fail");
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn written(reply: &Reply, strings: Strings) -> Value {
+        let mut out = Vec::new();
+        write_outcome(&mut out, reply, strings);
+        serde_json::from_slice(&out).expect("JSON")
+    }
+
+    fn bulk(bytes: &'static [u8]) -> Reply {
+        Reply::Bulk(Bytes::from_static(bytes))
+    }
+
+    #[test]
+    fn each_kind_of_reply_has_its_json() {
+        let nested = Reply::Array(vec![
+            Reply::Nil,
+            Reply::Integer(i64::MIN),
+            Reply::Status("PONG".into()),
+            bulk(b"a \"quoted\"\0 \xf0\x9f\x98\x80"),
+            Reply::Array(vec![]),
+            Reply::Error("ERR inside a script".into()),
+        ]);
+        let expected = json!([null, i64::MIN, "PONG", "a \"quoted\"\0 😀", [], {"error": "ERR inside a script"}]);
+        assert_eq!(written(&nested, Strings::Text), json!({ "result": expected }));
+    }
+
+    #[test]
+    fn an_error_is_no_result() {
+        assert_eq!(
+            written(&Reply::Error("ERR \"no\"".into()), Strings::Text),
+            json!({"error": "ERR \"no\""})
+        );
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_come_in_text_form() {
+        assert_eq!(written(&bulk(b"\xff\x00"), Strings::Text), json!({"result": "\\xff00"}));
+    }
+
+    #[test]
+    fn in_base64_everything_is_encoded_but_a_status_ok_that_is_the_whole_result() {
+        assert_eq!(
+            written(&Reply::Status("OK".into()), Strings::Base64),
+            json!({"result": "OK"})
+        );
+        assert_eq!(written(&bulk(b"OK"), Strings::Base64), json!({"result": "T0s="}));
+        let replies = Reply::Array(vec![
+            Reply::Status("OK".into()),
+            Reply::Status("PONG".into()),
+            bulk(b"OK"),
+            bulk(b"\xff"),
+            bulk(b""),
+            Reply::Integer(1),
+        ]);
+        let expected = json!({"result": ["T0s=", "UE9ORw==", "T0s=", "/w==", "", 1]});
+        assert_eq!(written(&replies, Strings::Base64), expected);
+    }
+}
