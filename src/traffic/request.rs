@@ -1,0 +1,439 @@
+//! One relayed request: 328 commands in the order and the bursts of the real program (a warm conversation on a
+//! claude-console account).
+//!
+//! 36 reads, 14 EVAL and 276 writes (197 HINCRBY, 37 EXPIRE, 12 SADD, 11 DEL, 11 INCRBYFLOAT, 2 HSET and one each of
+//! INCR, INCRBY, ZADD, LPUSH, LTRIM, XADD) and one MULTI/EXEC. 41 of them run one after another before the answer
+//! of the upstream is known; the rest comes in bursts.
+
+use crate::traffic::world::{ApiKey, Calendar, MODELS, World};
+use crate::traffic::{Burst, Command, command};
+
+/// Seconds that a daily, monthly and hourly figure is kept.
+pub(super) const DAILY: &str = "2764800";
+pub(super) const MONTHLY: &str = "31536000";
+pub(super) const HOURLY: &str = "604800";
+
+/// The tokens and the cost of one request.
+#[derive(Clone, Debug)]
+pub(super) struct Usage {
+    pub(super) input: u64,
+    pub(super) output: u64,
+    pub(super) cache_create: u64,
+    pub(super) cache_read: u64,
+    pub(super) ephemeral_5m: u64,
+    pub(super) requests: u64,
+    pub(super) cost_micro: u64,
+}
+
+impl Usage {
+    /// The typical request of the recorded run, with this cost.
+    pub(super) fn of(cost_micro: u64) -> Self {
+        Self { input: 120, output: 45, cache_create: 30, cache_read: 200, ephemeral_5m: 30, requests: 1, cost_micro }
+    }
+
+    /// The same request `n` times.
+    pub(super) fn times(&self, n: u64) -> Self {
+        Self {
+            input: self.input * n,
+            output: self.output * n,
+            cache_create: self.cache_create * n,
+            cache_read: self.cache_read * n,
+            ephemeral_5m: self.ephemeral_5m * n,
+            requests: self.requests * n,
+            cost_micro: self.cost_micro * n,
+        }
+    }
+
+    pub(super) fn core(&self) -> u64 {
+        self.input + self.output
+    }
+
+    pub(super) fn all(&self) -> u64 {
+        self.core() + self.cache_create + self.cache_read
+    }
+
+    /// The cost as the float that the relay adds: its own arithmetic leaves tails like `...97`.
+    pub(super) fn cost(&self) -> String {
+        format!("{:.17}", self.cost_micro as f64 / 1e6).trim_end_matches('0').to_owned()
+    }
+
+    /// Eight fields of a figure that is kept for each model.
+    pub(super) fn model_fields(&self) -> Vec<(String, u64)> {
+        named(&[
+            ("inputTokens", self.input),
+            ("outputTokens", self.output),
+            ("cacheCreateTokens", self.cache_create),
+            ("cacheReadTokens", self.cache_read),
+            ("allTokens", self.all()),
+            ("requests", self.requests),
+            ("ephemeral5mTokens", self.ephemeral_5m),
+            ("ephemeral1hTokens", 0),
+        ])
+    }
+
+    /// Nine fields of a figure that is kept for each API key or account.
+    pub(super) fn period_fields(&self) -> Vec<(String, u64)> {
+        let mut fields = named(&[("tokens", self.core())]);
+        fields.extend(self.model_fields());
+        fields
+    }
+
+    /// Ten fields of a figure that is kept for each API key and model.
+    pub(super) fn cost_fields(&self) -> Vec<(String, u64)> {
+        let mut fields = self.model_fields();
+        fields.extend(named(&[("realCostMicro", self.cost_micro), ("ratedCostMicro", self.cost_micro)]));
+        fields
+    }
+
+    /// As [`Usage::cost_fields`] without `allTokens`, which the all-time figure does not have.
+    pub(super) fn alltime_fields(&self) -> Vec<(String, u64)> {
+        self.cost_fields().into_iter().filter(|(name, _)| name != "allTokens").collect()
+    }
+
+    /// Nine fields of a total.
+    pub(super) fn total_fields(&self) -> Vec<(String, u64)> {
+        named(&[
+            ("totalTokens", self.core()),
+            ("totalInputTokens", self.input),
+            ("totalOutputTokens", self.output),
+            ("totalCacheCreateTokens", self.cache_create),
+            ("totalCacheReadTokens", self.cache_read),
+            ("totalAllTokens", self.all()),
+            ("totalEphemeral5mTokens", self.ephemeral_5m),
+            ("totalEphemeral1hTokens", 0),
+            ("totalRequests", self.requests),
+        ])
+    }
+}
+
+fn named(fields: &[(&str, u64)]) -> Vec<(String, u64)> {
+    fields.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect()
+}
+
+/// One HINCRBY for each field.
+fn count_up(burst: &mut Burst, key: &str, fields: &[(String, u64)]) {
+    for (name, value) in fields {
+        burst.push(command(&["hincrby", key, name, &value.to_string()]));
+    }
+}
+
+/// The bursts of one relayed request by `key` in its conversation `session`.
+pub(super) fn relayed(world: &mut World, key: &ApiKey, session: &str) -> Vec<Burst> {
+    let (model, cost_micro) = *world.dice.pick(&MODELS);
+    let usage = Usage::of(cost_micro);
+    let calendar = world.calendar();
+    let account = world.console_for(session).clone();
+    let request = world.dice.uuid();
+    let console = account.key();
+    let lease = concurrency(&format!("console_account:{}", account.id), &request, calendar.ms);
+    let look = vec![command(&[
+        "eval",
+        "return 0",
+        "1",
+        &format!("concurrency:console_account:{}", account.id),
+        &calendar.ms.to_string(),
+    ])];
+
+    let mut bursts = before_upstream(&calendar, key, session, &account.id, &lease, &look);
+    bursts.push(vec![command(&["hgetall", &console])]);
+    for _ in 0..2 {
+        bursts.push(look.clone());
+    }
+    bursts.push(vec![
+        command(&["exists", &console]),
+        command(&["hset", &console, "lastUsedAt", &calendar.iso]),
+        look.concat(),
+    ]);
+    bursts.push(key_figures(&calendar, &key.id, model, &usage));
+    bursts.extend(key_cost(&calendar, &key.id, &usage));
+    bursts.push(vec![command(&["hgetall", &apikey(key)]), command(&["hgetall", &apikey(key)])]);
+    bursts.push(vec![
+        super::keyspace::hash(&apikey(key), &super::keyspace::apikey_fields(key, &calendar.iso)),
+        command(&["expire", &apikey(key), "31536000"]),
+    ]);
+    bursts.push(vec![command(&["zadd", "apikey:idx:lastUsedAt", &calendar.ms.to_string(), &key.id])]);
+    bursts.push(account_figures(&calendar, &account.id, model, &usage));
+    bursts.extend(events(world, key, &account.id, model, &usage, &request));
+    bursts.push(vec![
+        command(&["incrby", &format!("rate_limit:tokens:{}", key.id), &usage.all().to_string()]),
+        command(&["incrbyfloat", &format!("rate_limit:cost:{}", key.id), &usage.cost()]),
+    ]);
+    bursts.push(vec![lease]);
+    bursts.push(vec![concurrency(&key.id, &request, calendar.ms)]);
+    bursts
+}
+
+fn apikey(key: &ApiKey) -> String {
+    format!("apikey:{}", key.id)
+}
+
+/// The relay's concurrency scripts touch one ephemeral sorted set; their text does not matter to a store.
+fn concurrency(subject: &str, request: &str, ms: i64) -> Command {
+    command(&[
+        "eval",
+        "return 0",
+        "1",
+        &format!("concurrency:{subject}"),
+        request,
+        &(ms + 300_000).to_string(),
+        &ms.to_string(),
+    ])
+}
+
+/// The 41 commands that run before the upstream is called, one after another but for a group of three.
+fn before_upstream(
+    calendar: &Calendar,
+    key: &ApiKey,
+    session: &str,
+    account: &str,
+    lease: &Command,
+    look: &Burst,
+) -> Vec<Burst> {
+    let id = &key.id;
+    let mapping = format!("unified_claude_session_mapping:{session}");
+    let console = format!("claude_console_account:{account}");
+    let day = &calendar.day;
+    let mut singles = vec![
+        command(&["hget", "apikey:hash_map", &key.hash]),
+        command(&["hgetall", &apikey(key)]),
+        command(&["get", &format!("usage:cost:daily:{id}:{day}")]),
+        concurrency(id, session, calendar.ms),
+    ];
+    for limit in ["window_start", "requests", "tokens", "cost"] {
+        singles.push(command(&["get", &format!("rate_limit:{limit}:{id}")]));
+    }
+    singles.push(command(&["incr", &format!("rate_limit:requests:{id}")]));
+    singles.push(command(&["get", &mapping]));
+    singles.push(command(&["hgetall", &console]));
+    let mut bursts: Vec<Burst> = singles.into_iter().map(|single| vec![single]).collect();
+
+    bursts.push(vec![
+        command(&["hgetall", &format!("account_usage:{account}")]),
+        command(&["hgetall", &format!("account_usage:daily:{account}:{day}")]),
+        command(&["hgetall", &format!("account_usage:monthly:{account}:{}", calendar.month)]),
+    ]);
+    // To find the family of an account, the relay asks for it in each one.
+    for prefix in [
+        "claude:account",
+        "claude_account",
+        "openai:account",
+        "openai_responses_account",
+        "openai_account",
+        "droid:account",
+    ] {
+        bursts.push(vec![command(&["hgetall", &format!("{prefix}:{account}")])]);
+    }
+    bursts.push(vec![command(&["smembers", &format!("account_usage:model:daily:index:{day}")])]);
+    for (model, _) in MODELS {
+        bursts.push(vec![command(&["hgetall", &format!("account_usage:model:daily:{account}:{model}:{day}")])]);
+    }
+    bursts.push(vec![command(&["ttl", &format!("temp_unavailable:claude-console:{account}")])]);
+    for _ in 0..6 {
+        bursts.push(vec![command(&["hgetall", &console])]);
+        bursts.push(look.clone());
+    }
+    bursts.push(look.clone());
+    bursts.push(vec![command(&["ttl", &mapping])]);
+    bursts.push(vec![command(&["hgetall", &console])]);
+    bursts.push(vec![lease.clone()]);
+    bursts
+}
+
+/// The big pipeline: what one request adds to the figures of its API key, its model and the whole relay.
+fn key_figures(calendar: &Calendar, id: &str, model: &str, usage: &Usage) -> Burst {
+    let Calendar { day, month, hour, minute, .. } = calendar;
+    let metrics = format!("system:metrics:minute:{minute}");
+    // (key, fields, seconds to live) in the order of the real pipeline.
+    let figures = [
+        (format!("usage:{id}"), usage.total_fields(), None),
+        (format!("usage:daily:{id}:{day}"), usage.period_fields(), Some(DAILY)),
+        (format!("usage:monthly:{id}:{month}"), usage.period_fields(), Some(MONTHLY)),
+        (format!("usage:model:daily:{model}:{day}"), usage.model_fields(), Some(DAILY)),
+        (format!("usage:model:monthly:{model}:{month}"), usage.model_fields(), Some(MONTHLY)),
+        (format!("usage:{id}:model:daily:{model}:{day}"), usage.cost_fields(), Some(DAILY)),
+        (format!("usage:{id}:model:monthly:{model}:{month}"), usage.cost_fields(), Some(MONTHLY)),
+        (format!("usage:{id}:model:alltime:{model}"), usage.alltime_fields(), None),
+        (format!("usage:hourly:{id}:{hour}"), usage.period_fields(), Some(HOURLY)),
+        (format!("usage:model:hourly:{model}:{hour}"), usage.model_fields(), Some(HOURLY)),
+        (format!("usage:{id}:model:hourly:{model}:{hour}"), usage.cost_fields(), Some(HOURLY)),
+        (metrics, minute_fields(usage), Some("600")),
+    ];
+    let mut burst = Burst::new();
+    for (key, fields, _) in &figures {
+        count_up(&mut burst, key, fields);
+    }
+    for (key, _, ttl) in &figures {
+        if let Some(seconds) = ttl {
+            burst.push(command(&["expire", key, seconds]));
+        }
+    }
+    let pair = format!("{id}:{model}");
+    index(
+        &mut burst,
+        &[
+            (format!("usage:daily:index:{day}"), id, DAILY),
+            (format!("usage:hourly:index:{hour}"), id, HOURLY),
+            (format!("usage:model:daily:index:{day}"), model, DAILY),
+            (format!("usage:model:hourly:index:{hour}"), model, HOURLY),
+            (format!("usage:model:monthly:index:{month}"), model, MONTHLY),
+            (format!("usage:keymodel:daily:index:{day}"), &pair, DAILY),
+            (format!("usage:keymodel:hourly:index:{hour}"), &pair, HOURLY),
+        ],
+    );
+    burst.push(command(&["sadd", "usage:model:monthly:months", month]));
+    let daily = format!("usage:global:daily:{day}");
+    let monthly = format!("usage:global:monthly:{month}");
+    for key in ["usage:global:total", &daily, &monthly] {
+        count_up(&mut burst, key, &usage.model_fields());
+    }
+    burst.push(command(&["expire", &daily, DAILY]));
+    burst.push(command(&["expire", &monthly, MONTHLY]));
+    burst
+}
+
+fn minute_fields(usage: &Usage) -> Vec<(String, u64)> {
+    named(&[
+        ("requests", usage.requests),
+        ("totalTokens", usage.all()),
+        ("inputTokens", usage.input),
+        ("outputTokens", usage.output),
+        ("cacheCreateTokens", usage.cache_create),
+        ("cacheReadTokens", usage.cache_read),
+    ])
+}
+
+/// SADD to each index, DEL of its "was found empty" marker, EXPIRE.
+fn index(burst: &mut Burst, entries: &[(String, &str, &str)]) {
+    for (key, member, _) in entries {
+        burst.push(command(&["sadd", key, member]));
+    }
+    for (key, _, _) in entries {
+        burst.push(command(&["del", &format!("{key}:empty")]));
+    }
+    for (key, _, seconds) in entries {
+        burst.push(command(&["expire", key, seconds]));
+    }
+}
+
+/// What one request adds to the money of its API key: six figures that limits are held against, and four of the week.
+fn key_cost(calendar: &Calendar, id: &str, usage: &Usage) -> Vec<Burst> {
+    let Calendar { day, month, hour, week, .. } = calendar;
+    let cost = usage.cost();
+    let rated = [
+        (format!("usage:cost:daily:{id}:{day}"), Some("2592000")),
+        (format!("usage:cost:monthly:{id}:{month}"), Some("7776000")),
+        (format!("usage:cost:hourly:{id}:{hour}"), Some(HOURLY)),
+        (format!("usage:cost:total:{id}"), None),
+        (format!("usage:cost:real:total:{id}"), None),
+        (format!("usage:cost:real:daily:{id}:{day}"), Some("2592000")),
+    ];
+    let weekly = [
+        (format!("usage:opus:weekly:{id}:{week}"), Some("1209600")),
+        (format!("usage:opus:total:{id}"), None),
+        (format!("usage:opus:real:weekly:{id}:{week}"), Some("1209600")),
+        (format!("usage:opus:real:total:{id}"), None),
+    ];
+    let pipeline = |figures: &[(String, Option<&str>)]| {
+        let adds = figures.iter().map(|(key, _)| command(&["incrbyfloat", key, &cost]));
+        let lives = figures.iter().filter_map(|(key, ttl)| ttl.map(|seconds| command(&["expire", key, seconds])));
+        adds.chain(lives).collect::<Burst>()
+    };
+    vec![pipeline(&rated), vec![command(&["hgetall", &format!("apikey:{id}")])], pipeline(&weekly)]
+}
+
+/// The second big burst: what one request adds to the figures of its account.
+fn account_figures(calendar: &Calendar, account: &str, model: &str, usage: &Usage) -> Burst {
+    let Calendar { day, month, hour, .. } = calendar;
+    let mut hourly = usage.period_fields();
+    hourly.extend(usage.model_fields().into_iter().map(|(name, value)| (format!("model:{model}:{name}"), value)));
+    let figures = [
+        (format!("account_usage:{account}"), usage.total_fields(), None),
+        (format!("account_usage:daily:{account}:{day}"), usage.period_fields(), Some(DAILY)),
+        (format!("account_usage:monthly:{account}:{month}"), usage.period_fields(), Some(MONTHLY)),
+        (format!("account_usage:hourly:{account}:{hour}"), hourly, Some(HOURLY)),
+        (format!("account_usage:model:daily:{account}:{model}:{day}"), usage.model_fields(), Some(DAILY)),
+        (format!("account_usage:model:monthly:{account}:{model}:{month}"), usage.model_fields(), Some(MONTHLY)),
+        (format!("account_usage:model:hourly:{account}:{model}:{hour}"), usage.model_fields(), Some(HOURLY)),
+    ];
+    let mut burst = Burst::new();
+    for (key, fields, _) in &figures {
+        count_up(&mut burst, key, fields);
+    }
+    for (key, _, ttl) in &figures {
+        if let Some(seconds) = ttl {
+            burst.push(command(&["expire", key, seconds]));
+        }
+    }
+    let pair = format!("{account}:{model}");
+    index(
+        &mut burst,
+        &[
+            (format!("account_usage:hourly:index:{hour}"), account, HOURLY),
+            (format!("account_usage:model:hourly:index:{hour}"), &pair, HOURLY),
+            (format!("account_usage:daily:index:{day}"), account, DAILY),
+            (format!("account_usage:model:daily:index:{day}"), &pair, DAILY),
+        ],
+    );
+    burst
+}
+
+/// The two event records: the last 200 of the API key in one MULTI, and the billing stream.
+fn events(world: &World, key: &ApiKey, account: &str, model: &str, usage: &Usage, request: &str) -> Vec<Burst> {
+    let calendar = world.calendar();
+    let records = format!("usage:records:{}", key.id);
+    vec![
+        vec![
+            command(&["multi"]),
+            command(&["lpush", &records, &usage_record(&calendar, account, model, usage, request)]),
+            command(&["ltrim", &records, "0", "199"]),
+            command(&["expire", &records, "7776000"]),
+            command(&["exec"]),
+        ],
+        vec![command(&[
+            "xadd",
+            "billing:events",
+            "MAXLEN",
+            "~",
+            "100000",
+            "*",
+            "data",
+            &billing_event(&calendar, key, account, model, usage, request),
+        ])],
+    ]
+}
+
+/// The JSON of an entry of `usage:records:{id}`.
+pub(super) fn usage_record(calendar: &Calendar, account: &str, model: &str, usage: &Usage, request: &str) -> String {
+    serde_json::json!({
+        "timestamp": calendar.iso, "model": model, "accountId": account, "accountType": "claude-console",
+        "requestId": request, "endpoint": "/api/v1/messages", "method": "POST", "statusCode": 200, "stream": true,
+        "durationMs": 40, "inputTokens": usage.input, "outputTokens": usage.output,
+        "cacheCreateTokens": usage.cache_create, "cacheReadTokens": usage.cache_read,
+        "ephemeral5mTokens": usage.ephemeral_5m, "ephemeral1hTokens": 0, "totalTokens": usage.all(),
+        "cost": usage.cost_micro as f64 / 1e6, "realCost": usage.cost_micro as f64 / 1e6, "isLongContext": false,
+    })
+    .to_string()
+}
+
+/// The JSON in the field `data` of an entry of `billing:events`.
+pub(super) fn billing_event(
+    calendar: &Calendar,
+    key: &ApiKey,
+    account: &str,
+    model: &str,
+    usage: &Usage,
+    request: &str,
+) -> String {
+    serde_json::json!({
+        "eventId": format!("{}-{}", calendar.ms, request.get(..9).unwrap_or(request)),
+        "eventType": "usage.recorded", "timestamp": calendar.iso, "version": "1.0",
+        "apiKey": {"id": key.id, "name": key.name, "userId": null},
+        "usage": {"model": model, "inputTokens": usage.input, "outputTokens": usage.output,
+            "cacheCreateTokens": usage.cache_create, "cacheReadTokens": usage.cache_read,
+            "ephemeral5mTokens": usage.ephemeral_5m, "ephemeral1hTokens": 0, "totalTokens": usage.all()},
+        "cost": {"total": usage.cost_micro as f64 / 1e6, "currency": "USD"},
+        "account": {"id": account, "type": "claude-console"},
+        "context": {"isLongContext": false, "requestTimestamp": calendar.iso},
+    })
+    .to_string()
+}
