@@ -1,3 +1,5 @@
-//! Parallax: a sidecar that takes an application's data from Redis to Redis + PostgreSQL.
+//! Parallax: a sidecar that takes an application's data from Redis to Redis + PostgreSQL without a stop.
 
+pub mod dev;
 pub mod model;
+pub mod traffic;
