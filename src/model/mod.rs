@@ -1,5 +1,6 @@
 //! What Parallax talks about: keys, kinds, values, records, commands, replies, flags. No I/O, no async, no clock.
 
+pub mod catalog;
 pub mod command;
 pub mod flag;
 pub mod key;

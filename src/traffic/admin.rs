@@ -3,8 +3,8 @@
 //! These are the commands that change keys in other ways than counting up: temporary sets, RENAME over an index,
 //! members that carry NUL, deletes for good, floods of a list, and a read of the wrong type that the relay really makes.
 
-use crate::traffic::keyspace::{self, name_member, soft_delete};
-use crate::traffic::request::{MONTHLY, Usage, usage_record};
+use crate::traffic::entity::{self, name_member, soft_delete};
+use crate::traffic::usage::{MONTHLY, Usage, usage_record};
 use crate::traffic::world::{ApiKey, MODELS, World};
 use crate::traffic::{Burst, Command, command};
 
@@ -36,7 +36,7 @@ pub(super) fn operation(world: &mut World, number: usize) -> Vec<Burst> {
 
 fn create_key(world: &mut World) -> Vec<Burst> {
     let key = world.make_key();
-    let bursts = keyspace::api_key(&key, "").chunks(6).map(<[Command]>::to_vec).collect();
+    let bursts = entity::api_key(&key, "").chunks(6).map(<[Command]>::to_vec).collect();
     world.api_keys.push(key);
     bursts
 }
@@ -65,10 +65,7 @@ fn update_key(world: &mut World) -> Vec<Burst> {
     vec![
         vec![command(&["hgetall", &record])],
         vec![command(&["hset", "apikey:hash_map", &key.hash, &key.id])],
-        vec![
-            keyspace::hash(&record, &keyspace::apikey_fields(key, &calendar.iso)),
-            command(&["expire", &record, MONTHLY]),
-        ],
+        vec![entity::hash(&record, &entity::apikey_fields(key, &calendar.iso)), command(&["expire", &record, MONTHLY])],
         index,
         before.tags.iter().map(|tag| command(&["scard", &format!("apikey:tag:{tag}")])).collect(),
     ]

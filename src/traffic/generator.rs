@@ -73,6 +73,7 @@ mod tests {
     use std::collections::HashMap;
 
     use super::*;
+    use crate::model::catalog::{Catalog, UNMATCHED};
 
     fn shape() -> Shape {
         Shape { seed: 42, api_keys: 12, days: 3, now_ms: 1_795_435_200_000 }
@@ -152,6 +153,32 @@ mod tests {
         assert!(commands.iter().any(|command| command.iter().any(|part| part.contains(&0))));
         let flood = requests(&shape(), 48).map(|burst| burst.iter().filter(|one| name(one) == "lpush").count()).max();
         assert!(flood > Some(200));
+    }
+
+    #[test]
+    fn every_key_belongs_to_a_kind_of_the_catalog() {
+        let catalog = Catalog::embedded();
+        let mut seen = std::collections::BTreeSet::new();
+        for command in keyspace(&shape()).into_iter().chain(requests(&shape(), 48).flatten()) {
+            let keys: Vec<Vec<u8>> = match name(&command).as_str() {
+                "multi" | "exec" | "scan" | "keys" => Vec::new(),
+                "eval" => vec![command[3].clone()],
+                "mget" | "del" => command[1..].to_vec(),
+                "rename" | "sdiffstore" | "sinterstore" => command[1..3].to_vec(),
+                "zinterstore" => vec![command[1].clone(), command[3].clone(), command[4].clone()],
+                _ => vec![command[1].clone()],
+            };
+            for key in keys {
+                let kind = catalog.kind_of(&key);
+                // The relay asks for accounts under two names that no account has.
+                let probe = key.starts_with(b"claude_account:") || key.starts_with(b"openai_account:");
+                assert!(probe || kind.name != UNMATCHED, "{}", String::from_utf8_lossy(&key));
+                seen.insert(kind.name.clone());
+            }
+        }
+        for kind in ["apikey", "apikey_hash_map", "bedrock_account", "usage_records", "billing_events", "cost_rank"] {
+            assert!(seen.contains(kind), "{kind} is missing among {seen:?}");
+        }
     }
 
     #[test]

@@ -4,13 +4,15 @@
 
 pub mod admin;
 pub mod client;
+pub mod compare;
+mod entity;
 pub mod generator;
 pub mod keyspace;
 pub mod recording;
 pub mod replay;
 pub mod request;
+mod usage;
 pub mod world;
-//pub mod compare;
 //pub mod demo;
 
 /// One Redis command: its name and arguments as bytes.
