@@ -3,3 +3,7 @@
 pub mod dev;
 pub mod model;
 pub mod traffic;
+pub mod doors;
+pub mod model;
+pub mod stores;
+pub mod telemetry;

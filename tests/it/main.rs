@@ -1,1 +1,3 @@
-fn main() {}
+//! Stories against real servers, and the rules that hold for the whole repository.
+
+mod metrics;

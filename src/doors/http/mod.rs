@@ -1,0 +1,1 @@
+//! The HTTP data door: records and Redis commands over HTTP.

@@ -1,0 +1,3 @@
+//! The two stores: what each can do in one step, and nothing of what it means.
+
+pub mod redis;

@@ -1,0 +1,159 @@
+//! Leases and flags in Redis: how sidecars know what holds for all of them (S1-S4, L3).
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::model::command::Command;
+use crate::model::reply::Reply;
+use crate::stores::redis::connection::{Redis, RedisError};
+use crate::stores::redis::parts::Parts;
+use crate::stores::redis::{BACKFILLED, SIDECARS, UNVERIFIABLE, script};
+
+/// What a renewal of the lease answers.
+#[derive(Clone, Debug, Default)]
+pub struct Renewal {
+    /// Redis' time, in milliseconds.
+    pub now_ms: i64,
+    /// The version of the flags.
+    pub version: u64,
+    /// Kind (or `*`) and its flag as JSON.
+    pub flags: BTreeMap<String, String>,
+    /// Kind and the epoch in which its backfill was committed.
+    pub backfilled: BTreeMap<String, i64>,
+    /// Kind and why its records cannot be verified.
+    pub unverifiable: BTreeMap<String, String>,
+    /// The epoch; -1 outside the lineage.
+    pub epoch: i64,
+}
+
+/// A sidecar as the fleet knows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sidecar {
+    /// When its lease ends, in milliseconds of Redis' time.
+    pub lease_until: i64,
+    /// The version of the flags under which all its commands run.
+    pub confirmed: u64,
+    /// What it says of itself.
+    #[serde(default)]
+    pub about: String,
+}
+
+/// Renews the lease of `instance` and reads the flags.
+///
+/// # Errors
+/// When Redis cannot be reached.
+pub async fn renew(
+    redis: &Redis,
+    instance: &str,
+    lease_ms: u64,
+    confirmed: u64,
+    about: &str,
+) -> Result<Renewal, RedisError> {
+    let (lease, confirmed) = (lease_ms.to_string(), confirmed.to_string());
+    let args: [&[u8]; 4] = [instance.as_bytes(), lease.as_bytes(), confirmed.as_bytes(), about.as_bytes()];
+    let mut parts = Parts::of(redis.script(&script::RENEW, &[], &args).await?)?;
+    let now_ms = parts.integer()?;
+    let version = u64::try_from(parts.integer()?).unwrap_or(0);
+    let mut flags = texts(parts.parts()?)?;
+    flags.remove("version");
+    let backfilled = texts(parts.parts()?)?;
+    let backfilled = backfilled.into_iter().filter_map(|(kind, epoch)| Some((kind, epoch.parse().ok()?))).collect();
+    Ok(Renewal { now_ms, version, flags, backfilled, unverifiable: texts(parts.parts()?)?, epoch: parts.integer()? })
+}
+
+fn texts(parts: Parts) -> Result<BTreeMap<String, String>, RedisError> {
+    let text = |bytes: &Bytes| String::from_utf8_lossy(bytes).into_owned();
+    Ok(parts.all_pairs()?.iter().map(|(name, value)| (text(name), text(value))).collect())
+}
+
+/// Writes flags under the version `next` if the version is still `expected`; otherwise answers the version there is.
+///
+/// # Errors
+/// When Redis cannot be reached.
+pub async fn change(
+    redis: &Redis,
+    expected: u64,
+    next: u64,
+    flags: &BTreeMap<String, String>,
+) -> Result<Result<u64, u64>, RedisError> {
+    let (expected, next) = (expected.to_string(), next.to_string());
+    let mut args: Vec<&[u8]> = vec![expected.as_bytes(), next.as_bytes()];
+    for (kind, flag) in flags {
+        args.push(kind.as_bytes());
+        args.push(flag.as_bytes());
+    }
+    let mut parts = Parts::of(redis.script(&script::CHANGE, &[], &args).await?)?;
+    let was_written = parts.integer()? == 1;
+    let version = u64::try_from(parts.integer()?).unwrap_or(0);
+    Ok(if was_written { Ok(version) } else { Err(version) })
+}
+
+/// Every sidecar that ever renewed a lease and has not said goodbye, and Redis' time in milliseconds.
+///
+/// # Errors
+/// When Redis cannot be reached.
+pub async fn sidecars(redis: &Redis) -> Result<(i64, BTreeMap<String, Sidecar>), RedisError> {
+    let commands = [Command::new(["TIME"]), Command::new(["HGETALL", SIDECARS])];
+    let mut replies = redis.pipeline(&commands).await?.into_iter();
+    let mut time = Parts::of(replies.next().ok_or(RedisError::Form("no time"))?)?;
+    let now_ms = time.integer()? * 1000 + time.integer()? / 1000;
+    let rows = texts(Parts::of(replies.next().ok_or(RedisError::Form("no sidecars"))?)?)?;
+    let parsed = rows.into_iter().filter_map(|(name, row)| Some((name, serde_json::from_str(&row).ok()?)));
+    Ok((now_ms, parsed.collect()))
+}
+
+/// Takes a sidecar from the list: it has left in order, or its lease ended long ago.
+///
+/// # Errors
+/// When Redis cannot be reached.
+pub async fn leave(redis: &Redis, instance: &str) -> Result<(), RedisError> {
+    redis.command(Command::new(["HDEL", SIDECARS, instance].map(str::to_owned))).await.map(drop)
+}
+
+/// Notes that the backfill of these kinds was committed in `epoch`.
+///
+/// # Errors
+/// When Redis cannot be reached.
+pub async fn note_backfilled(redis: &Redis, kinds: &[String], epoch: i64) -> Result<(), RedisError> {
+    let mut parts = vec!["HSET".to_owned(), BACKFILLED.to_owned()];
+    parts.extend(kinds.iter().flat_map(|kind| [kind.clone(), epoch.to_string()]));
+    redis.command(Command::new(parts)).await.map(drop)
+}
+
+/// Forgets the backfill of a kind: its writes were not marked for a time.
+///
+/// # Errors
+/// When Redis cannot be reached.
+pub async fn forget_backfilled(redis: &Redis, kinds: &[String]) -> Result<(), RedisError> {
+    let mut parts = vec!["HDEL".to_owned(), BACKFILLED.to_owned()];
+    parts.extend(kinds.iter().cloned());
+    redis.command(Command::new(parts)).await.map(drop)
+}
+
+/// Notes that writes reached a kind which no mark can follow.
+///
+/// # Errors
+/// When Redis cannot be reached.
+pub async fn note_unverifiable(redis: &Redis, kind: &str, reason: &str) -> Result<(), RedisError> {
+    redis.command(Command::new(["HSETNX", UNVERIFIABLE, kind, reason].map(str::to_owned))).await.map(drop)
+}
+
+/// Takes or keeps a lease that one sidecar at a time holds. Answers whether `instance` holds it now.
+///
+/// # Errors
+/// When Redis cannot be reached.
+pub async fn lead(redis: &Redis, name: &str, instance: &str, lease_ms: u64) -> Result<bool, RedisError> {
+    let lease = lease_ms.to_string();
+    let set = Command::new(["SET", name, instance, "NX", "PX", &lease].map(str::to_owned));
+    if redis.command(set).await? != Reply::Nil {
+        return Ok(true);
+    }
+    let holder = redis.command(Command::new(["GET", name].map(str::to_owned))).await?;
+    let is_ours = holder == Reply::bulk(instance.to_owned());
+    if is_ours {
+        redis.command(Command::new(["PEXPIRE", name, &lease].map(str::to_owned))).await?;
+    }
+    Ok(is_ours)
+}

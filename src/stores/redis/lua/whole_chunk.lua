@@ -1,0 +1,23 @@
+-- One chunk of a whole collection, with a version of its own (C4).
+-- KEYS: the record. ARGV: run_id, cursor (for a stream the id after which to go on), type, elements a chunk.
+-- Answers {version, epoch, next cursor ('0' at the end), {element, value, ...}}.
+local epoch, reason = epoch_of(ARGV[1])
+if not epoch then return redis.error_reply(reason) end
+local key, cursor, kind, count = KEYS[1], ARGV[2], ARGV[3], ARGV[4]
+local present = redis.call('TYPE', key).ok
+if present ~= kind and present ~= 'none' then return redis.error_reply('CHANGED the type of the record changed') end
+local version, found, next = next_version(micros()), {}, '0'
+if kind == 'stream' then
+  local entries = redis.call('XRANGE', key, cursor == '0' and '-' or '(' .. cursor, '+', 'COUNT', count)
+  for _, entry in ipairs(entries) do found[#found + 1] = entry[1] found[#found + 1] = entry[2] end
+  if #entries == tonumber(count) then next = entries[#entries][1] end
+else
+  local command = kind == 'hash' and 'HSCAN' or kind == 'set' and 'SSCAN' or 'ZSCAN'
+  local scanned = redis.call(command, key, cursor, 'COUNT', count)
+  next = scanned[1]
+  for _, part in ipairs(scanned[2]) do
+    found[#found + 1] = part
+    if kind == 'set' then found[#found + 1] = '' end
+  end
+end
+return { version, epoch, next, found }

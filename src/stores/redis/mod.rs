@@ -1,0 +1,41 @@
+//! The Redis side: connections that know which server they reach, and the scripts that stand in one atomic step.
+//!
+//! Everything that Parallax keeps in Redis is named here, and begins with `parallax:`.
+
+pub mod capture;
+pub mod connection;
+pub mod fence;
+pub mod lease;
+pub mod lineage;
+pub mod marks;
+mod parts;
+pub mod script;
+
+pub use connection::Redis;
+
+/// The hash of marks: key -> token, with `!` at the end when the write left the key absent.
+pub const OUTBOX: &str = "parallax:outbox";
+/// The companion hash of a collection: what was touched -> token (W3).
+pub const ELEMENTS_PREFIX: &str = "parallax:elements:";
+/// What is known of a log: `counter` of pushes, `captured` (the last entry that Postgres has).
+pub const LOG_PREFIX: &str = "parallax:log:";
+/// Notes of presence and older marks, alive only inside one EXEC (W2).
+pub const NOTE: &str = "parallax:note";
+/// The last version given, in microseconds.
+pub const CLOCK: &str = "parallax:clock";
+/// Which server and which epoch versions belong to (C1).
+pub const ANCHOR: &str = "parallax:anchor";
+/// Which Postgres we knew, and its heartbeat (P1).
+pub const POSTGRES: &str = "parallax:postgres";
+/// Flags: kind -> JSON, and `version`.
+pub const FLAGS: &str = "parallax:flags";
+/// Sidecars: instance -> lease and confirmed version (S2).
+pub const SIDECARS: &str = "parallax:sidecars";
+/// Backfilled kinds: kind -> the epoch in which the backfill was committed (S4).
+pub const BACKFILLED: &str = "parallax:backfilled";
+/// Kinds with writes that no mark can follow: kind -> reason (G2).
+pub const UNVERIFIABLE: &str = "parallax:unverifiable";
+/// The channel on which a change of flags is told.
+pub const FLAGS_CHANNEL: &str = "parallax:flags:changed";
+/// The lease of the one sidecar that sweeps the outbox.
+pub const SWEEP_LEASE: &str = "parallax:lease:sweep";

@@ -1,0 +1,78 @@
+//! The Lua scripts, by text and digest. Each file in `lua/` says at its head what it takes and answers.
+
+use std::sync::OnceLock;
+
+use bytes::Bytes;
+
+use crate::model::command::Command;
+
+/// A script.
+pub struct Script {
+    text: &'static str,
+    sha: OnceLock<String>,
+}
+
+macro_rules! script {
+    ($flags:literal, $file:literal) => {
+        Script::new(concat!($flags, include_str!(concat!("lua/", $file, ".lua"))))
+    };
+    ($flags:literal, prelude, $file:literal) => {
+        Script::new(concat!($flags, include_str!("lua/prelude.lua"), include_str!(concat!("lua/", $file, ".lua"))))
+    };
+}
+
+/// Marks the keys of a batch; first in its EXEC.
+pub static MARK: Script = script!("#!lua flags=allow-oom\n", "mark");
+/// Says what the writes left; last in its EXEC.
+pub static SETTLE: Script = script!("#!lua flags=allow-oom\n", "settle");
+/// Raises the counter of a list log; right before its push.
+pub static PUSH: Script = script!("#!lua flags=allow-oom\n", "push");
+/// Reads records with a version.
+pub static CAPTURE: Script = script!("#!lua flags=allow-oom\n", prelude, "capture");
+/// Begins a whole collection.
+pub static WHOLE_BEGIN: Script = script!("#!lua flags=allow-oom\n", prelude, "whole_begin");
+/// One chunk of a whole collection.
+pub static WHOLE_CHUNK: Script = script!("#!lua flags=allow-oom\n", prelude, "whole_chunk");
+/// Removes marks.
+pub static ACK: Script = script!("#!lua flags=allow-oom\n", "ack");
+/// The fence before a read from Postgres.
+pub static FENCE: Script = script!("#!lua flags=no-writes,allow-oom\n", prelude, "fence");
+/// Fence and value in one step.
+pub static LOOK: Script = script!("#!lua flags=no-writes,allow-oom\n", prelude, "look");
+/// A write of the records API; a command among others, so Redis' own memory rule holds for it.
+pub static RECORD: Script = script!("#!lua\n", prelude, "record");
+/// Renews a lease.
+pub static RENEW: Script = script!("#!lua flags=allow-oom\n", prelude, "renew");
+/// Changes flags.
+pub static CHANGE: Script = script!("#!lua flags=allow-oom\n", "change");
+/// Marks records that owe a look.
+pub static REPAIR: Script = script!("#!lua flags=allow-oom\n", prelude, "repair");
+/// Writes the anchor.
+pub static ANCHOR: Script = script!("#!lua flags=allow-oom\n", "anchor");
+/// Notes a heartbeat of Postgres.
+pub static BEAT: Script = script!("#!lua flags=allow-oom\n", "beat");
+
+impl Script {
+    const fn new(text: &'static str) -> Self {
+        Self { text, sha: OnceLock::new() }
+    }
+
+    /// The call by digest: short, but the server may not know it.
+    #[must_use]
+    pub fn evalsha(&self, keys: &[&[u8]], args: &[&[u8]]) -> Command {
+        let sha = self.sha.get_or_init(|| redis::Script::new(self.text).get_hash().to_owned());
+        call("EVALSHA", Bytes::from(sha.clone()), keys, args)
+    }
+
+    /// The call by text: cannot fail for want of the script, so it may stand inside a transaction.
+    #[must_use]
+    pub fn eval(&self, keys: &[&[u8]], args: &[&[u8]]) -> Command {
+        call("EVAL", Bytes::from_static(self.text.as_bytes()), keys, args)
+    }
+}
+
+fn call(name: &'static str, script: Bytes, keys: &[&[u8]], args: &[&[u8]]) -> Command {
+    let mut parts = vec![Bytes::from_static(name.as_bytes()), script, Bytes::from(keys.len().to_string())];
+    parts.extend(keys.iter().chain(args).map(|part| Bytes::copy_from_slice(part)));
+    Command(parts)
+}

@@ -1,0 +1,154 @@
+//! Every instrument of Parallax in one struct: its doc comment is its help text, its name is the one that Prometheus shows.
+
+use crate::telemetry::labels::{
+    ApplyFailure, CaptureRefusal, Compared, ComparisonDrop, Door, Label, MismatchClass, Operation, Outcome,
+    RouteReason, StatusClass, Store,
+};
+use crate::telemetry::series::{Counter, Gauge, Histogram, Registrar};
+
+/// The tables that rows are upserted into, as the label `table` knows them.
+pub(super) const TABLES: [&str; 11] = [
+    "api_keys",
+    "accounts",
+    "account_groups",
+    "users",
+    "quota_cards",
+    "configs",
+    "usage_counters",
+    "records",
+    "collections",
+    "elements",
+    "event_logs",
+];
+
+/// What a label may be: the catalog's kinds, our tables, our version, or a closed enum.
+macro_rules! values {
+    ($registrar:ident, kind) => {
+        $registrar.kinds()
+    };
+    ($registrar:ident, table) => {
+        TABLES.map(str::to_owned).to_vec()
+    };
+    ($registrar:ident, version) => {
+        vec![env!("CARGO_PKG_VERSION").to_owned()]
+    };
+    ($registrar:ident, $set:ident) => {
+        $set::NAMES.iter().map(|&name| name.to_owned()).collect()
+    };
+}
+
+macro_rules! instrument_type {
+    (counter) => {
+        Counter
+    };
+    (gauge) => {
+        Gauge
+    };
+    (histogram) => {
+        Histogram
+    };
+}
+
+/// Declares the instruments: the doc comment is the help text, and the name is the one in Prometheus (without `_total`).
+macro_rules! instruments {
+    ($($(#[doc = $help:literal])+ $field:ident: $type:ident $name:literal { $($label:ident: $set:ident),* },)+) => {
+        /// All instruments of one sidecar.
+        pub(super) struct Instruments {
+            $($(#[doc = $help])+ pub(super) $field: instrument_type!($type),)+
+        }
+
+        impl Instruments {
+            /// The instruments, made by `registrar`.
+            pub(super) fn new(registrar: &Registrar) -> Self {
+                Self {
+                    $($field: registrar.$type(
+                        $name,
+                        concat!($($help),+).trim_ascii(),
+                        &[$((stringify!($label), values!(registrar, $set))),*],
+                    ),)+
+                }
+            }
+        }
+    };
+}
+
+instruments! {
+    /// Commands that callers sent, by door and by how they ended.
+    commands: counter "parallax_commands" { door: Door, result: Outcome },
+    /// Reads answered, by the store that answered and the reason why it did.
+    reads: counter "parallax_reads" { kind: kind, store: Store, reason: RouteReason },
+    /// Write commands to mirrored kinds.
+    writes: counter "parallax_writes" { kind: kind },
+    /// Rows sent to Postgres by applies.
+    row_upserts: counter "parallax_row_upserts" { table: table },
+    /// Apply transactions that committed.
+    applies: counter "parallax_applies" {},
+    /// Applies, or rows of them, that did not commit.
+    apply_failures: counter "parallax_apply_failures" { reason: ApplyFailure },
+    /// Time from a mark to the commit of its record in Postgres.
+    mirror_lag: histogram "parallax_mirror_lag_seconds" { kind: kind },
+    /// Records that Postgres owes a look: the marks in the outbox.
+    outbox_depth: gauge "parallax_outbox_depth" {},
+    /// Age of the oldest mark in the outbox.
+    outbox_oldest: gauge "parallax_outbox_oldest_seconds" {},
+    /// Wake-ups of the drain that found its queue full; the sweep of the outbox takes up their marks.
+    outbox_queue_dropped: counter "parallax_outbox_queue_dropped" {},
+    /// Calls of the capture script.
+    captures: counter "parallax_captures" {},
+    /// Records read by captures.
+    captured_records: counter "parallax_captured_records" {},
+    /// Captures that were refused a version.
+    capture_refused: counter "parallax_capture_refused" { reason: CaptureRefusal },
+    /// Marks that could not be set with their write: the outbox key is broken.
+    mark_failures: counter "parallax_mark_failures" {},
+    /// Records put among the dead letters because Postgres refused them.
+    dead_letters: counter "parallax_dead_letters" { kind: kind },
+    /// Gaps in logs: entries trimmed before they were captured.
+    log_gaps: counter "parallax_log_gaps" { kind: kind },
+    /// Entries lost to gaps in logs.
+    log_gap_entries: counter "parallax_log_gap_entries" { kind: kind },
+    /// Records that Redis evicted while Postgres was owed them.
+    evicted_while_pending: counter "parallax_evicted_while_pending" { kind: kind },
+    /// Writes that could not be mirrored in a way that is provable.
+    unverifiable: counter "parallax_unverifiable" { kind: kind },
+    /// Comparisons of both stores, by what they found.
+    comparisons: counter "parallax_comparisons" { kind: kind, verdict: Compared },
+    /// Proven differences between the stores.
+    mismatches: counter "parallax_mismatches" { kind: kind, class: MismatchClass },
+    /// Sampled comparisons that were given up.
+    comparisons_dropped: counter "parallax_comparisons_dropped" { reason: ComparisonDrop },
+    /// Time that a store took, by operation.
+    store_latency: histogram "parallax_store_latency_seconds" { store: Store, operation: Operation },
+    /// Failed calls to a store.
+    store_errors: counter "parallax_store_errors" { store: Store, operation: Operation },
+    /// Connections in the Postgres pool.
+    pool_size: gauge "parallax_postgres_pool_size" {},
+    /// Idle connections in the Postgres pool.
+    pool_idle: gauge "parallax_postgres_pool_idle" {},
+    /// Callers waiting for a connection of the Postgres pool.
+    pool_waiting: gauge "parallax_postgres_pool_waiting" {},
+    /// Postgres was found to have gone back in time, or to be another server.
+    postgres_went_back: counter "parallax_postgres_went_back" {},
+    /// Version of the flags that this sidecar acts on.
+    flags_version: gauge "parallax_flags_version" {},
+    /// 1 while this sidecar holds a valid lease on the flags, else 0.
+    lease_valid: gauge "parallax_lease_valid" {},
+    /// Stage of a kind: 0 off, 1 dualwrite, 2 shadow, 3 live.
+    stage: gauge "parallax_stage" { kind: kind },
+    /// Share of a kind's keys that is read from Postgres in stage live: 0 to 1.
+    live_share: gauge "parallax_live_ratio" { kind: kind },
+    /// Rollbacks asked of this sidecar.
+    rollbacks: counter "parallax_rollbacks" {},
+    /// Time from the last rollback's call to the confirmation of every sidecar.
+    last_rollback: gauge "parallax_last_rollback_seconds" {},
+    /// Records captured by backfills.
+    backfill_records: counter "parallax_backfill_records" { kind: kind },
+    /// HTTP requests answered, by class of status.
+    http_requests: counter "parallax_http_requests" { door: Door, status: StatusClass },
+    /// Time from an HTTP request's header to its answer.
+    http_request: histogram "parallax_http_request_seconds" { door: Door },
+    /// Requests turned away for a wrong or missing token, or for one with too little right.
+    auth_failures: counter "parallax_auth_failures" { door: Door },
+    /// 1, with the version of the program.
+    build_info: gauge "parallax_build_info" { version: version },
+}

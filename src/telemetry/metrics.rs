@@ -1,0 +1,370 @@
+//! The metrics of one sidecar: one method for each fact that is worth counting, so that a caller never spells the name of
+//! a metric or of a label.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use opentelemetry_sdk::metrics::SdkMeterProvider;
+use prometheus::proto::MetricFamily;
+use prometheus::{Registry, TextEncoder};
+
+use crate::model::flag::{Flag, Stage};
+use crate::telemetry::instruments::{Instruments, TABLES};
+use crate::telemetry::labels::{
+    ApplyFailure, CaptureRefusal, Compared, ComparisonDrop, Door, Label, Operation, Outcome, RouteReason, StatusClass,
+    Store,
+};
+use crate::telemetry::series::Registrar;
+
+/// The metrics of one sidecar. Cheap to clone; every clone counts into the same instruments.
+#[derive(Clone)]
+pub struct Metrics(Arc<Inner>);
+
+struct Inner {
+    instruments: Instruments,
+    kinds: HashMap<String, usize>,
+    registry: Registry,
+    /// The instruments are read for as long as this lives.
+    _provider: SdkMeterProvider,
+}
+
+impl Metrics {
+    /// Metrics of the sidecar `instance` with these kinds, in a registry of their own; the last kind takes what names none
+    /// of them.
+    #[must_use]
+    pub fn new(instance: &str, kinds: &[String]) -> Self {
+        let registry = Registry::new();
+        let registrar = Registrar::new(&registry, instance, kinds);
+        let instruments = Instruments::new(&registrar);
+        instruments.build_info.set(&[0], 1.0);
+        Self(Arc::new(Inner {
+            instruments,
+            kinds: kinds.iter().cloned().zip(0..).collect(),
+            registry,
+            _provider: registrar.into_provider(),
+        }))
+    }
+
+    /// All metrics in Prometheus' text format.
+    #[must_use]
+    pub fn render(&self) -> String {
+        let mut text = String::new();
+        if let Err(error) = TextEncoder::new().encode_utf8(&self.0.registry.gather(), &mut text) {
+            tracing::error!(%error, "metrics could not be written as text");
+        }
+        text
+    }
+
+    /// The sum over the series of `name` (as Prometheus shows it) whose labels include `labels`: value of counters and
+    /// gauges, number of samples of histograms. For reports and tests; it reads everything, as a scrape does.
+    #[must_use]
+    pub fn sum(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
+        let families = self.0.registry.gather();
+        families
+            .iter()
+            .filter(|family| family.name() == name)
+            .map(|family| family_sum(family, labels))
+            .sum()
+    }
+
+    /// A command was answered.
+    pub fn command(&self, door: Door, result: Outcome) {
+        self.0
+            .instruments
+            .commands
+            .add(&[door.position(), result.position()], 1);
+    }
+
+    /// A read was answered by `store` because of `reason`.
+    pub fn read_routed(&self, kind: &str, store: Store, reason: RouteReason) {
+        self.0
+            .instruments
+            .reads
+            .add(&[self.kind(kind), store.position(), reason.position()], 1);
+    }
+
+    /// `commands` write commands to a mirrored kind were executed.
+    pub fn written(&self, kind: &str, commands: u64) {
+        self.0.instruments.writes.add(&[self.kind(kind)], commands);
+    }
+
+    /// `rows` rows were sent to `table`.
+    pub fn upserted(&self, table: &str, rows: u64) {
+        if let Some(position) = TABLES.iter().position(|&known| known == table) {
+            self.0.instruments.row_upserts.add(&[position], rows);
+        }
+    }
+
+    /// An apply transaction committed.
+    pub fn applied(&self) {
+        self.0.instruments.applies.add(&[], 1);
+    }
+
+    /// `rows` rows did not commit.
+    pub fn apply_failed(&self, reason: ApplyFailure, rows: u64) {
+        self.0.instruments.apply_failures.add(&[reason.position()], rows);
+    }
+
+    /// A record of `kind` reached Postgres `lag` after its mark.
+    pub fn mirror_lag(&self, kind: &str, lag: Duration) {
+        self.0
+            .instruments
+            .mirror_lag
+            .record(&[self.kind(kind)], lag.as_secs_f64());
+    }
+
+    /// The outbox holds `depth` marks; the oldest is `oldest` old.
+    pub fn set_outbox(&self, depth: u64, oldest: Duration) {
+        self.0.instruments.outbox_depth.set(&[], as_f64(depth));
+        self.0.instruments.outbox_oldest.set(&[], oldest.as_secs_f64());
+    }
+
+    /// A wake-up of the drain found its queue full.
+    pub fn outbox_queue_dropped(&self, keys: u64) {
+        self.0.instruments.outbox_queue_dropped.add(&[], keys);
+    }
+
+    /// One call of the capture script returned `records` records.
+    pub fn captured(&self, records: u64) {
+        self.0.instruments.captures.add(&[], 1);
+        self.0.instruments.captured_records.add(&[], records);
+    }
+
+    /// A capture was refused a version.
+    pub fn capture_refused(&self, reason: CaptureRefusal) {
+        self.0.instruments.capture_refused.add(&[reason.position()], 1);
+    }
+
+    /// A mark could not be set with its write.
+    pub fn mark_failed(&self) {
+        self.0.instruments.mark_failures.add(&[], 1);
+    }
+
+    /// A record was put among the dead letters.
+    pub fn dead_letter(&self, kind: &str) {
+        self.0.instruments.dead_letters.add(&[self.kind(kind)], 1);
+    }
+
+    /// A log lost `entries` entries between two captures.
+    pub fn log_gap(&self, kind: &str, entries: u64) {
+        self.0.instruments.log_gaps.add(&[self.kind(kind)], 1);
+        self.0.instruments.log_gap_entries.add(&[self.kind(kind)], entries);
+    }
+
+    /// Redis evicted a record that had a mark.
+    pub fn evicted_while_pending(&self, kind: &str) {
+        self.0.instruments.evicted_while_pending.add(&[self.kind(kind)], 1);
+    }
+
+    /// A write of `kind` could not be mirrored in a way that is provable.
+    pub fn unverifiable(&self, kind: &str) {
+        self.0.instruments.unverifiable.add(&[self.kind(kind)], 1);
+    }
+
+    /// A comparison came to `verdict`; mismatches are counted by their class as well.
+    pub fn compared(&self, kind: &str, verdict: Compared) {
+        let kind = self.kind(kind);
+        self.0.instruments.comparisons.add(&[kind, verdict.position()], 1);
+        if let Some(class) = verdict.mismatch() {
+            self.0.instruments.mismatches.add(&[kind, class.position()], 1);
+        }
+    }
+
+    /// A sampled comparison was given up.
+    pub fn comparison_dropped(&self, reason: ComparisonDrop) {
+        self.0.instruments.comparisons_dropped.add(&[reason.position()], 1);
+    }
+
+    /// A store answered after `took`.
+    pub fn store_latency(&self, store: Store, operation: Operation, took: Duration) {
+        self.0
+            .instruments
+            .store_latency
+            .record(&[store.position(), operation.position()], took.as_secs_f64());
+    }
+
+    /// A call to a store failed.
+    pub fn store_error(&self, store: Store, operation: Operation) {
+        self.0
+            .instruments
+            .store_errors
+            .add(&[store.position(), operation.position()], 1);
+    }
+
+    /// What the Postgres pool looks like now.
+    pub fn set_pool(&self, size: usize, idle: usize, waiting: usize) {
+        self.0.instruments.pool_size.set(&[], as_f64(size as u64));
+        self.0.instruments.pool_idle.set(&[], as_f64(idle as u64));
+        self.0.instruments.pool_waiting.set(&[], as_f64(waiting as u64));
+    }
+
+    /// Postgres was found to have gone back in time.
+    pub fn postgres_went_back(&self) {
+        self.0.instruments.postgres_went_back.add(&[], 1);
+    }
+
+    /// The flags that this sidecar acts on now.
+    pub fn set_flags_version(&self, version: u64) {
+        self.0.instruments.flags_version.set(&[], as_f64(version));
+    }
+
+    /// Whether this sidecar holds a valid lease.
+    pub fn set_lease_valid(&self, is_valid: bool) {
+        self.0.instruments.lease_valid.set(&[], f64::from(u8::from(is_valid)));
+    }
+
+    /// The flag of one kind.
+    pub fn set_flag(&self, kind: &str, flag: &Flag) {
+        let stage = match flag.stage {
+            Stage::Off => 0.0,
+            Stage::Dualwrite => 1.0,
+            Stage::Shadow => 2.0,
+            Stage::Live => 3.0,
+        };
+        self.0.instruments.stage.set(&[self.kind(kind)], stage);
+        self.0
+            .instruments
+            .live_share
+            .set(&[self.kind(kind)], flag.percent / 100.0);
+    }
+
+    /// A rollback was confirmed by the fleet, or waited for as long as it may, after `took`.
+    pub fn rolled_back(&self, took: Duration) {
+        self.0.instruments.rollbacks.add(&[], 1);
+        self.0.instruments.last_rollback.set(&[], took.as_secs_f64());
+    }
+
+    /// A backfill captured `records` records.
+    pub fn backfilled(&self, kind: &str, records: u64) {
+        self.0.instruments.backfill_records.add(&[self.kind(kind)], records);
+    }
+
+    /// An HTTP request was answered with `status` after `took`.
+    pub fn http_request(&self, door: Door, status: u16, took: Duration) {
+        self.0
+            .instruments
+            .http_requests
+            .add(&[door.position(), StatusClass::of(status).position()], 1);
+        self.0
+            .instruments
+            .http_request
+            .record(&[door.position()], took.as_secs_f64());
+    }
+
+    /// A request was turned away for its token.
+    pub fn auth_failed(&self, door: Door) {
+        self.0.instruments.auth_failures.add(&[door.position()], 1);
+    }
+
+    fn kind(&self, name: &str) -> usize {
+        self.0
+            .kinds
+            .get(name)
+            .copied()
+            .unwrap_or(self.0.kinds.len().saturating_sub(1))
+    }
+}
+
+/// Exact up to 2^53, which no count or version of ours in a gauge comes near.
+#[expect(clippy::cast_precision_loss, reason = "a gauge is a float in Prometheus")]
+fn as_f64(count: u64) -> f64 {
+    count as f64
+}
+
+fn family_sum(family: &MetricFamily, labels: &[(&str, &str)]) -> f64 {
+    let has_labels = |metric: &&prometheus::proto::Metric| {
+        let found = |(name, value): &(&str, &str)| {
+            metric
+                .get_label()
+                .iter()
+                .any(|label| label.name() == *name && label.value() == *value)
+        };
+        labels.iter().all(found)
+    };
+    let chosen = family.get_metric().iter().filter(has_labels);
+    let value = |metric: &prometheus::proto::Metric| match family.get_field_type() {
+        prometheus::proto::MetricType::COUNTER => metric.get_counter().get_value(),
+        prometheus::proto::MetricType::GAUGE => metric.get_gauge().get_value(),
+        prometheus::proto::MetricType::HISTOGRAM => as_f64(metric.get_histogram().get_sample_count()),
+        prometheus::proto::MetricType::SUMMARY | prometheus::proto::MetricType::UNTYPED => 0.0,
+    };
+    chosen.map(value).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn metrics() -> Metrics {
+        Metrics::new("sidecar-1", &["apikey".to_owned(), "unmatched".to_owned()])
+    }
+
+    #[test]
+    fn a_fact_is_counted_in_the_series_of_its_labels() {
+        let metrics = metrics();
+        metrics.read_routed("apikey", Store::Postgres, RouteReason::Live);
+        metrics.read_routed("apikey", Store::Redis, RouteReason::Pending);
+        metrics.read_routed("apikey", Store::Redis, RouteReason::Pending);
+        metrics.compared("apikey", Compared::Ttl);
+        assert_eq!(
+            metrics.sum("parallax_reads_total", &[("reason", "pending"), ("store", "redis")]),
+            2.0
+        );
+        assert_eq!(metrics.sum("parallax_reads_total", &[("kind", "apikey")]), 3.0);
+        assert_eq!(metrics.sum("parallax_mismatches_total", &[("class", "ttl")]), 1.0);
+        assert_eq!(metrics.sum("parallax_mismatches_total", &[("class", "value")]), 0.0);
+    }
+
+    #[test]
+    fn a_kind_that_the_catalog_does_not_know_makes_no_new_series() {
+        let metrics = metrics();
+        let series = |metrics: &Metrics| metrics.render().matches("parallax_writes_total{").count();
+        let before = series(&metrics);
+        for name in ["", "x", "apikey2"] {
+            metrics.written(name, 1);
+        }
+        assert_eq!(series(&metrics), before);
+        assert_eq!(metrics.sum("parallax_writes_total", &[("kind", "unmatched")]), 3.0);
+    }
+
+    #[test]
+    fn every_instance_counts_for_itself() {
+        let (one, other) = (metrics(), metrics());
+        one.clone().mark_failed();
+        assert_eq!(one.sum("parallax_mark_failures_total", &[]), 1.0);
+        assert_eq!(other.sum("parallax_mark_failures_total", &[]), 0.0);
+    }
+
+    #[test]
+    fn no_series_is_folded_however_many_kinds_there_are() {
+        let kinds: Vec<_> = (0..400).map(|n| format!("kind-{n}")).collect();
+        let metrics = Metrics::new("sidecar-1", &kinds);
+        for kind in &kinds {
+            for reason in [
+                RouteReason::Live,
+                RouteReason::Stage,
+                RouteReason::Gone,
+                RouteReason::Epoch,
+                RouteReason::NoRow,
+            ] {
+                metrics.read_routed(kind, Store::Redis, reason);
+                metrics.read_routed(kind, Store::Postgres, reason);
+            }
+            metrics.mirror_lag(kind, Duration::from_millis(3));
+        }
+        let text = metrics.render();
+        assert!(!text.contains("overflow"), "a series was folded");
+        assert_eq!(text.matches("parallax_reads_total{").count(), 4000);
+        assert_eq!(metrics.sum("parallax_mirror_lag_seconds", &[("kind", "kind-399")]), 1.0);
+    }
+
+    #[test]
+    fn every_table_of_the_catalog_can_be_counted() {
+        let metrics = metrics();
+        for table in TABLES {
+            metrics.upserted(table, 2);
+            assert_eq!(metrics.sum("parallax_row_upserts_total", &[("table", table)]), 2.0);
+        }
+    }
+}

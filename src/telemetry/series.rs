@@ -1,0 +1,256 @@
+//! The instruments under the metrics: counters and gauges are atomics that OpenTelemetry reads when somebody scrapes.
+//!
+//! So the hot path adds to one integer, allocates nothing and takes no lock, and memory is fixed at start: one cell for
+//! each combination of label values. Histograms are OpenTelemetry's own, with label sets made beforehand.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use opentelemetry::KeyValue;
+use opentelemetry::metrics::{Meter, MeterProvider};
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::metrics::{Instrument, SdkMeterProvider, Stream};
+use prometheus::Registry;
+
+/// Instruments with at most this many series show all of them from the start, so that a first event is a rise from 0 to 1
+/// and not a series out of nowhere; larger ones show a series once it was touched.
+const ALWAYS_SHOWN_SERIES_MAX: usize = 1024;
+
+/// Upper bounds of the latency buckets, in seconds: from a Redis round trip on loopback to a write that waited out its time.
+const SECONDS: [f64; 16] = [
+    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0, 300.0,
+];
+
+/// One label of an instrument and all values it may take.
+pub(super) type LabelSet = (&'static str, Vec<String>);
+
+/// Positions in a row-major table with these extents; `None` for a position outside.
+#[derive(Clone)]
+struct Shape(Vec<usize>);
+
+impl Shape {
+    fn of(labels: &[LabelSet]) -> Self {
+        Self(labels.iter().map(|(_, values)| values.len()).collect())
+    }
+
+    fn cells(&self) -> usize {
+        self.0.iter().product()
+    }
+
+    fn index(&self, positions: &[usize]) -> Option<usize> {
+        debug_assert_eq!(positions.len(), self.0.len(), "one position for each label");
+        let mut index = 0;
+        for (position, extent) in positions.iter().zip(&self.0) {
+            if position >= extent {
+                return None;
+            }
+            index = index * extent + position;
+        }
+        Some(index)
+    }
+}
+
+/// One cell for each combination of label values.
+#[derive(Clone)]
+struct Cells {
+    values: Arc<[AtomicU64]>,
+    shape: Shape,
+}
+
+impl Cells {
+    fn of(labels: &[LabelSet]) -> Self {
+        let shape = Shape::of(labels);
+        Self {
+            values: (0..shape.cells()).map(|_| AtomicU64::new(0)).collect(),
+            shape,
+        }
+    }
+
+    fn cell(&self, positions: &[usize]) -> Option<&AtomicU64> {
+        self.values.get(self.shape.index(positions)?)
+    }
+
+    /// What a scrape shows: each cell with its labels.
+    fn shown(&self, labels: &[LabelSet]) -> impl Fn() -> Vec<(u64, usize)> + Send + Sync + 'static {
+        let values = Arc::clone(&self.values);
+        let shows_untouched = Shape::of(labels).cells() <= ALWAYS_SHOWN_SERIES_MAX;
+        move || {
+            let loaded = values.iter().map(|cell| cell.load(Ordering::Relaxed));
+            loaded
+                .zip(0..)
+                .filter(|(value, _)| shows_untouched || *value > 0)
+                .collect()
+        }
+    }
+}
+
+/// A number that only rises.
+pub(super) struct Counter(Cells);
+
+impl Counter {
+    /// Adds `n` to the series at `positions`, one for each label.
+    pub(super) fn add(&self, positions: &[usize], n: u64) {
+        if let Some(cell) = self.0.cell(positions) {
+            cell.fetch_add(n, Ordering::Relaxed);
+        }
+    }
+}
+
+/// A number that is what it was set to last.
+pub(super) struct Gauge(Cells);
+
+impl Gauge {
+    /// Sets the series at `positions`.
+    pub(super) fn set(&self, positions: &[usize], value: f64) {
+        if let Some(cell) = self.0.cell(positions) {
+            cell.store(value.to_bits(), Ordering::Relaxed);
+        }
+    }
+}
+
+/// A distribution of durations in seconds.
+pub(super) struct Histogram {
+    inner: opentelemetry::metrics::Histogram<f64>,
+    label_sets: Vec<Vec<KeyValue>>,
+    shape: Shape,
+}
+
+impl Histogram {
+    /// Records `seconds` in the series at `positions`.
+    pub(super) fn record(&self, positions: &[usize], seconds: f64) {
+        if let Some(labels) = self.shape.index(positions).and_then(|index| self.label_sets.get(index)) {
+            self.inner.record(seconds, labels);
+        }
+    }
+}
+
+/// Makes the instruments of one [`Registry`].
+pub(super) struct Registrar {
+    kinds: Vec<String>,
+    provider: SdkMeterProvider,
+    meter: Meter,
+    series_max: Arc<Mutex<HashMap<String, usize>>>,
+}
+
+impl Registrar {
+    /// A registrar whose instruments appear in `registry`; `kinds` are the values of every `kind` label.
+    pub(super) fn new(registry: &Registry, instance: &str, kinds: &[String]) -> Self {
+        let exporter = opentelemetry_prometheus::exporter()
+            .with_registry(registry.clone())
+            .scope_info_enabled(false)
+            .build()
+            .expect("a fresh registry holds no other collector");
+        // OpenTelemetry reserves room for 2,000 series an instrument and folds whatever is above into one. We know each
+        // instrument's exact number, which is both less memory and never a fold.
+        let series_max = Arc::new(Mutex::new(HashMap::new()));
+        let known = Arc::clone(&series_max);
+        let view = move |instrument: &Instrument| {
+            let series_max = known
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .get(instrument.name())
+                .copied()?;
+            Stream::builder().with_cardinality_limit(series_max).build().ok()
+        };
+        let resource = Resource::builder_empty()
+            .with_service_name("parallax")
+            .with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION")))
+            .with_attribute(KeyValue::new("service.instance.id", instance.to_owned()))
+            .build();
+        let provider = SdkMeterProvider::builder()
+            .with_reader(exporter)
+            .with_resource(resource)
+            .with_view(view)
+            .build();
+        let meter = provider.meter("parallax");
+        Self {
+            kinds: kinds.to_vec(),
+            provider,
+            meter,
+            series_max,
+        }
+    }
+
+    /// The label `kind`.
+    pub(super) fn kinds(&self) -> Vec<String> {
+        self.kinds.clone()
+    }
+
+    /// What must be kept for as long as the instruments are.
+    pub(super) fn into_provider(self) -> SdkMeterProvider {
+        self.provider
+    }
+
+    /// A counter; the exporter adds `_total` to its name.
+    pub(super) fn counter(&self, name: &'static str, help: &'static str, labels: &[LabelSet]) -> Counter {
+        let label_sets = self.expect_series(name, labels);
+        let cells = Cells::of(labels);
+        let shown = cells.shown(labels);
+        let _observed = self
+            .meter
+            .u64_observable_counter(name)
+            .with_description(help)
+            .with_callback(move |observer| {
+                for (value, index) in shown() {
+                    observer.observe(value, label_sets.get(index).map_or(&[], Vec::as_slice));
+                }
+            })
+            .build();
+        Counter(cells)
+    }
+
+    /// A gauge.
+    pub(super) fn gauge(&self, name: &'static str, help: &'static str, labels: &[LabelSet]) -> Gauge {
+        let label_sets = self.expect_series(name, labels);
+        let cells = Cells::of(labels);
+        let shown = cells.shown(labels);
+        let _observed = self
+            .meter
+            .f64_observable_gauge(name)
+            .with_description(help)
+            .with_callback(move |observer| {
+                for (bits, index) in shown() {
+                    observer.observe(f64::from_bits(bits), label_sets.get(index).map_or(&[], Vec::as_slice));
+                }
+            })
+            .build();
+        Gauge(cells)
+    }
+
+    /// A histogram of seconds. It has no unit of its own, since the exporter would write it into the name once more.
+    pub(super) fn histogram(&self, name: &'static str, help: &'static str, labels: &[LabelSet]) -> Histogram {
+        let label_sets = self.expect_series(name, labels);
+        let inner = self
+            .meter
+            .f64_histogram(name)
+            .with_description(help)
+            .with_boundaries(SECONDS.to_vec())
+            .build();
+        Histogram {
+            inner,
+            label_sets,
+            shape: Shape::of(labels),
+        }
+    }
+
+    /// Announces how many series `name` will have and returns their label sets.
+    fn expect_series(&self, name: &'static str, labels: &[LabelSet]) -> Vec<Vec<KeyValue>> {
+        let mut label_sets = vec![Vec::new()];
+        for (label, values) in labels {
+            label_sets = label_sets
+                .iter()
+                .flat_map(|set| values.iter().map(|value| with(set, label, value)).collect::<Vec<_>>())
+                .collect();
+        }
+        let mut series_max = self.series_max.lock().unwrap_or_else(PoisonError::into_inner);
+        series_max.insert(name.to_owned(), label_sets.len() + 1);
+        label_sets
+    }
+}
+
+fn with(set: &[KeyValue], label: &'static str, value: &str) -> Vec<KeyValue> {
+    let mut longer = set.to_vec();
+    longer.push(KeyValue::new(label, value.to_owned()));
+    longer
+}
