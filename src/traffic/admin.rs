@@ -45,7 +45,9 @@ fn create_key(world: &mut World) -> Vec<Burst> {
 fn update_key(world: &mut World) -> Vec<Burst> {
     let at = world.dice.below(world.api_keys.len() as u64);
     let calendar = world.calendar();
-    let Some(key) = usize::try_from(at).ok().and_then(|at| world.api_keys.get_mut(at)) else { return Vec::new() };
+    let Some(key) = usize::try_from(at).ok().and_then(|at| world.api_keys.get_mut(at)) else {
+        return Vec::new();
+    };
     let before = key.clone();
     key.name = format!("{}-upd", before.name.trim_end_matches("-upd"));
     key.tags.truncate(1);
@@ -65,9 +67,16 @@ fn update_key(world: &mut World) -> Vec<Burst> {
     vec![
         vec![command(&["hgetall", &record])],
         vec![command(&["hset", "apikey:hash_map", &key.hash, &key.id])],
-        vec![entity::hash(&record, &entity::apikey_fields(key, &calendar.iso)), command(&["expire", &record, MONTHLY])],
+        vec![
+            entity::hash(&record, &entity::apikey_fields(key, &calendar.iso)),
+            command(&["expire", &record, MONTHLY]),
+        ],
         index,
-        before.tags.iter().map(|tag| command(&["scard", &format!("apikey:tag:{tag}")])).collect(),
+        before
+            .tags
+            .iter()
+            .map(|tag| command(&["scard", &format!("apikey:tag:{tag}")]))
+            .collect(),
     ]
 }
 
@@ -91,23 +100,41 @@ fn list_keys(world: &mut World) -> Vec<Burst> {
         command(&["smembers", &tagged]),
         command(&filtered),
         command(&["expire", &filter, "60"]),
-        command(&["zinterstore", &sorted, "2", &filter, "apikey:idx:createdAt", "WEIGHTS", "0", "1"]),
+        command(&[
+            "zinterstore",
+            &sorted,
+            "2",
+            &filter,
+            "apikey:idx:createdAt",
+            "WEIGHTS",
+            "0",
+            "1",
+        ]),
         command(&["expire", &sorted, "60"]),
         command(&["zrevrange", &sorted, "0", "-1"]),
     ]
     .into_iter()
     .map(|single| vec![single])
     .collect();
-    bursts.push(page.iter().map(|id| command(&["hgetall", &format!("apikey:{id}")])).collect());
+    bursts.push(
+        page.iter()
+            .map(|id| command(&["hgetall", &format!("apikey:{id}")]))
+            .collect(),
+    );
     bursts.push(vec![command(&["smembers", "apikey:tags:all"])]);
     bursts
 }
 
 /// More pushes than the list keeps, in one pipeline: what was trimmed before a look must not be silently lost.
 fn flood_list(world: &mut World) -> Vec<Burst> {
-    let Some(key) = world.api_keys.first().cloned() else { return Vec::new() };
+    let Some(key) = world.api_keys.first().cloned() else {
+        return Vec::new();
+    };
     let calendar = world.calendar();
-    let account = world.console_for(key.sessions.first().map_or("", String::as_str)).id.clone();
+    let account = world
+        .console_for(key.sessions.first().map_or("", String::as_str))
+        .id
+        .clone();
     let records = format!("usage:records:{}", key.id);
     let mut burst = Burst::new();
     for _ in 0..FLOOD {
@@ -124,8 +151,10 @@ fn flood_list(world: &mut World) -> Vec<Burst> {
 fn rebuild_rank(world: &mut World) -> Vec<Burst> {
     let temporary = format!("cost_rank:today:temp:{}", world.now_ms);
     let calendar = world.calendar();
-    let reads =
-        world.api_keys.iter().map(|key| command(&["get", &format!("usage:cost:daily:{}:{}", key.id, calendar.day)]));
+    let reads = world
+        .api_keys
+        .iter()
+        .map(|key| command(&["get", &format!("usage:cost:daily:{}:{}", key.id, calendar.day)]));
     let reads: Burst = reads.collect();
     let mut rank = Burst::new();
     for key in world.api_keys.clone() {
@@ -140,7 +169,14 @@ fn rebuild_rank(world: &mut World) -> Vec<Burst> {
         rank,
         vec![command(&["rename", &temporary, "cost_rank:today"])],
         vec![command(&["zrevrange", "cost_rank:today", "0", "9", "WITHSCORES"])],
-        vec![command(&["hset", "cost_rank_meta:today", "status", "ready", "lastUpdate", &calendar.iso])],
+        vec![command(&[
+            "hset",
+            "cost_rank_meta:today",
+            "status",
+            "ready",
+            "lastUpdate",
+            &calendar.iso,
+        ])],
         vec![command(&["del", "cost_rank_lock:today"])],
     ]
 }
@@ -151,7 +187,10 @@ fn edit_accounts(world: &mut World) -> Vec<Burst> {
     let mut bursts = Vec::new();
     for account in &world.accounts {
         let key = account.key();
-        bursts.push(vec![command(&["smembers", &format!("{}:index", account.family.prefix)])]);
+        bursts.push(vec![command(&[
+            "smembers",
+            &format!("{}:index", account.family.prefix),
+        ])]);
         if account.family.prefix == "bedrock_account" {
             bursts.push(vec![command(&["get", &key])]);
             // The relay makes this mistake itself: Redis answers WRONGTYPE, and so must we.
@@ -160,7 +199,14 @@ fn edit_accounts(world: &mut World) -> Vec<Burst> {
         }
         bursts.push(vec![command(&["hgetall", &key]), command(&["hget", &key, "status"])]);
         bursts.push(vec![
-            command(&["hmset", &key, "rateLimitStatus", "limited", "rateLimitedAt", &calendar.iso]),
+            command(&[
+                "hmset",
+                &key,
+                "rateLimitStatus",
+                "limited",
+                "rateLimitedAt",
+                &calendar.iso,
+            ]),
             command(&["hset", &key, "updatedAt", &calendar.iso]),
         ]);
         bursts.push(vec![command(&["hdel", &key, "rateLimitedAt", "fiveHourStoppedAt"])]);
@@ -173,8 +219,13 @@ fn delete_key(world: &mut World) -> Vec<Burst> {
     if world.api_keys.len() <= 4 {
         return Vec::new();
     }
-    let Some(key) = world.api_keys.pop() else { return Vec::new() };
-    let bursts = soft_delete(&key, &world.calendar()).into_iter().map(|single| vec![single]).collect();
+    let Some(key) = world.api_keys.pop() else {
+        return Vec::new();
+    };
+    let bursts = soft_delete(&key, &world.calendar())
+        .into_iter()
+        .map(|single| vec![single])
+        .collect();
     world.deleted.push(key);
     bursts
 }
@@ -201,15 +252,30 @@ fn dashboard(world: &mut World) -> Vec<Burst> {
         vec![command(&["scan", "0", "MATCH", "usage:daily:*", "COUNT", "100"])],
         vec![command(&["scan", "0", "MATCH", "concurrency:*", "COUNT", "100"])],
         vec![command(&["keys", "temp_unavailable:*"])],
-        vec![command(&["zcard", "apikey:idx:createdAt"]), command(&["scard", "apikey:set:active"])],
-        vec![command(&["zrangebyscore", "apikey:idx:lastUsedAt", "1", "+inf", "WITHSCORES"])],
+        vec![
+            command(&["zcard", "apikey:idx:createdAt"]),
+            command(&["scard", "apikey:set:active"]),
+        ],
+        vec![command(&[
+            "zrangebyscore",
+            "apikey:idx:lastUsedAt",
+            "1",
+            "+inf",
+            "WITHSCORES",
+        ])],
         vec![command(&["hgetall", "usage:global:total"])],
     ];
     for key in world.api_keys.iter().take(10) {
         let today = format!("usage:cost:daily:{}:{}", key.id, calendar.day);
         bursts.push(vec![
             command(&["mget", &today, &format!("usage:cost:total:{}", key.id)]),
-            command(&["hmget", &format!("apikey:{}", key.id), "name", "isActive", "dailyCostLimit"]),
+            command(&[
+                "hmget",
+                &format!("apikey:{}", key.id),
+                "name",
+                "isActive",
+                "dailyCostLimit",
+            ]),
             command(&["ttl", &format!("apikey:{}", key.id)]),
             command(&["lrange", &format!("usage:records:{}", key.id), "0", "9"]),
             command(&["zscore", "apikey:idx:createdAt", &key.id]),
@@ -219,7 +285,9 @@ fn dashboard(world: &mut World) -> Vec<Burst> {
 }
 
 fn redeem_card(world: &mut World) -> Vec<Burst> {
-    let Some(key) = world.api_keys.first().cloned() else { return Vec::new() };
+    let Some(key) = world.api_keys.first().cloned() else {
+        return Vec::new();
+    };
     let calendar = world.calendar();
     let (card, redemption) = (world.dice.uuid(), world.dice.uuid());
     let record = format!("quota_card:{card}");
@@ -248,7 +316,16 @@ fn redeem_card(world: &mut World) -> Vec<Burst> {
             command(&["expire", "redeem_card:ip:127.0.0.1:12", "3600"]),
         ],
         vec![
-            command(&["hset", &record, "status", "redeemed", "redeemedApiKeyId", &key.id, "redeemedAt", &calendar.iso]),
+            command(&[
+                "hset",
+                &record,
+                "status",
+                "redeemed",
+                "redeemedApiKeyId",
+                &key.id,
+                "redeemedAt",
+                &calendar.iso,
+            ]),
             command(&["srem", "quota_cards:status:unused", &card]),
             command(&["sadd", "quota_cards:status:redeemed", &card]),
             command(&[
@@ -270,7 +347,9 @@ fn redeem_card(world: &mut World) -> Vec<Burst> {
 
 /// A key that was soft-deleted goes for good, with the figures whose keys name it.
 fn delete_for_good(world: &mut World) -> Vec<Burst> {
-    let Some(key) = world.deleted.pop() else { return Vec::new() };
+    let Some(key) = world.deleted.pop() else {
+        return Vec::new();
+    };
     let ApiKey { id, .. } = &key;
     let calendar = world.calendar();
     let mut index = vec![
@@ -307,7 +386,14 @@ fn sign_in(world: &mut World) -> Vec<Burst> {
     let token = world.dice.hex(32);
     let session = format!(r#"{{"username":"user-0","createdAt":"{}"}}"#, calendar.iso);
     let mut bursts = vec![
-        vec![command(&["eval", "return 0", "1", "login_ip_limiter:127.0.0.1", "1", "900000"])],
+        vec![command(&[
+            "eval",
+            "return 0",
+            "1",
+            "login_ip_limiter:127.0.0.1",
+            "1",
+            "900000",
+        ])],
         vec![command(&["get", "username:user-0"])],
         vec![command(&["setex", &format!("user_session:{token}"), "86400", &session])],
     ];
@@ -316,10 +402,16 @@ fn sign_in(world: &mut World) -> Vec<Burst> {
             let account = &world.console_for(conversation).id;
             let mapping = format!(r#"{{"accountId":"{account}","accountType":"claude-console"}}"#);
             let name = format!("unified_claude_session_mapping:{conversation}");
-            bursts.push(vec![command(&["scard", "apikey:set:active"]), command(&["setex", &name, "3600", &mapping])]);
+            bursts.push(vec![
+                command(&["scard", "apikey:set:active"]),
+                command(&["setex", &name, "3600", &mapping]),
+            ]);
         }
         let keyless = format!("usage:keymodel:daily:index:{}", calendar.day);
-        bursts.push(vec![command(&["ttl", &keyless]), command(&["expire", &keyless, "86400"])]);
+        bursts.push(vec![
+            command(&["ttl", &keyless]),
+            command(&["expire", &keyless, "86400"]),
+        ]);
     }
     bursts
 }

@@ -39,7 +39,14 @@ impl ServerProcess {
         user: Option<User>,
         log: PathBuf,
     ) -> Self {
-        Self { name, program, arguments, user, log, child: Mutex::new(None) }
+        Self {
+            name,
+            program,
+            arguments,
+            user,
+            log,
+            child: Mutex::new(None),
+        }
     }
 
     /// Starts it and waits until `is_ready` says so of its process id.
@@ -54,7 +61,10 @@ impl ServerProcess {
         command.stdout(log).stderr(errors);
         let mut child = spawner::spawn(command).map_err(ServerError::io("starting", &self.program))?;
         for _ in 0..READY_POLLS_MAX {
-            if let Some(status) = child.try_wait().map_err(ServerError::io("waiting for", &self.program))? {
+            if let Some(status) = child
+                .try_wait()
+                .map_err(ServerError::io("waiting for", &self.program))?
+            {
                 return Err(self.not_ready(&format!("it ended with {status}")));
             }
             if is_ready(child.id()) {
@@ -70,7 +80,9 @@ impl ServerProcess {
 
     /// Asks it to end with `signal`, waits, and kills it when it does not.
     pub(super) fn stop(&self, signal: &str) -> Result<(), ServerError> {
-        let Some(mut child) = self.locked().take() else { return Err(ServerError::NotRunning(self.name)) };
+        let Some(mut child) = self.locked().take() else {
+            return Err(ServerError::NotRunning(self.name));
+        };
         // A frozen process would not hear the other signal.
         drop(send("CONT", &family(child.id())));
         drop(send(signal, &[child.id()]));
@@ -86,14 +98,20 @@ impl ServerProcess {
 
     /// Ends it as a crash would: no warning, its children included.
     pub(super) fn kill(&self) -> Result<(), ServerError> {
-        let Some(child) = self.locked().take() else { return Err(ServerError::NotRunning(self.name)) };
+        let Some(child) = self.locked().take() else {
+            return Err(ServerError::NotRunning(self.name));
+        };
         kill(child);
         Ok(())
     }
 
     /// Sends `signal` to it and its children.
     pub(super) fn signal(&self, signal: &str) -> Result<(), ServerError> {
-        let id = self.locked().as_ref().map(Child::id).ok_or(ServerError::NotRunning(self.name))?;
+        let id = self
+            .locked()
+            .as_ref()
+            .map(Child::id)
+            .ok_or(ServerError::NotRunning(self.name))?;
         send(signal, &family(id)).map_err(ServerError::io("signalling", &self.program))
     }
 
@@ -104,7 +122,9 @@ impl ServerProcess {
 
     /// The last lines of its log.
     pub(super) fn log_tail(&self) -> String {
-        let text = fs::read(&self.log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
+        let text = fs::read(&self.log)
+            .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+            .unwrap_or_default();
         let lines: Vec<&str> = text.lines().collect();
         lines
             .iter()
@@ -113,7 +133,10 @@ impl ServerProcess {
     }
 
     fn not_ready(&self, what: &str) -> ServerError {
-        ServerError::NotReady { server: self.name, reason: format!("{what}. The end of its log:{}", self.log_tail()) }
+        ServerError::NotReady {
+            server: self.name,
+            reason: format!("{what}. The end of its log:{}", self.log_tail()),
+        }
     }
 
     fn locked(&self) -> MutexGuard<'_, Option<Child>> {
@@ -135,7 +158,11 @@ pub(super) fn command(program: &Path, arguments: &[String], user: Option<User>) 
         Some(setpriv) => {
             let mut command = Command::new(setpriv);
             if let Some(User { uid, gid }) = user {
-                command.args([format!("--reuid={uid}"), format!("--regid={gid}"), "--init-groups".to_owned()]);
+                command.args([
+                    format!("--reuid={uid}"),
+                    format!("--regid={gid}"),
+                    "--init-groups".to_owned(),
+                ]);
             }
             command.args(["--pdeathsig", "KILL"]).arg(program);
             command
@@ -144,14 +171,20 @@ pub(super) fn command(program: &Path, arguments: &[String], user: Option<User>) 
     };
     // Its own group: Ctrl-C in a terminal must reach us alone, since we stop the servers after we have drained.
     // The root folder: ours may be closed to the user whom it runs as.
-    command.args(arguments).process_group(0).current_dir("/").stdin(Stdio::null());
+    command
+        .args(arguments)
+        .process_group(0)
+        .current_dir("/")
+        .stdin(Stdio::null());
     command
 }
 
 /// A port of loopback that was free a moment ago.
 pub(super) fn free_port() -> Result<u16, ServerError> {
     let bound = TcpListener::bind(("127.0.0.1", 0)).and_then(|listener| listener.local_addr());
-    bound.map(|address| address.port()).map_err(ServerError::io("looking for a free port on", "127.0.0.1"))
+    bound
+        .map(|address| address.port())
+        .map_err(ServerError::io("looking for a free port on", "127.0.0.1"))
 }
 
 fn kill(mut child: Child) {
@@ -170,16 +203,26 @@ fn ended(child: &mut Child) -> Option<ExitStatus> {
 fn send(signal: &str, ids: &[u32]) -> io::Result<()> {
     let mut command = Command::new("/bin/sh");
     command.args(["-c", "kill -s \"$@\" 2>/dev/null", "sh", signal]);
-    command.args(ids.iter().map(u32::to_string)).stdin(Stdio::null()).status().map(drop)
+    command
+        .args(ids.iter().map(u32::to_string))
+        .stdin(Stdio::null())
+        .status()
+        .map(drop)
 }
 
 /// A process and its children: Postgres has one for each connection.
 fn family(id: u32) -> Vec<u32> {
     let mut all = vec![id];
-    let Ok(processes) = fs::read_dir("/proc") else { return all };
+    let Ok(processes) = fs::read_dir("/proc") else {
+        return all;
+    };
     for process in processes.flatten() {
-        let Some(other) = process.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
-        let Ok(stat) = fs::read_to_string(process.path().join("stat")) else { continue };
+        let Some(other) = process.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
+            continue;
+        };
+        let Ok(stat) = fs::read_to_string(process.path().join("stat")) else {
+            continue;
+        };
         // "pid (name) state parent ...": the name may hold anything, so what counts begins after the last bracket.
         let parent = stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(1));
         if parent.and_then(|parent| parent.parse().ok()) == Some(id) {

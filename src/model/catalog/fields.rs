@@ -14,7 +14,10 @@ pub(super) struct Fields<'t> {
 impl<'t> Fields<'t> {
     /// The fields of `table`, which begins at byte `at`.
     pub(super) fn new(table: &'t DeTable<'t>, at: usize) -> Self {
-        let left = table.iter().map(|(name, value)| (name.get_ref().as_ref(), name.span().start, value)).collect();
+        let left = table
+            .iter()
+            .map(|(name, value)| (name.get_ref().as_ref(), name.span().start, value))
+            .collect();
         Self { at, left }
     }
 
@@ -52,9 +55,15 @@ impl<'t> Fields<'t> {
     /// The whole number of `name`.
     pub(super) fn number(&mut self, name: &str, errors: &mut Errors<'_>) -> Option<u64> {
         let value = self.take(name)?;
-        let number = value.get_ref().as_integer().and_then(|integer| integer.as_str().parse().ok());
+        let number = value
+            .get_ref()
+            .as_integer()
+            .and_then(|integer| integer.as_str().parse().ok());
         if number.is_none() {
-            errors.push(value.span().start, format!("`{name}` must be a whole number, 0 or more"));
+            errors.push(
+                value.span().start,
+                format!("`{name}` must be a whole number, 0 or more"),
+            );
         }
         number
     }
@@ -110,7 +119,9 @@ impl<'t> Fields<'t> {
 
     /// The tables in the list of `name`.
     pub(super) fn tables(&mut self, name: &str, errors: &mut Errors<'_>) -> Vec<Fields<'t>> {
-        let Some(value) = self.take(name) else { return Vec::new() };
+        let Some(value) = self.take(name) else {
+            return Vec::new();
+        };
         let Some(list) = value.get_ref().as_array() else {
             errors.push(value.span().start, format!("`{name}` must be a list of tables"));
             return Vec::new();

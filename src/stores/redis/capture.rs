@@ -206,13 +206,22 @@ pub async fn capture(redis: &Redis, wanted: &[Wanted], purpose: Purpose) -> Resu
         let mut record = parts.parts()?;
         let state = record.text()?;
         let token = Token(record.bytes()?);
-        captured.push(Captured { key: key.clone(), token, found: found(&state, record)? });
+        captured.push(Captured {
+            key: key.clone(),
+            token,
+            found: found(&state, record)?,
+        });
     }
     Ok((stamp, captured))
 }
 
 fn stamp(parts: &mut Parts) -> Result<Stamp, RedisError> {
-    Ok(Stamp { version: parts.integer()?, epoch: parts.integer()?, time_us: parts.integer()?, beat: parts.integer()? })
+    Ok(Stamp {
+        version: parts.integer()?,
+        epoch: parts.integer()?,
+        time_us: parts.integer()?,
+        beat: parts.integer()?,
+    })
 }
 
 fn found(state: &str, mut record: Parts) -> Result<Found, RedisError> {
@@ -225,15 +234,26 @@ fn found(state: &str, mut record: Parts) -> Result<Found, RedisError> {
         "module" => Found::Module,
         "value" => {
             let (type_name, expires_at_ms) = (record.text()?, expiry(record.integer()?));
-            Found::Value { value: value(&type_name, record.parts()?)?, expires_at_ms }
+            Found::Value {
+                value: value(&type_name, record.parts()?)?,
+                expires_at_ms,
+            }
         }
         "elements" => {
             let (type_name, expires_at_ms) = (record.text()?, expiry(record.integer()?));
-            Found::Elements { type_name, expires_at_ms, elements: looks(record.parts()?)? }
+            Found::Elements {
+                type_name,
+                expires_at_ms,
+                elements: looks(record.parts()?)?,
+            }
         }
         "log" => {
             let (type_name, expires_at_ms) = (record.text()?, expiry(record.integer()?));
-            Found::Log { type_name, expires_at_ms, log: log(record)? }
+            Found::Log {
+                type_name,
+                expires_at_ms,
+                log: log(record)?,
+            }
         }
         _ => return Err(RedisError::Form("unknown state of a captured record")),
     })
@@ -348,5 +368,10 @@ pub async fn whole_chunk(redis: &Redis, key: &Key, type_name: &str, cursor: &Byt
     while found.len() > 0 {
         elements.push((found.bytes()?, found.next()?));
     }
-    Ok(WholeChunk { version, epoch, cursor, elements })
+    Ok(WholeChunk {
+        version,
+        epoch,
+        cursor,
+        elements,
+    })
 }
