@@ -19,8 +19,7 @@ fn counters(key: &str, fields: &[(String, u64)]) -> Command {
 }
 
 /// The commands that build the state before the traffic.
-#[must_use]
-pub fn commands(world: &mut World) -> Vec<Command> {
+pub(super) fn commands(world: &mut World) -> Vec<Command> {
     let mut out = Vec::new();
     let calendar = world.calendar();
     entity::accounts(world, &calendar, &mut out);

@@ -2,18 +2,22 @@
 //!
 //! `parallax demo`, the benches and the tests all use it, so that figures and stories stand on the same input.
 
-pub mod admin;
-pub mod client;
-pub mod compare;
-mod entity;
-pub mod generator;
-pub mod keyspace;
-pub mod recording;
-pub mod replay;
-pub mod request;
-mod usage;
 pub mod world;
-//pub mod demo;
+
+mod admin;
+mod entity;
+mod keyspace;
+mod request;
+mod usage;
+
+pub mod generator;
+pub mod recording;
+
+pub mod client;
+pub mod replay;
+
+pub mod compare;
+pub mod demo;
 
 /// One Redis command: its name and arguments as bytes.
 pub type Command = Vec<Vec<u8>>;
