@@ -1,25 +1,19 @@
 //! Every instrument of Parallax in one struct: its doc comment is its help text, its name is the one that Prometheus shows.
 
+use crate::model::catalog::Table;
 use crate::telemetry::labels::{
     ApplyFailure, CaptureRefusal, Compared, ComparisonDrop, Door, Label, MismatchClass, Operation, Outcome,
     RouteReason, StatusClass, Store,
 };
 use crate::telemetry::series::{Counter, Gauge, Histogram, Registrar};
 
+/// The table of the headers, which no kind names and every collection has a row in.
+const HEADERS: &str = "collections";
+
 /// The tables that rows are upserted into, as the label `table` knows them.
-pub(super) const TABLES: [&str; 11] = [
-    "api_keys",
-    "accounts",
-    "account_groups",
-    "users",
-    "quota_cards",
-    "configs",
-    "usage_counters",
-    "records",
-    "collections",
-    "elements",
-    "event_logs",
-];
+pub(super) fn tables() -> impl Iterator<Item = &'static str> {
+    Table::ALL.iter().map(|table| table.name()).chain([HEADERS])
+}
 
 /// What a label may be: the catalog's kinds, our tables, our version, or a closed enum.
 macro_rules! values {
@@ -27,7 +21,7 @@ macro_rules! values {
         $registrar.kinds()
     };
     ($registrar:ident, table) => {
-        TABLES.map(str::to_owned).to_vec()
+        tables().map(str::to_owned).collect()
     };
     ($registrar:ident, version) => {
         vec![env!("CARGO_PKG_VERSION").to_owned()]

@@ -4,16 +4,7 @@ use std::io;
 
 use tracing_subscriber::EnvFilter;
 
-/// How a log line is written.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum LogFormat {
-    /// For people.
-    #[default]
-    Text,
-    /// For machines: one JSON object a line.
-    Json,
-}
+use crate::settings::{LogFormat, LogSettings};
 
 /// Why the log could not be set up.
 #[derive(Debug, thiserror::Error)]
@@ -31,36 +22,28 @@ pub enum LogError {
     SetUpBefore,
 }
 
-/// Checks a filter such as `info` or `info,parallax::dual=debug`.
+/// Sets up the log of this process. It has no colours, since what a sidecar logs is collected.
 ///
 /// # Errors
-/// What is wrong with it.
-pub fn filter(text: &str) -> Result<EnvFilter, LogError> {
+/// A filter that does not parse, or a second call.
+pub fn start(settings: &LogSettings) -> Result<(), LogError> {
+    let filter = filter(&settings.filter)?;
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(false);
+    let started = match settings.format {
+        LogFormat::Text => builder.try_init(),
+        LogFormat::Json => builder.json().flatten_event(true).with_span_list(false).try_init(),
+    };
+    started.map_err(|_| LogError::SetUpBefore)
+}
+
+fn filter(text: &str) -> Result<EnvFilter, LogError> {
     EnvFilter::try_new(text).map_err(|error| LogError::Filter {
         filter: text.to_owned(),
         reason: error.to_string(),
     })
-}
-
-/// Sets up the log of this process; `filter` as in [`filter`]. Colour is left out, since a sidecar's log is collected.
-///
-/// # Errors
-/// A filter that does not parse, or a second call.
-pub fn start(format: LogFormat, filter: &str) -> Result<(), LogError> {
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(self::filter(filter)?)
-        .with_writer(io::stderr)
-        .with_ansi(false);
-    let started = match format {
-        LogFormat::Text => builder.try_init(),
-        LogFormat::Json => builder
-            .json()
-            .flatten_event(true)
-            .with_current_span(true)
-            .with_span_list(false)
-            .try_init(),
-    };
-    started.map_err(|_| LogError::SetUpBefore)
 }
 
 #[cfg(test)]

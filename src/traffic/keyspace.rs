@@ -90,7 +90,12 @@ fn history(world: &mut World, key: &ApiKey, out: &mut Vec<Command>) {
             &format!("{id}:{model}"),
         ]));
     }
-    let usage = Usage::of(1208).times(total);
+    totals(world, id, total, out);
+}
+
+/// What a key has used since it was made, `count` requests.
+fn totals(world: &World, id: &str, count: u64, out: &mut Vec<Command>) {
+    let usage = Usage::of(1208).times(count);
     let calendar = world.calendar();
     out.push(counters(&format!("usage:{id}"), &usage.total_fields()));
     out.push(counters(

@@ -229,9 +229,17 @@ fn key_figures(calendar: &Calendar, id: &str, model: &str, usage: &Usage) -> Bur
             burst.push(command(&["expire", key, seconds]));
         }
     }
+    key_indexes(&mut burst, calendar, id, model);
+    whole_relay(&mut burst, calendar, usage);
+    burst
+}
+
+/// The indexes of the periods in which an API key and a model were used.
+fn key_indexes(burst: &mut Burst, calendar: &Calendar, id: &str, model: &str) {
+    let Calendar { day, month, hour, .. } = calendar;
     let pair = format!("{id}:{model}");
     index(
-        &mut burst,
+        burst,
         &[
             (format!("usage:daily:index:{day}"), id, DAILY),
             (format!("usage:hourly:index:{hour}"), id, HOURLY),
@@ -243,14 +251,18 @@ fn key_figures(calendar: &Calendar, id: &str, model: &str, usage: &Usage) -> Bur
         ],
     );
     burst.push(command(&["sadd", "usage:model:monthly:months", month]));
+}
+
+/// The figures of the whole relay.
+fn whole_relay(burst: &mut Burst, calendar: &Calendar, usage: &Usage) {
+    let Calendar { day, month, .. } = calendar;
     let daily = format!("usage:global:daily:{day}");
     let monthly = format!("usage:global:monthly:{month}");
     for key in ["usage:global:total", &daily, &monthly] {
-        count_up(&mut burst, key, &usage.model_fields());
+        count_up(burst, key, &usage.model_fields());
     }
     burst.push(command(&["expire", &daily, DAILY]));
     burst.push(command(&["expire", &monthly, MONTHLY]));
-    burst
 }
 
 /// SADD to each index, DEL of its "was found empty" marker, EXPIRE.

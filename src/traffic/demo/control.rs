@@ -72,8 +72,8 @@ impl Control {
                 .client
                 .json(Method::GET, &format!("/v1/jobs/{id}"), &[], None)
                 .await?;
-            if job.get("error").is_some_and(|error| !error.is_null()) {
-                bail!("the backfill failed: {}", job["error"]);
+            if let Some(reason) = job.get("error").filter(|error| !error.is_null()) {
+                bail!("the backfill failed: {reason}");
             }
             if job.get("finished_at").is_some_and(|at| !at.is_null()) {
                 return Ok(began.elapsed());

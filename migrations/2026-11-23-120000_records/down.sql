@@ -1,0 +1,9 @@
+DROP VIEW request_details;
+DROP TABLE records;
+DROP TABLE usage_counters;
+DROP TABLE configs;
+DROP TABLE quota_cards;
+DROP TABLE users;
+DROP TABLE account_groups;
+DROP TABLE accounts;
+DROP TABLE api_keys;

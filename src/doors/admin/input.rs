@@ -1,0 +1,374 @@
+//! Reads what a caller sent: bodies, the version in `If-Match`, queries. Parsed here once; behind it types are trusted.
+
+use http::header::{self, HeaderMap};
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+use url::form_urlencoded;
+
+use crate::doors::problem::{Problem, ProblemKind};
+use crate::doors::server::Request;
+use crate::model::flag::{Ack, Flag, FlagChange, Stage};
+
+/// Characters of a reason, which goes into the audit row.
+const REASON_CHARS_MAX: usize = 1000;
+
+/// Mismatches a page when nothing else is asked for, and at most.
+const MISMATCHES_DEFAULT: usize = 100;
+const MISMATCHES_MAX: usize = 1000;
+
+/// What a flag's new value is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum FlagMode {
+    /// What is left out gets its default.
+    Replace,
+    /// What is left out stays.
+    Patch,
+}
+
+/// A wish to take reads back to Redis.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Rollback {
+    /// A kind, or `*`.
+    pub(super) scope: String,
+    pub(super) reason: String,
+}
+
+/// Which mismatches are asked for.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct MismatchPage {
+    pub(super) limit: usize,
+    pub(super) kind: Option<String>,
+}
+
+/// Checks that the body says it is JSON, or says nothing.
+///
+/// # Errors
+/// 415.
+pub(super) fn require_json(request: &Request) -> Result<(), Problem> {
+    let Some(value) = request.headers.get(header::CONTENT_TYPE) else {
+        return Ok(());
+    };
+    let media_type = value
+        .to_str()
+        .unwrap_or_default()
+        .split(';')
+        .next()
+        .unwrap_or_default()
+        .trim();
+    let known = ["application/json", "application/merge-patch+json"];
+    if known.iter().any(|known| media_type.eq_ignore_ascii_case(known)) {
+        return Ok(());
+    }
+    Err(Problem::new(ProblemKind::UnsupportedMediaType, "send application/json"))
+}
+
+/// The flags' version that the caller has seen.
+///
+/// # Errors
+/// 428 without one, 400 for what is none.
+pub(super) fn version(headers: &HeaderMap) -> Result<u64, Problem> {
+    let mut values = headers.get_all(header::IF_MATCH).iter();
+    let (Some(value), more) = (values.next(), values.next()) else {
+        let detail = "send the ETag of the flag you have seen, such as `If-Match: \"12\"`";
+        return Err(Problem::new(ProblemKind::PreconditionRequired, detail));
+    };
+    let tag = value.to_str().unwrap_or_default().trim();
+    let digits = tag
+        .strip_prefix('"')
+        .and_then(|tag| tag.strip_suffix('"'))
+        .unwrap_or(tag);
+    match (digits.parse(), more) {
+        (Ok(version), None) => Ok(version),
+        (Ok(_) | Err(_), _) => Err(Problem::new(
+            ProblemKind::BadRequest,
+            "If-Match must be one version, such as `If-Match: \"12\"`",
+        )),
+    }
+}
+
+/// The change of a flag that a body asks for.
+///
+/// # Errors
+/// 400 for a body that is no JSON object, 422 with the field that is wrong.
+pub(super) fn flag_change(body: &[u8], mode: FlagMode) -> Result<FlagChange, Problem> {
+    let mut fields = Fields::of(body)?;
+    let stage: Option<Stage> = fields.take("stage", "must be off, dualwrite, shadow or live")?;
+    let percent: Option<f64> = fields.take("percent", "must be a number")?;
+    let sample_rate: Option<f64> = fields.take("sample_rate", "must be a number")?;
+    let ack: Option<Ack> = fields.take("ack", "must be redis or both")?;
+    let deadline_ms: Option<u64> = fields.take("deadline_ms", "must be a whole number")?;
+    let resume = fields.take("resume", "must be true or false")?;
+    let reason = fields.reason()?;
+    fields.end()?;
+    let given = FlagChange {
+        stage,
+        percent,
+        sample_rate,
+        ack,
+        deadline_ms,
+        resume,
+        reason,
+    };
+    Ok(match mode {
+        FlagMode::Patch => given,
+        FlagMode::Replace => replaced(given),
+    })
+}
+
+fn replaced(given: FlagChange) -> FlagChange {
+    let default = Flag::default();
+    FlagChange {
+        stage: given.stage.or(Some(default.stage)),
+        percent: given.percent.or(Some(default.percent)),
+        sample_rate: given.sample_rate.or(Some(default.sample_rate)),
+        ack: given.ack.or(Some(default.ack)),
+        deadline_ms: given.deadline_ms.or(Some(default.deadline_ms)),
+        resume: given.resume,
+        reason: given.reason,
+    }
+}
+
+/// The rollback that a body asks for. Its media type is not looked at: a way back must not fail for a header.
+///
+/// # Errors
+/// 400 for a body that is no JSON object, 422 with the field that is wrong or missing.
+pub(super) fn rollback(body: &[u8]) -> Result<Rollback, Problem> {
+    let mut fields = Fields::of(body)?;
+    let scope: Option<String> = fields.take("scope", "must be a kind or *")?;
+    let reason = fields.reason()?;
+    fields.end()?;
+    let scope = scope.ok_or_else(|| wrong("scope", "is needed: a kind, or * for all"))?;
+    let reason = reason.filter(|reason| !reason.trim().is_empty());
+    Ok(Rollback {
+        scope,
+        reason: reason.ok_or_else(|| wrong("reason", "is needed for the audit"))?,
+    })
+}
+
+/// The kinds that a body asks to backfill.
+///
+/// # Errors
+/// 400 for a body that is no JSON object, 422 with the field that is wrong or missing.
+pub(super) fn backfill(body: &[u8]) -> Result<Vec<String>, Problem> {
+    let mut fields = Fields::of(body)?;
+    let job: Option<String> = fields.take("job", "must be backfill")?;
+    let kinds: Option<Vec<String>> = fields.take("kinds", "must be an array of kinds")?;
+    fields.end()?;
+    if job.as_deref() != Some("backfill") {
+        return Err(wrong("job", "must be backfill"));
+    }
+    kinds
+        .filter(|kinds| !kinds.is_empty())
+        .ok_or_else(|| wrong("kinds", "needs at least one kind, or *"))
+}
+
+/// Which mismatches a query asks for.
+///
+/// # Errors
+/// 422 with the parameter that is wrong.
+pub(super) fn mismatch_page(query: &str) -> Result<MismatchPage, Problem> {
+    let mut page = MismatchPage {
+        limit: MISMATCHES_DEFAULT,
+        kind: None,
+    };
+    for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+        match &*name {
+            "limit" => {
+                let limit = value.parse().ok().filter(|limit| (1..=MISMATCHES_MAX).contains(limit));
+                page.limit = limit.ok_or_else(|| wrong("limit", &format!("must be 1 to {MISMATCHES_MAX}")))?;
+            }
+            "kind" => page.kind = Some(value.into_owned()),
+            other => return Err(wrong(other, "is not known here: limit, kind")),
+        }
+    }
+    Ok(page)
+}
+
+/// The members of a JSON object, taken one by one; each mistake names its member.
+struct Fields {
+    members: Map<String, Value>,
+    known: Vec<&'static str>,
+}
+
+impl Fields {
+    fn of(body: &[u8]) -> Result<Self, Problem> {
+        match serde_json::from_slice(body) {
+            Ok(Value::Object(members)) => Ok(Self {
+                members,
+                known: Vec::new(),
+            }),
+            Ok(_) => Err(Problem::new(
+                ProblemKind::MalformedJson,
+                "the body must be a JSON object",
+            )),
+            Err(error) => Err(Problem::new(ProblemKind::MalformedJson, error.to_string())
+                .with("line", error.line())
+                .with("column", error.column())),
+        }
+    }
+
+    fn take<T: DeserializeOwned>(&mut self, name: &'static str, must: &str) -> Result<Option<T>, Problem> {
+        self.known.push(name);
+        let Some(value) = self.members.remove(name) else {
+            return Ok(None);
+        };
+        serde_json::from_value(value).map(Some).map_err(|_| wrong(name, must))
+    }
+
+    fn reason(&mut self) -> Result<Option<String>, Problem> {
+        let reason: Option<String> = self.take("reason", "must be a text")?;
+        match reason {
+            Some(reason) if reason.chars().count() > REASON_CHARS_MAX => Err(wrong(
+                "reason",
+                &format!("must have at most {REASON_CHARS_MAX} characters"),
+            )),
+            reason => Ok(reason),
+        }
+    }
+
+    fn end(self) -> Result<(), Problem> {
+        match self.members.keys().next() {
+            None => Ok(()),
+            Some(name) => Err(wrong(name, &format!("is not known here: {}", self.known.join(", ")))),
+        }
+    }
+}
+
+/// 422 for `field`.
+pub(super) fn wrong(field: &str, reason: &str) -> Problem {
+    Problem::new(ProblemKind::InvalidField, format!("{field} {reason}")).with("field", field)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal<T: std::fmt::Debug>(result: Result<T, Problem>) -> (ProblemKind, String) {
+        let problem = result.expect_err("refused");
+        (problem.kind(), problem.detail().to_owned())
+    }
+
+    fn if_match(value: &str) -> HeaderMap {
+        [(header::IF_MATCH, value.parse().unwrap())].into_iter().collect()
+    }
+
+    #[test]
+    fn a_change_must_name_the_version_it_has_seen() {
+        assert_eq!(version(&if_match("\"12\"")).unwrap(), 12);
+        assert_eq!(version(&if_match("12")).unwrap(), 12);
+        assert_eq!(refusal(version(&HeaderMap::new())).0, ProblemKind::PreconditionRequired);
+        for wrong in ["*", "\"12", "\"12\", \"13\"", "W/\"12\"", "\"-1\"", ""] {
+            assert_eq!(refusal(version(&if_match(wrong))).0, ProblemKind::BadRequest, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_patch_leaves_and_a_put_resets_what_it_does_not_name() {
+        let body = br#"{"percent": 25, "reason": "first quarter"}"#;
+        let patch = flag_change(body, FlagMode::Patch).unwrap();
+        assert_eq!(
+            (patch.percent, patch.stage, patch.deadline_ms),
+            (Some(25.0), None, None)
+        );
+        assert_eq!(patch.reason.as_deref(), Some("first quarter"));
+        let live = Flag {
+            stage: Stage::Live,
+            deadline_ms: 50,
+            latched: true,
+            ..Flag::default()
+        };
+        let put = flag_change(body, FlagMode::Replace).unwrap().applied_to(&live).unwrap();
+        assert_eq!(
+            put,
+            Flag {
+                percent: 25.0,
+                latched: true,
+                ..Flag::default()
+            }
+        );
+    }
+
+    #[test]
+    fn a_wrong_field_is_named() {
+        for (body, field) in [
+            (r#"{"stage": "lively"}"#, "stage"),
+            (r#"{"percent": "50"}"#, "percent"),
+            (r#"{"percent": null}"#, "percent"),
+            (r#"{"deadline_ms": 1.5}"#, "deadline_ms"),
+            (r#"{"ack": true}"#, "ack"),
+            (r#"{"latched": false}"#, "latched"),
+        ] {
+            let (kind, detail) = refusal(flag_change(body.as_bytes(), FlagMode::Patch));
+            assert_eq!(kind, ProblemKind::InvalidField, "{body}");
+            assert!(detail.starts_with(&format!("{field} ")), "{detail}");
+        }
+    }
+
+    #[test]
+    fn malformed_json_is_told_with_its_position() {
+        let (kind, detail) = refusal(rollback(b"{\"scope\": \n nothing}"));
+        assert_eq!(kind, ProblemKind::MalformedJson);
+        assert!(detail.contains("line 2"), "{detail}");
+        assert_eq!(refusal(rollback(b"[1]")).0, ProblemKind::MalformedJson);
+        assert_eq!(refusal(rollback(b"")).0, ProblemKind::MalformedJson);
+    }
+
+    #[test]
+    fn a_rollback_says_what_and_why() {
+        let wish = rollback(br#"{"scope": "*", "reason": "p99"}"#).unwrap();
+        assert_eq!(
+            wish,
+            Rollback {
+                scope: "*".into(),
+                reason: "p99".into()
+            }
+        );
+        assert!(refusal(rollback(br#"{"reason": "p99"}"#)).1.starts_with("scope "));
+        assert!(
+            refusal(rollback(br#"{"scope": "*", "reason": " "}"#))
+                .1
+                .starts_with("reason ")
+        );
+        let long = serde_json::json!({ "scope": "*", "reason": "x".repeat(REASON_CHARS_MAX + 1) }).to_string();
+        assert!(refusal(rollback(long.as_bytes())).1.starts_with("reason "));
+    }
+
+    #[test]
+    fn a_job_is_a_backfill_of_named_kinds() {
+        assert_eq!(
+            backfill(br#"{"job": "backfill", "kinds": ["apikey"]}"#).unwrap(),
+            ["apikey"]
+        );
+        assert!(
+            refusal(backfill(br#"{"job": "verify", "kinds": ["apikey"]}"#))
+                .1
+                .starts_with("job ")
+        );
+        assert!(
+            refusal(backfill(br#"{"job": "backfill", "kinds": []}"#))
+                .1
+                .starts_with("kinds ")
+        );
+        assert!(
+            refusal(backfill(br#"{"job": "backfill", "kinds": "*"}"#))
+                .1
+                .starts_with("kinds ")
+        );
+    }
+
+    #[test]
+    fn a_page_of_mismatches_has_a_limit() {
+        assert_eq!(mismatch_page("").unwrap(), MismatchPage { limit: 100, kind: None });
+        let page = mismatch_page("kind=api%6Bey&limit=5").unwrap();
+        assert_eq!(
+            page,
+            MismatchPage {
+                limit: 5,
+                kind: Some("apikey".into())
+            }
+        );
+        for query in ["limit=0", "limit=1001", "limit=x", "limits=5"] {
+            assert_eq!(refusal(mismatch_page(query)).0, ProblemKind::InvalidField, "{query}");
+        }
+    }
+}

@@ -1,0 +1,249 @@
+//! The admin door: flags, rollback, status, mismatches, jobs, probes and metrics, for operators and their machines.
+//!
+//! It stands on a port of its own, so that it can be closed to the application and stays answerable while the data door
+//! is busy. [`route`] says what a path and a method ask for and which right that needs, [`input`] reads what was sent,
+//! [`answer`] writes what is returned; the engine decides everything.
+//!
+//! `/livez` and `/readyz` need no token, since a kubelet has none and they tell nothing. Everything else, `/healthz` and
+//! `/metrics` included, needs `viewer` where tokens are configured; where none is, the door listens on loopback only.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::StatusCode;
+use http::request::Parts;
+use secrecy::ExposeSecret;
+use serde_json::json;
+use tokio::sync::Semaphore;
+use tokio::time;
+
+use crate::doors::admin::input::FlagMode;
+use crate::doors::admin::route::{Action, Change, Report, Routes};
+use crate::doors::guard::{Guard, OpenDoor, Role, Tokens};
+use crate::doors::problem::{Problem, ProblemKind};
+use crate::doors::server::{Handler, Request, Response, ServerLimits};
+use crate::dual::Engine;
+use crate::dual::flags::Actor;
+use crate::settings::AdminSettings;
+use crate::telemetry::Metrics;
+use crate::telemetry::labels::Door;
+
+mod answer;
+mod input;
+mod route;
+
+/// How long a caller without the right waits for its refusal, so that guessing a token is slow.
+const REFUSAL_DELAY_MS: u64 = 250;
+
+/// How many refusals are delayed at one time. More are refused at once: they must not use up the door's connections,
+/// which an operator needs for a rollback.
+const REFUSALS_DELAYED_MAX: usize = 32;
+
+/// What the admin door lets its clients have: less than the data door, since nothing here is big.
+#[must_use]
+pub fn limits() -> ServerLimits {
+    ServerLimits {
+        connections_max: 128,
+        body_bytes_max: 64 * 1024,
+        ..ServerLimits::default()
+    }
+}
+
+/// The guard of an admin door that listens on `listen` with these settings. Without a token everybody on loopback is an
+/// operator; nobody sees secrets.
+///
+/// # Errors
+/// Without a token a door listens on loopback only.
+pub fn guard(listen: SocketAddr, settings: &AdminSettings) -> Result<Guard, OpenDoor> {
+    let tokens = [
+        (Role::Viewer, &settings.viewer_tokens),
+        (Role::Operator, &settings.operator_tokens),
+        (Role::Secrets, &settings.secrets_tokens),
+    ];
+    let tokens = tokens
+        .into_iter()
+        .flat_map(|(role, tokens)| tokens.iter().map(move |token| (role, token)));
+    let tokens = tokens.fold(Tokens::default(), |all, (role, token)| {
+        all.with(role, token.expose_secret())
+    });
+    Guard::new(listen, &settings.hosts, tokens, Role::Operator)
+}
+
+/// The admin door.
+pub struct AdminDoor {
+    engine: Arc<Engine>,
+    guard: Guard,
+    metrics: Metrics,
+    routes: Routes,
+    refusals: Semaphore,
+}
+
+/// One request for an action, its caller's right known to suffice.
+struct Asked<'a> {
+    request: &'a Request,
+    /// The kind or the id in the path; empty where the path has none.
+    name: String,
+    role: Role,
+}
+
+impl Asked<'_> {
+    fn actor(&self) -> Actor {
+        Actor {
+            who: self.role.name().to_owned(),
+            origin: self.request.peer.to_string(),
+        }
+    }
+}
+
+impl AdminDoor {
+    /// A door to `engine`.
+    #[must_use]
+    pub fn new(engine: Arc<Engine>, guard: Guard, metrics: Metrics) -> Self {
+        Self {
+            engine,
+            guard,
+            metrics,
+            routes: Routes::new(),
+            refusals: Semaphore::new(REFUSALS_DELAYED_MAX),
+        }
+    }
+
+    async fn answer(&self, request: &Request) -> Result<Response, Problem> {
+        let found = self.routes.find(request.path());
+        let is_open = found.as_ref().is_some_and(|found| found.resource.is_open());
+        let role = if is_open {
+            Role::Viewer
+        } else {
+            self.role(request).await?
+        };
+        let found = found.ok_or_else(Problem::not_found)?;
+        let action = found.resource.action(&request.method)?;
+        if role < action.needs() {
+            let detail = format!("this needs the right `{}`", action.needs().name());
+            return Err(self.refused(Problem::new(ProblemKind::Forbidden, detail)).await);
+        }
+        let asked = Asked {
+            request,
+            name: found.name,
+            role,
+        };
+        match action {
+            Action::Report(report) => self.report(report, &asked).await,
+            Action::Change(change) => self.change(change, &asked).await,
+        }
+    }
+
+    async fn role(&self, request: &Request) -> Result<Role, Problem> {
+        match self.guard.role(&request.headers) {
+            Ok(role) => Ok(role),
+            Err(problem) => Err(self.refused(problem).await),
+        }
+    }
+
+    /// Counts a refusal and holds it back for a moment.
+    async fn refused(&self, problem: Problem) -> Problem {
+        self.metrics.auth_failed(Door::Admin);
+        if let Ok(_held) = self.refusals.try_acquire() {
+            time::sleep(Duration::from_millis(REFUSAL_DELAY_MS)).await;
+        }
+        problem
+    }
+
+    async fn report(&self, report: Report, asked: &Asked<'_>) -> Result<Response, Problem> {
+        match report {
+            Report::Live => Ok(answer::text(StatusCode::OK, "live")),
+            Report::Ready if self.engine.is_ready() => Ok(answer::text(StatusCode::OK, "ready")),
+            Report::Ready => Ok(answer::text(StatusCode::SERVICE_UNAVAILABLE, "not ready")),
+            Report::Health => Ok(answer::health(&self.engine.health().await)),
+            Report::Metrics => Ok(answer::metrics(self.metrics.render())),
+            Report::Flags => answer::flags(&self.engine.flags()),
+            Report::Flag => answer::flag(&self.engine.flags(), &asked.name),
+            Report::FlagHistory => {
+                answer::flag(&self.engine.flags(), &asked.name)?;
+                let changes = self
+                    .engine
+                    .flag_history(&asked.name)
+                    .await
+                    .map_err(answer::engine_problem)?;
+                Ok(answer::json(
+                    StatusCode::OK,
+                    &json!({ "kind": asked.name, "changes": changes }),
+                ))
+            }
+            Report::Status => Ok(answer::json(StatusCode::OK, &self.engine.status().await)),
+            Report::Mismatches => {
+                let page = input::mismatch_page(asked.request.query())?;
+                let found = self.engine.mismatches(page.limit, page.kind.as_deref()).await;
+                let found = found.map_err(answer::engine_problem)?;
+                Ok(answer::json(
+                    StatusCode::OK,
+                    &json!({ "mismatches": answer::masked(found, asked.role) }),
+                ))
+            }
+            Report::Jobs => Ok(answer::json(StatusCode::OK, &json!({ "jobs": self.engine.jobs() }))),
+            Report::Job => match self.engine.job(&asked.name) {
+                Some(job) => Ok(answer::json(StatusCode::OK, &job)),
+                None => Err(Problem::new(ProblemKind::NotFound, "there is no such job")),
+            },
+        }
+    }
+
+    async fn change(&self, change: Change, asked: &Asked<'_>) -> Result<Response, Problem> {
+        match change {
+            Change::ReplaceFlag => self.change_flag(asked, FlagMode::Replace).await,
+            Change::PatchFlag => self.change_flag(asked, FlagMode::Patch).await,
+            Change::Rollback => {
+                let wish = input::rollback(&asked.request.body)?;
+                let report = self.engine.rollback(&wish.scope, wish.reason, asked.actor()).await;
+                Ok(answer::json(
+                    StatusCode::OK,
+                    &answer::value(&report.map_err(answer::change_problem)?)?,
+                ))
+            }
+            Change::StartJob => {
+                input::require_json(asked.request)?;
+                let kinds = input::backfill(&asked.request.body)?;
+                let id = self
+                    .engine
+                    .start_backfill(kinds)
+                    .await
+                    .map_err(answer::change_problem)?;
+                Ok(answer::accepted(&id))
+            }
+        }
+    }
+
+    async fn change_flag(&self, asked: &Asked<'_>, mode: FlagMode) -> Result<Response, Problem> {
+        input::require_json(asked.request)?;
+        let version = input::version(&asked.request.headers)?;
+        let change = input::flag_change(&asked.request.body, mode)?;
+        let changed = self
+            .engine
+            .change_flag(&asked.name, change, version, asked.actor())
+            .await;
+        answer::flag(&changed.map_err(answer::change_problem)?, &asked.name)
+    }
+}
+
+impl Handler for AdminDoor {
+    fn admit(&self, head: &Parts) -> Result<(), Problem> {
+        // A kubelet asks by the pod's address and without a token, and a probe's answer is no secret.
+        if self
+            .routes
+            .find(head.uri.path())
+            .is_some_and(|found| found.resource.is_open())
+        {
+            return Ok(());
+        }
+        self.guard.check_source(head)
+    }
+
+    async fn call(self: Arc<Self>, request: Request) -> Response {
+        self.answer(&request).await.unwrap_or_else(Problem::into_response)
+    }
+
+    fn answered(&self, status: StatusCode, took: Duration) {
+        self.metrics.http_request(Door::Admin, status.as_u16(), took);
+    }
+}

@@ -1,0 +1,238 @@
+//! What a path and a method ask for, and which right that needs.
+
+use http::Method;
+use matchit::Router;
+use percent_encoding::percent_decode_str;
+
+use crate::doors::guard::Role;
+use crate::doors::problem::Problem;
+
+/// What stands at a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Resource {
+    Live,
+    Ready,
+    Health,
+    Metrics,
+    Flags,
+    Flag,
+    FlagHistory,
+    Rollback,
+    Status,
+    Mismatches,
+    Jobs,
+    Job,
+}
+
+/// What a caller wants done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Action {
+    /// To see something.
+    Report(Report),
+    /// To change something.
+    Change(Change),
+}
+
+/// What can be seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Report {
+    Live,
+    Ready,
+    Health,
+    Metrics,
+    Flags,
+    Flag,
+    FlagHistory,
+    Status,
+    Mismatches,
+    Jobs,
+    Job,
+}
+
+/// What can be changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Change {
+    ReplaceFlag,
+    PatchFlag,
+    Rollback,
+    StartJob,
+}
+
+/// A resource and the name in its path.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Found {
+    pub(super) resource: Resource,
+    /// The kind of a flag or the id of a job; empty elsewhere.
+    pub(super) name: String,
+}
+
+/// The paths of the door.
+pub(super) struct Routes(Router<Resource>);
+
+impl Routes {
+    pub(super) fn new() -> Self {
+        let mut router = Router::new();
+        let paths = [
+            ("/livez", Resource::Live),
+            ("/readyz", Resource::Ready),
+            ("/healthz", Resource::Health),
+            ("/metrics", Resource::Metrics),
+            ("/v1/flags", Resource::Flags),
+            ("/v1/flags/{name}", Resource::Flag),
+            ("/v1/flags/{name}/history", Resource::FlagHistory),
+            ("/v1/rollback", Resource::Rollback),
+            ("/v1/status", Resource::Status),
+            ("/v1/mismatches", Resource::Mismatches),
+            ("/v1/jobs", Resource::Jobs),
+            ("/v1/jobs/{name}", Resource::Job),
+        ];
+        for (path, resource) in paths {
+            router.insert(path, resource).expect("the paths above do not overlap");
+        }
+        Self(router)
+    }
+
+    /// What stands at `path`, which is still percent-encoded.
+    pub(super) fn find(&self, path: &str) -> Option<Found> {
+        let matched = self.0.at(path).ok()?;
+        let encoded = matched.params.get("name").unwrap_or_default();
+        let name = percent_decode_str(encoded).decode_utf8().ok()?.into_owned();
+        Some(Found {
+            resource: *matched.value,
+            name,
+        })
+    }
+}
+
+impl Resource {
+    /// Whether it is answered without a token.
+    pub(super) fn is_open(self) -> bool {
+        match self {
+            Self::Live | Self::Ready => true,
+            Self::Health
+            | Self::Metrics
+            | Self::Flags
+            | Self::Flag
+            | Self::FlagHistory
+            | Self::Rollback
+            | Self::Status
+            | Self::Mismatches
+            | Self::Jobs
+            | Self::Job => false,
+        }
+    }
+
+    /// What `method` does here.
+    ///
+    /// # Errors
+    /// 405 with the methods that are known.
+    pub(super) fn action(self, method: &Method) -> Result<Action, Problem> {
+        let method = if method == Method::HEAD { &Method::GET } else { method };
+        let reads = |report| match *method {
+            Method::GET => Ok(Action::Report(report)),
+            _ => Err(Problem::method_not_allowed("GET, HEAD")),
+        };
+        match self {
+            Self::Live => reads(Report::Live),
+            Self::Ready => reads(Report::Ready),
+            Self::Health => reads(Report::Health),
+            Self::Metrics => reads(Report::Metrics),
+            Self::Flags => reads(Report::Flags),
+            Self::FlagHistory => reads(Report::FlagHistory),
+            Self::Status => reads(Report::Status),
+            Self::Mismatches => reads(Report::Mismatches),
+            Self::Job => reads(Report::Job),
+            Self::Flag => match *method {
+                Method::GET => Ok(Action::Report(Report::Flag)),
+                Method::PUT => Ok(Action::Change(Change::ReplaceFlag)),
+                Method::PATCH => Ok(Action::Change(Change::PatchFlag)),
+                _ => Err(Problem::method_not_allowed("GET, HEAD, PUT, PATCH")),
+            },
+            Self::Rollback => match *method {
+                Method::POST => Ok(Action::Change(Change::Rollback)),
+                _ => Err(Problem::method_not_allowed("POST")),
+            },
+            Self::Jobs => match *method {
+                Method::GET => Ok(Action::Report(Report::Jobs)),
+                Method::POST => Ok(Action::Change(Change::StartJob)),
+                _ => Err(Problem::method_not_allowed("GET, HEAD, POST")),
+            },
+        }
+    }
+}
+
+impl Action {
+    /// The right it needs.
+    pub(super) fn needs(self) -> Role {
+        match self {
+            Self::Report(_) => Role::Viewer,
+            Self::Change(_) => Role::Operator,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::doors::problem::ProblemKind;
+
+    fn action(method: &str, path: &str) -> Result<(Action, String), ProblemKind> {
+        let found = Routes::new().find(path).ok_or(ProblemKind::NotFound)?;
+        let method = Method::from_bytes(method.as_bytes()).unwrap();
+        found
+            .resource
+            .action(&method)
+            .map(|action| (action, found.name))
+            .map_err(|problem| problem.kind())
+    }
+
+    #[test]
+    fn a_path_and_a_method_say_what_is_asked() {
+        for (method, path, expected, name) in [
+            ("GET", "/livez", Action::Report(Report::Live), ""),
+            ("HEAD", "/readyz", Action::Report(Report::Ready), ""),
+            ("GET", "/v1/flags", Action::Report(Report::Flags), ""),
+            ("GET", "/v1/flags/apikey", Action::Report(Report::Flag), "apikey"),
+            ("PUT", "/v1/flags/apikey", Action::Change(Change::ReplaceFlag), "apikey"),
+            ("PATCH", "/v1/flags/%2A", Action::Change(Change::PatchFlag), "*"),
+            ("PATCH", "/v1/flags/*", Action::Change(Change::PatchFlag), "*"),
+            (
+                "GET",
+                "/v1/flags/apikey/history",
+                Action::Report(Report::FlagHistory),
+                "apikey",
+            ),
+            ("POST", "/v1/rollback", Action::Change(Change::Rollback), ""),
+            ("POST", "/v1/jobs", Action::Change(Change::StartJob), ""),
+            ("GET", "/v1/jobs/7", Action::Report(Report::Job), "7"),
+        ] {
+            assert_eq!(action(method, path), Ok((expected, name.to_owned())), "{method} {path}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_there_is_404_and_what_cannot_be_done_is_405() {
+        for path in [
+            "/",
+            "/v1",
+            "/v1/flags/",
+            "/v1/flags/apikey/",
+            "/v1/flags/%ff",
+            "/v2/flags",
+            "/v1/rollback/apikey",
+        ] {
+            assert_eq!(action("GET", path), Err(ProblemKind::NotFound), "{path}");
+        }
+        for (method, path) in [
+            ("POST", "/metrics"),
+            ("DELETE", "/v1/flags/apikey"),
+            ("GET", "/v1/rollback"),
+        ] {
+            assert_eq!(
+                action(method, path),
+                Err(ProblemKind::MethodNotAllowed),
+                "{method} {path}"
+            );
+        }
+    }
+}

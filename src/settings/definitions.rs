@@ -1,0 +1,222 @@
+//! Every setting: its names in the environment, in the file and on the command line, its default, and what it does.
+//! Help, reading, reporting and the documentation's test all come from this one list.
+
+/// How a value may be shown and given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Secrecy {
+    /// Anybody may see it.
+    Plain,
+    /// An address that may carry a password: shown without it, may be given by a file.
+    Address,
+    /// Never shown, never on a command line (which every process of the machine can read), may be given by a file.
+    Secret,
+}
+
+/// One setting.
+#[derive(Debug)]
+pub struct Definition {
+    /// Its place in the file, `redis.host`; also the name by which the code asks for it.
+    pub key: &'static str,
+    /// Its names in the environment; the first that is set wins.
+    pub variables: &'static [&'static str],
+    /// Its name on the command line, without the dashes.
+    pub flag: &'static str,
+    /// What holds when nothing is said.
+    pub default: Option<&'static str>,
+    /// How it may be shown and given.
+    pub secrecy: Secrecy,
+    /// What it does.
+    pub help: &'static str,
+}
+
+impl Definition {
+    /// The name by which errors call it: the least surprising one, which stands last.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        self.variables.last().copied().unwrap_or(self.key)
+    }
+
+    /// Whether it may be left for `--help`, as `-h` shows what is needed every day.
+    #[must_use]
+    pub fn is_rare(&self) -> bool {
+        self.key.starts_with("limits.") || self.key.starts_with("cache.")
+    }
+
+    /// The heading under which help shows it.
+    #[must_use]
+    pub fn heading(&self) -> &'static str {
+        match self.key.split('.').next() {
+            Some("redis") => "Redis",
+            Some("postgres") => "Postgres",
+            Some("http") => "Data door",
+            Some("admin") => "Admin door",
+            Some("cache") => "Cache first (no effect before that stage)",
+            Some("limits") => "Limits",
+            Some(_) | None => "General",
+        }
+    }
+}
+
+/// The definition of `key`.
+#[must_use]
+pub fn definition(key: &str) -> Option<&'static Definition> {
+    DEFINITIONS.iter().find(|definition| definition.key == key)
+}
+
+const fn plain(
+    key: &'static str,
+    variables: &'static [&'static str],
+    flag: &'static str,
+    default: Option<&'static str>,
+    help: &'static str,
+) -> Definition {
+    Definition {
+        key,
+        variables,
+        flag,
+        default,
+        secrecy: Secrecy::Plain,
+        help,
+    }
+}
+
+const fn hidden(
+    key: &'static str,
+    variables: &'static [&'static str],
+    flag: &'static str,
+    secrecy: Secrecy,
+    help: &'static str,
+) -> Definition {
+    Definition {
+        key,
+        variables,
+        flag,
+        default: None,
+        secrecy,
+        help,
+    }
+}
+
+/// All of them, in the order in which help and `config check` show them.
+#[rustfmt::skip]
+pub const DEFINITIONS: &[Definition] = &[
+    plain("catalog", &["PARALLAX_CATALOG"], "catalog", None,
+        "A catalog file that describes your key patterns; without one the built-in catalog of Claude Relay Service"),
+    plain("instance", &["PARALLAX_INSTANCE"], "instance", None,
+        "The name of this sidecar, different from every other's; without one a random name"),
+    plain("timezone_offset", &["PARALLAX_TIMEZONE_OFFSET", "TIMEZONE_OFFSET"], "timezone-offset", Some("8"),
+        "Hours from UTC of the dates that the application writes into its keys"),
+    plain("migrate_on_start", &["PARALLAX_MIGRATE_ON_START"], "migrate-on-start", Some("false"),
+        "Apply missing database migrations before serving (`parallax migrate` does it apart)"),
+    plain("log.filter", &["PARALLAX_LOG"], "log", Some("info"),
+        "What is logged: `warn`, `info,parallax::dual=debug`"),
+    plain("log.format", &["PARALLAX_LOG_FORMAT"], "log-format", Some("text"), "`text` or `json`"),
+
+    hidden("redis.url", &["PARALLAX_REDIS_URL", "REDIS_URL"], "redis-url", Secrecy::Address,
+        "redis://[user:password@]host[:port][/db]; rediss:// for TLS. Instead of the single settings below"),
+    plain("redis.host", &["PARALLAX_REDIS_HOST", "REDIS_HOST"], "redis-host", Some("127.0.0.1"),
+        "Where the Redis is that the application uses today"),
+    plain("redis.port", &["PARALLAX_REDIS_PORT", "REDIS_PORT"], "redis-port", Some("6379"), "Its port"),
+    plain("redis.db", &["PARALLAX_REDIS_DB", "REDIS_DB"], "redis-db", Some("0"), "The number of the database"),
+    plain("redis.username", &["PARALLAX_REDIS_USERNAME", "REDIS_USERNAME"], "redis-username", None,
+        "The ACL user; without one Redis' default user"),
+    hidden("redis.password", &["PARALLAX_REDIS_PASSWORD", "REDIS_PASSWORD"], "redis-password-file", Secrecy::Secret,
+        "The password"),
+    plain("redis.enable_tls", &["PARALLAX_REDIS_ENABLE_TLS", "REDIS_ENABLE_TLS"], "redis-enable-tls", Some("false"),
+        "Speak TLS and verify the server; there is no falling back"),
+    plain("redis.ca_file", &["PARALLAX_REDIS_CA_FILE"], "redis-ca-file", None,
+        "A PEM file with the authorities to trust instead of the system's"),
+
+    plain("postgres.enabled", &["ENABLE_POSTGRES"], "enable-postgres", Some("true"),
+        "false: no connection to Postgres; reads come from Redis, writes still leave their marks unless every kind is off"),
+    hidden("postgres.url", &["PARALLAX_DATABASE_URL", "DATABASE_URL"], "database-url", Secrecy::Address,
+        "postgres://[user:password@]host[:port]/db[?sslmode=..]. Instead of the single settings below"),
+    plain("postgres.host", &["POSTGRES_HOST"], "postgres-host", Some("127.0.0.1"), "Where Postgres is"),
+    plain("postgres.port", &["POSTGRES_PORT"], "postgres-port", Some("5432"), "Its port"),
+    plain("postgres.db", &["POSTGRES_DB"], "postgres-db", Some("parallax"), "The name of the database"),
+    plain("postgres.user", &["POSTGRES_USER"], "postgres-user", Some("parallax"), "The role"),
+    hidden("postgres.password", &["POSTGRES_PASSWORD"], "postgres-password-file", Secrecy::Secret, "The password"),
+    plain("postgres.pool_size", &["POSTGRES_POOL_SIZE"], "postgres-pool-size", Some("10"), "Connections at most"),
+    plain("postgres.idle_timeout_ms", &["POSTGRES_IDLE_TIMEOUT"], "postgres-idle-timeout", Some("30000"),
+        "Milliseconds after which a connection that nobody uses is closed"),
+    plain("postgres.sslmode", &["POSTGRES_SSLMODE"], "postgres-sslmode", Some("disable"),
+        "`disable`, `require` (encrypts, trusts anybody), `verify-ca` or `verify-full`; there is no falling back"),
+    plain("postgres.sslrootcert", &["POSTGRES_SSLROOTCERT"], "postgres-sslrootcert", None,
+        "A PEM file with the authorities to trust instead of the system's"),
+
+    plain("http.listen", &["PARALLAX_HTTP_LISTEN"], "http-listen", Some("127.0.0.1:8380"),
+        "Where the data door listens; off loopback only with a token"),
+    hidden("http.token", &["PARALLAX_HTTP_TOKEN"], "http-token-file", Secrecy::Secret,
+        "The bearer tokens of the data door, separated by commas"),
+    plain("http.hosts", &["PARALLAX_HTTP_HOSTS"], "http-hosts", None,
+        "Further names by which clients may call the data door (`Host`), separated by commas"),
+    plain("admin.listen", &["PARALLAX_ADMIN_LISTEN"], "admin-listen", Some("127.0.0.1:8381"),
+        "Where the admin door listens; off loopback only with a token"),
+    hidden("admin.viewer_token", &["PARALLAX_ADMIN_VIEWER_TOKEN"], "admin-viewer-token-file", Secrecy::Secret,
+        "The bearer tokens that may look, separated by commas"),
+    hidden("admin.operator_token", &["PARALLAX_ADMIN_OPERATOR_TOKEN"], "admin-operator-token-file", Secrecy::Secret,
+        "The bearer tokens that may also change flags and roll back"),
+    hidden("admin.secrets_token", &["PARALLAX_ADMIN_SECRETS_TOKEN"], "admin-secrets-token-file", Secrecy::Secret,
+        "The bearer tokens that may also see credentials unmasked"),
+    plain("admin.hosts", &["PARALLAX_ADMIN_HOSTS"], "admin-hosts", None,
+        "Further names by which clients may call the admin door (`Host`), separated by commas"),
+
+    plain("cache.ttl_seconds", &["CACHE_TTL_SECONDS"], "cache-ttl-seconds", Some("3600"),
+        "How long a record stays in Redis without being used"),
+    plain("cache.write_through", &["ENABLE_WRITE_THROUGH_CACHE"], "enable-write-through-cache", Some("true"),
+        "Whether a write leaves the record in Redis"),
+
+    plain("limits.connections_max", &["PARALLAX_CONNECTIONS_MAX"], "connections-max", Some("1024"),
+        "Client connections of one door at one time"),
+    plain("limits.header_bytes_max", &["PARALLAX_HEADER_BYTES_MAX"], "header-bytes-max", Some("131072"),
+        "Bytes of a request's head"),
+    plain("limits.body_bytes_max", &["PARALLAX_BODY_BYTES_MAX"], "body-bytes-max", Some("33554432"),
+        "Bytes of a request's body"),
+    plain("limits.header_timeout_ms", &["PARALLAX_HEADER_TIMEOUT_MS"], "header-timeout-ms", Some("10000"),
+        "From the first byte of a request to the end of its head"),
+    plain("limits.body_timeout_ms", &["PARALLAX_BODY_TIMEOUT_MS"], "body-timeout-ms", Some("30000"),
+        "From the end of the head to the end of the body"),
+    plain("limits.idle_timeout_ms", &["PARALLAX_IDLE_TIMEOUT_MS"], "idle-timeout-ms", Some("75000"),
+        "A connection that is kept open without a request"),
+    plain("limits.write_timeout_ms", &["PARALLAX_WRITE_TIMEOUT_MS"], "write-timeout-ms", Some("30000"),
+        "A client that takes no byte of its answer"),
+    plain("limits.command_deadline_ms", &["PARALLAX_COMMAND_DEADLINE_MS"], "command-deadline-ms", Some("5000"),
+        "How long a command may wait for Redis"),
+    plain("limits.outbox_queue_max", &["PARALLAX_OUTBOX_QUEUE_MAX"], "outbox-queue-max", Some("65536"),
+        "Marks that wait in memory; what does not fit is found in the outbox later"),
+    plain("limits.shadow_queue_max", &["PARALLAX_SHADOW_QUEUE_MAX"], "shadow-queue-max", Some("1024"),
+        "Comparisons that wait; what does not fit is dropped and counted"),
+    plain("limits.drain_deadline_ms", &["PARALLAX_DRAIN_DEADLINE_MS"], "drain-deadline-ms", Some("20000"),
+        "How long a sidecar that was asked to end brings its marks to Postgres"),
+    plain("limits.lease_ms", &["PARALLAX_LEASE_MS"], "lease-ms", Some("20000"),
+        "How long a sidecar may read from Postgres without having heard from the flag store. Shorten it in tests only"),
+    plain("limits.barrier_wait_ms", &["PARALLAX_BARRIER_WAIT_MS"], "barrier-wait-ms", Some("30000"),
+        "How long a change of stage waits for the other sidecars"),
+];
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn no_two_settings_share_a_name() {
+        let keys: BTreeSet<_> = DEFINITIONS.iter().map(|definition| definition.key).collect();
+        let flags: BTreeSet<_> = DEFINITIONS.iter().map(|definition| definition.flag).collect();
+        let variables: Vec<_> = DEFINITIONS.iter().flat_map(|definition| definition.variables).collect();
+        assert_eq!(keys.len(), DEFINITIONS.len());
+        assert_eq!(flags.len(), DEFINITIONS.len());
+        assert_eq!(variables.iter().collect::<BTreeSet<_>>().len(), variables.len());
+    }
+
+    #[test]
+    fn a_secret_can_be_given_on_the_command_line_only_by_a_file() {
+        for definition in DEFINITIONS
+            .iter()
+            .filter(|definition| definition.secrecy == Secrecy::Secret)
+        {
+            assert!(definition.flag.ends_with("-file"), "--{}", definition.flag);
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! Turns what was said into types. A mistake is noted and a stand-in returned, so that the rest is checked too.
+
+use std::fmt::Display;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use secrecy::SecretString;
+
+use crate::settings::SettingError;
+use crate::settings::definitions::definition;
+use crate::settings::sources::{Given, Resolved};
+
+/// Reads one setting after the other and gathers what is wrong.
+pub(super) struct Reader<'a> {
+    pub(super) resolved: &'a Resolved,
+    pub(super) errors: &'a mut Vec<SettingError>,
+}
+
+impl Reader<'_> {
+    /// Notes what is wrong with `key`, under the name by which it was given.
+    pub(super) fn refuse(&mut self, key: &str, problem: impl Into<String>) {
+        let source = self.resolved.winner(key).map(|given| given.source.clone());
+        let name = match source {
+            Some(source) if self.resolved.is_given(key) => source.to_string(),
+            Some(_) | None => definition(key).map_or(key, |definition| definition.name()).to_owned(),
+        };
+        self.errors.push(SettingError::new(name, problem));
+    }
+
+    pub(super) fn optional(&self, key: &str) -> Option<String> {
+        self.given(key).map(|given| given.text().to_owned())
+    }
+
+    pub(super) fn text(&mut self, key: &str) -> String {
+        self.optional(key).unwrap_or_default()
+    }
+
+    pub(super) fn secret(&self, key: &str) -> Option<SecretString> {
+        self.given(key).map(|given| given.value.clone())
+    }
+
+    /// Texts separated by commas.
+    pub(super) fn list(&self, key: &str) -> Vec<String> {
+        let text = self.optional(key).unwrap_or_default();
+        text.split(',')
+            .map(str::trim)
+            .filter(|part| !part.is_empty())
+            .map(str::to_owned)
+            .collect()
+    }
+
+    /// Bearer tokens separated by commas.
+    pub(super) fn tokens(&mut self, key: &str) -> Vec<SecretString> {
+        let tokens = self.list(key);
+        if tokens
+            .iter()
+            .any(|token| !token.bytes().all(|byte| byte.is_ascii_graphic()))
+        {
+            self.refuse(
+                key,
+                "a token may hold visible ASCII characters only, since it travels in a header",
+            );
+        }
+        tokens.into_iter().map(SecretString::from).collect()
+    }
+
+    pub(super) fn number<T: FromStr + PartialOrd + Display + Copy>(
+        &mut self,
+        key: &str,
+        range: RangeInclusive<T>,
+    ) -> T {
+        let text = self.text(key);
+        match text.trim().parse::<T>() {
+            Ok(number) if range.contains(&number) => number,
+            Ok(_) | Err(_) => {
+                let mut problem = format!(
+                    "`{text}` will not do: give a whole number from {} to {}",
+                    range.start(),
+                    range.end()
+                );
+                if text.starts_with("tcp://") {
+                    // The form of Kubernetes' service links, which nobody writes by hand.
+                    problem += ". Kubernetes sets this variable for a Service of that name: set it yourself, or \
+                                enableServiceLinks: false";
+                }
+                self.refuse(key, problem);
+                *range.start()
+            }
+        }
+    }
+
+    pub(super) fn boolean(&mut self, key: &str) -> bool {
+        let text = self.text(key);
+        match text.trim().to_ascii_lowercase().as_str() {
+            "true" | "1" | "yes" | "on" => true,
+            "false" | "0" | "no" | "off" => false,
+            _ => {
+                self.refuse(key, format!("`{text}` will not do: give true or false"));
+                false
+            }
+        }
+    }
+
+    pub(super) fn choice<T: Copy>(&mut self, key: &str, choices: &[(&str, T)], fallback: T) -> T {
+        let text = self.text(key);
+        if let Some((_, choice)) = choices.iter().find(|(name, _)| *name == text.trim()) {
+            return *choice;
+        }
+        let names: Vec<&str> = choices.iter().map(|(name, _)| *name).collect();
+        self.refuse(key, format!("`{text}` will not do: give one of {}", names.join(", ")));
+        fallback
+    }
+
+    pub(super) fn address(&mut self, key: &str) -> SocketAddr {
+        let text = self.text(key);
+        let named = text
+            .trim()
+            .strip_prefix("localhost:")
+            .map(|port| format!("127.0.0.1:{port}"));
+        match named.as_deref().unwrap_or(text.trim()).parse() {
+            Ok(address) => address,
+            Err(_) => {
+                self.refuse(
+                    key,
+                    format!("`{text}` will not do: give an address and a port, like 127.0.0.1:8380"),
+                );
+                SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0)
+            }
+        }
+    }
+
+    /// A file that must be there.
+    pub(super) fn file(&mut self, key: &str) -> Option<PathBuf> {
+        let path = PathBuf::from(self.optional(key)?);
+        if let Err(error) = std::fs::File::open(&path) {
+            self.refuse(key, format!("{} cannot be read: {error}", path.display()));
+        }
+        Some(path)
+    }
+
+    fn given(&self, key: &str) -> Option<&Given> {
+        self.resolved.winner(key).filter(|given| !given.text().is_empty())
+    }
+}

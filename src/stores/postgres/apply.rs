@@ -1,0 +1,421 @@
+//! Apply: guarded upserts of captured records, in one transaction behind the control row (rules A1-A3, C3, C4).
+
+use diesel::QueryableByName;
+use diesel::sql_types::{Array, BigInt, Text};
+use diesel_async::{AsyncConnection, AsyncPgConnection};
+
+use crate::model::catalog::Table;
+use crate::model::key::hash16;
+use crate::model::text;
+use crate::stores::postgres::Postgres;
+use crate::stores::postgres::pool::PostgresError;
+use crate::stores::postgres::rows::{ElementRow, Fate, Item, RecordRow, Whole};
+use crate::stores::postgres::statement::{Bind, Statement};
+
+/// Rows in one statement at most.
+pub const STATEMENT_ROWS_MAX: usize = 500;
+/// Bytes of documents in one statement, after which the next one begins.
+const STATEMENT_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// The captures that an apply rests on: of one epoch, none older than the heartbeat.
+#[derive(Clone, Copy, Debug)]
+pub struct Basis {
+    /// The epoch of all captures.
+    pub epoch: i64,
+    /// The highest heartbeat that Redis knew at any of them (P1).
+    pub beat: i64,
+}
+
+/// What an apply did.
+#[derive(Clone, Debug, Default)]
+pub struct Applied {
+    /// Table and number of rows that rose.
+    pub upserts: Vec<(&'static str, i64)>,
+    /// The kinds of records that went without having expired, one for each record.
+    pub evicted: Vec<String>,
+}
+
+#[derive(QueryableByName)]
+struct Control {
+    #[diesel(sql_type = BigInt)]
+    epoch: i64,
+    #[diesel(sql_type = BigInt)]
+    floor: i64,
+    #[diesel(sql_type = BigInt)]
+    beat: i64,
+}
+
+#[derive(QueryableByName)]
+struct Upserted {
+    #[diesel(sql_type = BigInt)]
+    rows: i64,
+    #[diesel(sql_type = Array<Text>)]
+    evicted: Vec<String>,
+}
+
+/// Applies `items` in one transaction.
+///
+/// # Errors
+/// [`PostgresError::Superseded`] or [`PostgresError::WentBack`] when the captures are no longer good: then nothing is
+/// written, and nothing may be acknowledged. Any other error leaves the outcome unknown: apply again (A3).
+pub async fn apply(postgres: &Postgres, basis: Basis, items: &[Item]) -> Result<Applied, PostgresError> {
+    let lowest = items.iter().map(|item| item.header().version).min().unwrap_or(i64::MAX);
+    let mut tables: Vec<&'static str> = items.iter().flat_map(Item::tables).collect();
+    tables.sort_unstable();
+    tables.dedup();
+    let mut pooled = postgres.connection().await?;
+    let connection: &mut AsyncPgConnection = &mut pooled;
+    connection
+        .transaction(async |connection: &mut AsyncPgConnection| {
+            check_control(connection, basis, lowest, &tables).await?;
+            let mut applied = Applied::default();
+            for table in Table::ALL {
+                let rows: Vec<&RecordRow> = items.iter().filter_map(|item| record_of(item, *table)).collect();
+                upsert_records(connection, table.name(), &rows, &mut applied).await?;
+            }
+            for item in items {
+                apply_collection(connection, item, &mut applied).await?;
+            }
+            Ok(applied)
+        })
+        .await
+}
+
+fn record_of(item: &Item, table: Table) -> Option<&RecordRow> {
+    match item {
+        Item::Record(of, row) if *of == table => Some(row),
+        Item::Record(..) | Item::Elements(..) | Item::Absent(..) | Item::Log { .. } => None,
+    }
+}
+
+/// Holds the control rows until the transaction ends, and refuses captures of another lineage (A2, P1).
+async fn check_control(
+    connection: &mut AsyncPgConnection,
+    basis: Basis,
+    lowest: i64,
+    tables: &[&str],
+) -> Result<(), PostgresError> {
+    let statement = Statement::new(
+        "SELECT epoch, floor, coalesce((SELECT beat FROM heartbeat), 0) AS beat FROM control
+         WHERE table_name = ANY({}) ORDER BY table_name FOR SHARE",
+        vec![Bind::TextList(tables.iter().map(|table| (*table).to_owned()).collect())],
+    );
+    let rows: Vec<Control> = statement.rows(connection).await?;
+    if rows.iter().any(|row| row.beat < basis.beat) {
+        return Err(PostgresError::WentBack);
+    }
+    let is_current = |row: &Control| row.epoch == basis.epoch && lowest > row.floor;
+    if rows.len() != tables.len() || !rows.iter().all(is_current) {
+        return Err(PostgresError::Superseded);
+    }
+    Ok(())
+}
+
+async fn apply_collection(
+    connection: &mut AsyncPgConnection,
+    item: &Item,
+    applied: &mut Applied,
+) -> Result<(), PostgresError> {
+    match item {
+        Item::Record(..) => Ok(()),
+        Item::Elements(header, elements) => {
+            upsert_header(connection, header, None, applied).await?;
+            upsert_elements(connection, Table::Elements, header, elements, applied).await
+        }
+        Item::Log {
+            header,
+            first_id,
+            last_id,
+            entries,
+            missing,
+        } => {
+            upsert_header(connection, header, Some((first_id, last_id)), applied).await?;
+            upsert_elements(connection, Table::EventLogs, header, entries, applied).await?;
+            if *missing > 0 {
+                note_gap(connection, header, first_id, *missing).await
+            } else {
+                Ok(())
+            }
+        }
+        Item::Absent(table, header) => {
+            upsert_header(connection, header, None, applied).await?;
+            if header.fate == Fate::Deleted {
+                bury(connection, *table, header, header.version, None, applied).await?;
+                let statement = Statement::new(
+                    "UPDATE collections SET complete = false, floor = greatest(floor, version - 1), last_version = version
+                     WHERE key_hash = {} AND version = {}",
+                    vec![Bind::Bytes(header.key.hash()), Bind::Number(header.version)],
+                );
+                statement.run(connection).await?;
+            }
+            Ok(())
+        }
+    }
+}
+
+/// What a guarded upsert does to a row that is there: an absence without the bit keeps the document, and on a tombstone
+/// only the version rises (C3).
+const ON_CONFLICT: &str = "
+    type = CASE WHEN excluded.gone_at IS NULL THEN excluded.type ELSE t.type END,
+    expires_at = CASE WHEN excluded.gone_at IS NULL THEN excluded.expires_at ELSE t.expires_at END,
+    gone_at = CASE WHEN t.deleted_at IS NULL THEN excluded.gone_at END,
+    deleted_at = CASE WHEN excluded.gone_at IS NULL THEN excluded.deleted_at ELSE t.deleted_at END,
+    version = excluded.version, seq = excluded.seq, updated_at = excluded.updated_at";
+const TIME: &str = "timestamptz 'epoch' + g.time_us * interval '1 microsecond'";
+/// Expiry beyond the year 9999 is kept as the end of that year: no clock of ours reaches it.
+const EXPIRES: &str = "timestamptz 'epoch' + least(g.expires_ms, 253402300799000) * interval '1 millisecond'";
+
+async fn upsert_records(
+    connection: &mut AsyncPgConnection,
+    table: &'static str,
+    rows: &[&RecordRow],
+    applied: &mut Applied,
+) -> Result<(), PostgresError> {
+    let mut rest = rows;
+    while !rest.is_empty() {
+        let mut bytes = 0;
+        let fits = |row: &&&RecordRow| {
+            bytes += row.doc.as_ref().map_or(0, String::len);
+            bytes <= STATEMENT_BYTES_MAX
+        };
+        let count = rest.iter().take(STATEMENT_ROWS_MAX).take_while(fits).count().max(1);
+        let (batch, others) = rest.split_at(count);
+        let mut batch = batch.to_vec();
+        // Sorted, so that two sidecars take row locks in the same order.
+        batch.sort_by_key(|row| row.key.hash());
+        let text = format!(
+            "WITH given AS (SELECT * FROM unnest({{}}::bytea[], {{}}::text[], {{}}::text[], {{}}::text[], {{}}::text[],
+                {{}}::text[], {{}}::bigint[], {{}}::bigint[], {{}}::bigint[], {{}}::bigint[])
+                AS g(key_hash, key, kind, id, type, doc, version, expires_ms, fate, time_us)),
+             done AS (INSERT INTO {table} AS t (key_hash, key, kind, id, type, doc, version, expires_at, gone_at, deleted_at, updated_at)
+                SELECT key_hash, key, kind, id, type, doc::jsonb, version, {EXPIRES}, CASE WHEN fate = 1 THEN {TIME} END,
+                    CASE WHEN fate = 2 THEN {TIME} END, now() FROM given g
+                ON CONFLICT (key_hash) DO UPDATE SET
+                    doc = CASE WHEN excluded.gone_at IS NULL THEN excluded.doc ELSE t.doc END, {ON_CONFLICT}
+                WHERE t.version < excluded.version RETURNING kind, type, gone_at, expires_at)
+             SELECT count(*) AS rows, coalesce(array_agg(kind) FILTER (WHERE gone_at IS NOT NULL AND type <> ''
+                AND (expires_at IS NULL OR expires_at > gone_at)), ARRAY[]::text[]) AS evicted FROM done"
+        );
+        let upserted: Upserted = Statement::new(text, record_binds(&batch, true)).row(connection).await?;
+        applied.upserts.push((table, upserted.rows));
+        applied.evicted.extend(upserted.evicted);
+        rest = others;
+    }
+    Ok(())
+}
+
+fn record_binds(rows: &[&RecordRow], with_doc: bool) -> Vec<Bind> {
+    let texts = |of: fn(&RecordRow) -> String| Bind::TextList(rows.iter().map(|row| of(row)).collect());
+    let numbers = |of: fn(&RecordRow) -> i64| Bind::NumberList(rows.iter().map(|row| of(row)).collect());
+    let mut binds = vec![
+        Bind::BytesList(rows.iter().map(|row| row.key.hash()).collect()),
+        texts(|row| row.key.text()),
+        texts(|row| row.kind.clone()),
+        texts(|row| row.id.clone()),
+        texts(|row| row.type_name.clone()),
+    ];
+    if with_doc {
+        binds.push(Bind::NullableTextList(rows.iter().map(|row| row.doc.clone()).collect()));
+    }
+    binds.extend([
+        numbers(|row| row.version),
+        Bind::NullableNumberList(rows.iter().map(|row| row.expires_at_ms).collect()),
+        numbers(|row| row.fate.code()),
+        numbers(|row| row.time_us),
+    ]);
+    binds
+}
+
+/// Writes a header row. Even when its version does not rise the row is locked, which puts the writers of a collection in order.
+async fn upsert_header(
+    connection: &mut AsyncPgConnection,
+    header: &RecordRow,
+    ids: Option<(&str, &str)>,
+    applied: &mut Applied,
+) -> Result<(), PostgresError> {
+    let text = format!(
+        "WITH given AS (SELECT * FROM unnest({{}}::bytea[], {{}}::text[], {{}}::text[], {{}}::text[], {{}}::text[],
+            {{}}::bigint[], {{}}::bigint[], {{}}::bigint[], {{}}::bigint[])
+            AS g(key_hash, key, kind, id, type, version, expires_ms, fate, time_us)),
+         done AS (INSERT INTO collections AS t (key_hash, key, kind, id, type, version, expires_at, gone_at, deleted_at,
+                updated_at, first_id, last_id)
+            SELECT key_hash, key, kind, id, type, version, {EXPIRES}, CASE WHEN fate = 1 THEN {TIME} END,
+                CASE WHEN fate = 2 THEN {TIME} END, now(), {{}}, {{}} FROM given g
+            ON CONFLICT (key_hash) DO UPDATE SET first_id = coalesce(excluded.first_id, t.first_id),
+                last_id = greatest(t.last_id, excluded.last_id), {ON_CONFLICT}
+            WHERE t.version < excluded.version RETURNING kind, type, gone_at, expires_at)
+         SELECT count(*) AS rows, coalesce(array_agg(kind) FILTER (WHERE gone_at IS NOT NULL AND type <> ''
+            AND (expires_at IS NULL OR expires_at > gone_at)), ARRAY[]::text[]) AS evicted FROM done"
+    );
+    let mut binds = record_binds(&[header], false);
+    let (first, last) = ids.map_or((None, None), |(first, last)| {
+        (Some(first.to_owned()), Some(last.to_owned()))
+    });
+    binds.extend([Bind::NullableText(first), Bind::NullableText(last)]);
+    let upserted: Upserted = Statement::new(text, binds).row(connection).await?;
+    applied.upserts.push(("collections", upserted.rows));
+    applied.evicted.extend(upserted.evicted);
+    Ok(())
+}
+
+/// Upserts elements above their collection's floor (C4); those at or below it are of a time before it was captured whole.
+async fn upsert_elements(
+    connection: &mut AsyncPgConnection,
+    table: Table,
+    header: &RecordRow,
+    elements: &[ElementRow],
+    applied: &mut Applied,
+) -> Result<(), PostgresError> {
+    let mut elements: Vec<(Vec<u8>, &ElementRow)> = elements.iter().map(|row| (hash16(&row.element), row)).collect();
+    elements.sort_by(|one, two| one.0.cmp(&two.0));
+    for batch in elements.chunks(STATEMENT_ROWS_MAX) {
+        let name = table.name();
+        let text = format!(
+            "INSERT INTO {name} AS t (key_hash, element_hash, kind, id, element, doc, version, deleted_at, updated_at)
+             SELECT {{}}, g.element_hash, {{}}, {{}}, g.element, g.doc::jsonb, g.version,
+                CASE WHEN g.doc IS NULL THEN now() END, now()
+             FROM unnest({{}}::bytea[], {{}}::text[], {{}}::text[], {{}}::bigint[]) AS g(element_hash, element, doc, version)
+             WHERE g.version > (SELECT floor FROM collections WHERE key_hash = {{}})
+             ON CONFLICT (key_hash, element_hash) DO UPDATE SET doc = excluded.doc, version = excluded.version,
+                seq = excluded.seq, deleted_at = excluded.deleted_at, updated_at = excluded.updated_at
+             WHERE t.version < excluded.version"
+        );
+        let binds = vec![
+            Bind::Bytes(header.key.hash()),
+            Bind::Text(header.kind.clone()),
+            Bind::Text(header.id.clone()),
+            Bind::BytesList(batch.iter().map(|(hash, _)| hash.clone()).collect()),
+            Bind::TextList(
+                batch
+                    .iter()
+                    .map(|(_, row)| text::encode(&row.element).into_owned())
+                    .collect(),
+            ),
+            Bind::NullableTextList(batch.iter().map(|(_, row)| row.doc.clone()).collect()),
+            Bind::NumberList(batch.iter().map(|(_, row)| row.version).collect()),
+            Bind::Bytes(header.key.hash()),
+        ];
+        let rows = Statement::new(text, binds).run(connection).await?;
+        applied.upserts.push((name, i64::try_from(rows).unwrap_or(i64::MAX)));
+    }
+    Ok(())
+}
+
+/// Makes tombstones of the elements below `version`, at that version; of a stream only those within `bounds`.
+async fn bury(
+    connection: &mut AsyncPgConnection,
+    table: Table,
+    header: &RecordRow,
+    version: i64,
+    bounds: Option<&(String, String)>,
+    applied: &mut Applied,
+) -> Result<(), PostgresError> {
+    let name = table.name();
+    let mut binds = vec![
+        Bind::Number(version),
+        Bind::Bytes(header.key.hash()),
+        Bind::Number(version),
+    ];
+    let mut text = format!(
+        "UPDATE {name} SET deleted_at = now(), updated_at = now(), doc = NULL, version = {{}}
+         WHERE key_hash = {{}} AND version < {{}} AND deleted_at IS NULL"
+    );
+    if let Some((first, last)) = bounds {
+        text.push_str(" AND element >= {} AND element <= {}");
+        binds.extend([Bind::Text(first.clone()), Bind::Text(last.clone())]);
+    }
+    let rows = Statement::new(text, binds).run(connection).await?;
+    applied.upserts.push((name, i64::try_from(rows).unwrap_or(i64::MAX)));
+    Ok(())
+}
+
+async fn note_gap(
+    connection: &mut AsyncPgConnection,
+    header: &RecordRow,
+    first_id: &str,
+    missing: i64,
+) -> Result<(), PostgresError> {
+    let statement = Statement::new(
+        "INSERT INTO log_gaps (at, kind, key_hash, id, first_id, last_id, missing)
+         SELECT now(), {}, {}, {}, (SELECT max(element) FROM event_logs WHERE key_hash = {} AND element < {}), {}, {}",
+        vec![
+            Bind::Text(header.kind.clone()),
+            Bind::Bytes(header.key.hash()),
+            Bind::Text(header.id.clone()),
+            Bind::Bytes(header.key.hash()),
+            Bind::Text(first_id.to_owned()),
+            Bind::Text(first_id.to_owned()),
+            Bind::Number(missing),
+        ],
+    );
+    statement.run(connection).await?;
+    Ok(())
+}
+
+/// Writes one chunk of a whole collection. The header is made if there is none, but says nothing yet.
+///
+/// # Errors
+/// As [`apply`].
+pub async fn chunk(
+    postgres: &Postgres,
+    basis: Basis,
+    table: Table,
+    header: &RecordRow,
+    elements: &[ElementRow],
+) -> Result<Applied, PostgresError> {
+    let mut pooled = postgres.connection().await?;
+    let connection: &mut AsyncPgConnection = &mut pooled;
+    connection
+        .transaction(async |connection: &mut AsyncPgConnection| {
+            check_control(connection, basis, header.version, &["collections", table.name()]).await?;
+            let mut applied = Applied::default();
+            upsert_header(connection, header, None, &mut applied).await?;
+            upsert_elements(connection, table, header, elements, &mut applied).await?;
+            Ok(applied)
+        })
+        .await
+}
+
+/// Ends a whole capture (C4): unseen elements go at the first version, the header says `complete`, and its floor rises.
+/// Does nothing when the collection was deleted after the first chunk was read.
+///
+/// # Errors
+/// As [`apply`].
+pub async fn finalise(postgres: &Postgres, basis: Basis, whole: &Whole) -> Result<Applied, PostgresError> {
+    let mut pooled = postgres.connection().await?;
+    let connection: &mut AsyncPgConnection = &mut pooled;
+    let (header, table) = (&whole.header, whole.table);
+    connection
+        .transaction(async |connection: &mut AsyncPgConnection| {
+            check_control(connection, basis, whole.first_version, &["collections", table.name()]).await?;
+            let mut applied = Applied::default();
+            let ids = whole
+                .bounds
+                .as_ref()
+                .map(|(first, last)| (first.as_str(), last.as_str()));
+            upsert_header(connection, header, ids, &mut applied).await?;
+            let statement = Statement::new(
+                "UPDATE collections SET complete = true, floor = {}, last_version = greatest(last_version, {})
+                 WHERE key_hash = {} AND floor < {} AND deleted_at IS NULL AND gone_at IS NULL",
+                vec![
+                    Bind::Number(whole.first_version - 1),
+                    Bind::Number(header.version),
+                    Bind::Bytes(header.key.hash()),
+                    Bind::Number(whole.first_version - 1),
+                ],
+            );
+            if statement.run(connection).await? == 1 {
+                bury(
+                    connection,
+                    table,
+                    header,
+                    whole.first_version,
+                    whole.bounds.as_ref(),
+                    &mut applied,
+                )
+                .await?;
+            }
+            Ok(applied)
+        })
+        .await
+}

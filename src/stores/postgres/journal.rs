@@ -1,0 +1,256 @@
+//! What Parallax writes down for people: changes of flags, mismatches, dead letters, jobs.
+
+use bytes::Bytes;
+use diesel::QueryableByName;
+use diesel::sql_types::Text;
+use serde_json::Value as Json;
+
+use crate::model::key::Key;
+use crate::stores::postgres::Postgres;
+use crate::stores::postgres::pool::PostgresError;
+use crate::stores::postgres::statement::{Bind, Statement};
+
+/// A change of a flag.
+#[derive(Clone, Debug)]
+pub struct FlagAudit {
+    /// The version that it made.
+    pub version: u64,
+    /// The kind, or `*`.
+    pub kind: String,
+    /// The flag before, as JSON.
+    pub before: String,
+    /// The flag after, as JSON.
+    pub after: String,
+    /// Who changed it.
+    pub who: String,
+    /// From where.
+    pub origin: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// A confirmed mismatch.
+#[derive(Clone, Debug)]
+pub struct Mismatch {
+    /// The kind.
+    pub kind: String,
+    /// The record.
+    pub key: Key,
+    /// Its id within the kind.
+    pub id: String,
+    /// The class: `value`, `type`, `ttl`, `missing_in_postgres`, `missing_in_redis`.
+    pub class: &'static str,
+    /// Names of the fields that differ.
+    pub fields: Vec<String>,
+    /// Redis' clock at the look.
+    pub redis_version: i64,
+    /// The row's version, if there is a row.
+    pub postgres_version: i64,
+}
+
+/// A capture that Postgres refuses, or that cannot be made.
+#[derive(Clone, Debug)]
+pub struct DeadLetter {
+    /// The record.
+    pub key: Key,
+    /// The token of its mark, which stays.
+    pub token: Bytes,
+    /// The kind.
+    pub kind: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// A job as it is kept.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Job {
+    /// Its id.
+    pub id: String,
+    /// `backfill`.
+    pub job: String,
+    /// The kinds it is about.
+    pub kinds: Vec<String>,
+    /// `running`, `done` or `failed`.
+    pub state: String,
+    /// Records captured and committed.
+    pub done: i64,
+    /// Keys seen.
+    pub total: i64,
+    /// Why it failed.
+    pub error: Option<String>,
+}
+
+#[derive(QueryableByName)]
+struct JsonRow {
+    #[diesel(sql_type = Text)]
+    row: String,
+}
+
+async fn rows(postgres: &Postgres, statement: Statement) -> Result<Vec<Json>, PostgresError> {
+    let rows: Vec<JsonRow> = statement.rows(&mut *postgres.connection().await?).await?;
+    Ok(rows
+        .iter()
+        .filter_map(|row| serde_json::from_str(&row.row).ok())
+        .collect())
+}
+
+async fn run(postgres: &Postgres, statement: Statement) -> Result<(), PostgresError> {
+    statement.run(&mut *postgres.connection().await?).await?;
+    Ok(())
+}
+
+/// Writes an audit row; a row that is there already stays.
+///
+/// # Errors
+/// When Postgres cannot be reached.
+pub async fn audit(postgres: &Postgres, audit: &FlagAudit) -> Result<(), PostgresError> {
+    let statement = Statement::new(
+        "INSERT INTO flag_changes (version, kind, flag_before, flag_after, who, origin, reason, at)
+         VALUES ({}, {}, {}::jsonb, {}::jsonb, {}, {}, {}, now()) ON CONFLICT DO NOTHING",
+        vec![
+            Bind::Number(i64::try_from(audit.version).unwrap_or(i64::MAX)),
+            Bind::Text(audit.kind.clone()),
+            Bind::Text(audit.before.clone()),
+            Bind::Text(audit.after.clone()),
+            Bind::Text(audit.who.clone()),
+            Bind::Text(audit.origin.clone()),
+            Bind::Text(audit.reason.clone()),
+        ],
+    );
+    run(postgres, statement).await
+}
+
+/// The changes of a kind's flag, newest first; those of `*` among them.
+///
+/// # Errors
+/// When Postgres cannot be reached.
+pub async fn history(postgres: &Postgres, kind: &str, limit: i64) -> Result<Vec<Json>, PostgresError> {
+    let text = "SELECT json_build_object('version', version, 'kind', kind, 'before', flag_before, 'after', flag_after,
+            'who', who, 'from', origin, 'reason', reason, 'at', at)::text AS row
+         FROM flag_changes WHERE kind IN ({}, '*') ORDER BY version DESC, id DESC LIMIT {}";
+    rows(
+        postgres,
+        Statement::new(text, vec![Bind::Text(kind.to_owned()), Bind::Number(limit)]),
+    )
+    .await
+}
+
+/// The flags of the highest version that Postgres knows: kind and flag, for a Redis that lost them (L3).
+///
+/// # Errors
+/// When Postgres cannot be reached.
+pub async fn latest_flags(postgres: &Postgres) -> Result<Option<(u64, Vec<(String, String)>)>, PostgresError> {
+    let text = "SELECT json_build_object('kind', f.kind, 'flag', f.flag_after::text,
+            'version', (SELECT max(version) FROM flag_changes))::text AS row
+         FROM (SELECT DISTINCT ON (kind) kind, flag_after FROM flag_changes ORDER BY kind, version DESC, id DESC) f";
+    let rows = rows(postgres, Statement::new(text, Vec::new())).await?;
+    let Some(version) = rows.first().and_then(|row| row.get("version")?.as_u64()) else {
+        return Ok(None);
+    };
+    let text = |row: &Json, name: &str| row.get(name).and_then(Json::as_str).unwrap_or_default().to_owned();
+    Ok(Some((
+        version,
+        rows.iter().map(|row| (text(row, "kind"), text(row, "flag"))).collect(),
+    )))
+}
+
+/// Notes a mismatch; the same one found again raises its count.
+///
+/// # Errors
+/// When Postgres cannot be reached.
+pub async fn mismatch(postgres: &Postgres, mismatch: &Mismatch) -> Result<(), PostgresError> {
+    let statement = Statement::new(
+        "WITH again AS (UPDATE mismatches SET times = times + 1, at = now()
+            WHERE key_hash = {} AND class = {} AND postgres_version = {} RETURNING 1)
+         INSERT INTO mismatches (at, kind, key_hash, id, class, fields, redis_version, postgres_version, times)
+         SELECT now(), {}, {}, {}, {}, {}, {}, {}, 1 WHERE NOT EXISTS (SELECT 1 FROM again)",
+        vec![
+            Bind::Bytes(mismatch.key.hash()),
+            Bind::Text(mismatch.class.to_owned()),
+            Bind::Number(mismatch.postgres_version),
+            Bind::Text(mismatch.kind.clone()),
+            Bind::Bytes(mismatch.key.hash()),
+            Bind::Text(mismatch.id.clone()),
+            Bind::Text(mismatch.class.to_owned()),
+            Bind::TextList(mismatch.fields.clone()),
+            Bind::Number(mismatch.redis_version),
+            Bind::Number(mismatch.postgres_version),
+        ],
+    );
+    run(postgres, statement).await
+}
+
+/// Mismatches, newest first: the hash of the key and the names of fields, never values.
+///
+/// # Errors
+/// When Postgres cannot be reached.
+pub async fn mismatches(postgres: &Postgres, kind: Option<&str>, limit: i64) -> Result<Vec<Json>, PostgresError> {
+    let text = "SELECT json_build_object('at', at, 'kind', kind, 'key_hash', encode(key_hash, 'hex'), 'class', class,
+            'fields', fields, 'redis_version', redis_version, 'postgres_version', postgres_version, 'times', times)::text AS row
+         FROM mismatches WHERE kind = coalesce({}, kind) ORDER BY at DESC, id DESC LIMIT {}";
+    rows(
+        postgres,
+        Statement::new(
+            text,
+            vec![Bind::NullableText(kind.map(str::to_owned)), Bind::Number(limit)],
+        ),
+    )
+    .await
+}
+
+/// Puts a record among the dead letters.
+///
+/// # Errors
+/// When Postgres cannot be reached.
+pub async fn dead_letter(postgres: &Postgres, letter: &DeadLetter) -> Result<(), PostgresError> {
+    let statement = Statement::new(
+        "INSERT INTO dead_letters (key_hash, element_hash, token, kind, reason, at) VALUES ({}, ''::bytea, {}, {}, {}, now())
+         ON CONFLICT (key_hash, element_hash) DO UPDATE SET token = excluded.token, reason = excluded.reason, at = excluded.at",
+        vec![
+            Bind::Bytes(letter.key.hash()),
+            Bind::Text(String::from_utf8_lossy(&letter.token).into_owned()),
+            Bind::Text(letter.kind.clone()),
+            Bind::Text(letter.reason.clone()),
+        ],
+    );
+    run(postgres, statement).await
+}
+
+/// Takes a record from the dead letters: a later capture of it was committed.
+///
+/// # Errors
+/// When Postgres cannot be reached.
+pub async fn bury_dead_letter(postgres: &Postgres, key: &Key) -> Result<(), PostgresError> {
+    run(
+        postgres,
+        Statement::new(
+            "DELETE FROM dead_letters WHERE key_hash = {}",
+            vec![Bind::Bytes(key.hash())],
+        ),
+    )
+    .await
+}
+
+/// Keeps the state of a job.
+///
+/// # Errors
+/// When Postgres cannot be reached.
+pub async fn job(postgres: &Postgres, job: &Job) -> Result<(), PostgresError> {
+    let statement = Statement::new(
+        "INSERT INTO jobs (id, job, kinds, state, done, total, error, started_at, updated_at)
+         VALUES ({}, {}, {}, {}, {}, {}, {}, now(), now())
+         ON CONFLICT (id) DO UPDATE SET state = excluded.state, done = excluded.done, total = excluded.total,
+            error = excluded.error, updated_at = now(),
+            finished_at = CASE WHEN excluded.state <> 'running' THEN now() END",
+        vec![
+            Bind::Text(job.id.clone()),
+            Bind::Text(job.job.clone()),
+            Bind::TextList(job.kinds.clone()),
+            Bind::Text(job.state.clone()),
+            Bind::Number(job.done),
+            Bind::Number(job.total),
+            Bind::NullableText(job.error.clone()),
+        ],
+    );
+    run(postgres, statement).await
+}

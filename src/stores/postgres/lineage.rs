@@ -1,0 +1,119 @@
+//! Which Postgres this is, its heartbeat, and the epoch (A2, L2, P1).
+
+use diesel::QueryableByName;
+use diesel::sql_types::{BigInt, Text};
+
+use crate::model::catalog::{Layout, Table};
+use crate::stores::postgres::Postgres;
+use crate::stores::postgres::pool::PostgresError;
+use crate::stores::postgres::statement::{Bind, Statement};
+
+/// Which Postgres answers, and the heartbeat it has committed.
+#[derive(Clone, Debug, PartialEq, Eq, QueryableByName)]
+pub struct Identity {
+    /// The system identifier of the cluster.
+    #[diesel(sql_type = Text)]
+    pub system: String,
+    /// The timeline that it writes.
+    #[diesel(sql_type = Text)]
+    pub timeline: String,
+    /// The heartbeat.
+    #[diesel(sql_type = BigInt)]
+    pub beat: i64,
+}
+
+#[derive(QueryableByName)]
+struct Number {
+    #[diesel(sql_type = BigInt)]
+    number: i64,
+}
+
+const IDENTITY: &str = "(SELECT system_identifier::text FROM pg_control_system()) AS system,
+    substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) AS timeline";
+
+/// Who answers, without a beat of the heart.
+///
+/// # Errors
+/// When Postgres cannot be reached, or is a replica.
+pub async fn identity(postgres: &Postgres) -> Result<Identity, PostgresError> {
+    let text = format!("SELECT {IDENTITY}, coalesce((SELECT beat FROM heartbeat), 0) AS beat");
+    Ok(Statement::new(text, Vec::new())
+        .row(&mut *postgres.connection().await?)
+        .await?)
+}
+
+/// Raises the heartbeat by one and commits it.
+///
+/// # Errors
+/// When Postgres cannot be reached or written.
+pub async fn beat(postgres: &Postgres) -> Result<Identity, PostgresError> {
+    let text = format!(
+        "INSERT INTO heartbeat AS h (only, beat, at) VALUES (true, 1, now())
+         ON CONFLICT (only) DO UPDATE SET beat = h.beat + 1, at = now() RETURNING {IDENTITY}, h.beat AS beat"
+    );
+    Ok(Statement::new(text, Vec::new())
+        .row(&mut *postgres.connection().await?)
+        .await?)
+}
+
+/// The epoch of the control rows: the highest, should they differ.
+///
+/// # Errors
+/// When Postgres cannot be reached.
+pub async fn epoch(postgres: &Postgres) -> Result<i64, PostgresError> {
+    let statement = Statement::new("SELECT coalesce(max(epoch), 0) AS number FROM control", Vec::new());
+    let row: Number = statement.row(&mut *postgres.connection().await?).await?;
+    Ok(row.number)
+}
+
+/// Raises the epoch of every control row to at least `epoch`, which ends what was captured before.
+///
+/// # Errors
+/// When Postgres cannot be reached or written.
+pub async fn raise_epoch(postgres: &Postgres, epoch: i64) -> Result<(), PostgresError> {
+    let statement = Statement::new(
+        "UPDATE control SET epoch = greatest(epoch, {})",
+        vec![Bind::Number(epoch)],
+    );
+    statement.run(&mut *postgres.connection().await?).await?;
+    Ok(())
+}
+
+/// The highest version of any row, and of any floor: a clock must go on above it.
+///
+/// # Errors
+/// When Postgres cannot be reached.
+pub async fn highest_version(postgres: &Postgres) -> Result<i64, PostgresError> {
+    let tables = Table::ALL.iter().map(|table| table.name()).chain(["collections"]);
+    let each: Vec<String> = tables
+        .map(|table| format!("(SELECT max(version) FROM {table})"))
+        .collect();
+    let text = format!(
+        "SELECT coalesce(greatest((SELECT max(floor) FROM control), {}), 0) AS number",
+        each.join(", ")
+    );
+    let row: Number = Statement::new(text, Vec::new())
+        .row(&mut *postgres.connection().await?)
+        .await?;
+    Ok(row.number)
+}
+
+/// Whether Postgres holds any live row.
+///
+/// # Errors
+/// When Postgres cannot be reached.
+pub async fn has_rows(postgres: &Postgres) -> Result<bool, PostgresError> {
+    let documents = Table::ALL
+        .iter()
+        .filter(|table| table.layout() == Layout::Document)
+        .map(|table| table.name());
+    let each: Vec<String> = documents
+        .chain(["collections"])
+        .map(|table| format!("EXISTS (SELECT 1 FROM {table} WHERE deleted_at IS NULL AND gone_at IS NULL)"))
+        .collect();
+    let text = format!("SELECT ({})::int::bigint AS number", each.join(" OR "));
+    let row: Number = Statement::new(text, Vec::new())
+        .row(&mut *postgres.connection().await?)
+        .await?;
+    Ok(row.number == 1)
+}

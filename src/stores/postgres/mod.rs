@@ -1,0 +1,11 @@
+//! The Postgres side: a pool that knows which Postgres it reaches, guarded upserts, and reads behind the fence.
+
+pub mod apply;
+pub mod journal;
+pub mod lineage;
+pub mod pool;
+pub mod read;
+pub mod rows;
+mod statement;
+
+pub use pool::Postgres;
