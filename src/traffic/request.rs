@@ -6,7 +6,7 @@
 //! of the upstream is known; the rest comes in bursts.
 
 use crate::traffic::entity;
-use crate::traffic::usage::{DAILY, HOURLY, MONTHLY, Usage, billing_event, minute_fields, usage_record};
+use crate::traffic::usage::{self, DAILY, HOURLY, MONTHLY, Usage, minute_fields};
 use crate::traffic::world::{ApiKey, Calendar, MODELS, World};
 use crate::traffic::{Burst, Command, command};
 
@@ -61,7 +61,7 @@ pub(super) fn relayed(world: &mut World, key: &ApiKey, session: &str) -> Vec<Bur
         &key.id,
     ])]);
     bursts.push(account_figures(&calendar, &account.id, model, &usage));
-    bursts.extend(events(world, key, &account.id, model, &usage, &request));
+    bursts.extend(usage::events(&calendar, key, &account.id, model, &usage, &request));
     bursts.push(vec![
         command(&[
             "incrby",
@@ -371,33 +371,4 @@ fn account_figures(calendar: &Calendar, account: &str, model: &str, usage: &Usag
         ],
     );
     burst
-}
-
-/// The two event records: the last 200 of the API key in one MULTI, and the billing stream.
-fn events(world: &World, key: &ApiKey, account: &str, model: &str, usage: &Usage, request: &str) -> Vec<Burst> {
-    let calendar = world.calendar();
-    let records = format!("usage:records:{}", key.id);
-    vec![
-        vec![
-            command(&["multi"]),
-            command(&[
-                "lpush",
-                &records,
-                &usage_record(&calendar, account, model, usage, request),
-            ]),
-            command(&["ltrim", &records, "0", "199"]),
-            command(&["expire", &records, "7776000"]),
-            command(&["exec"]),
-        ],
-        vec![command(&[
-            "xadd",
-            "billing:events",
-            "MAXLEN",
-            "~",
-            "100000",
-            "*",
-            "data",
-            &billing_event(&calendar, key, account, model, usage, request),
-        ])],
-    ]
 }

@@ -1,6 +1,7 @@
 //! What one request uses, in the forms in which the relay keeps it: counter fields and event records.
 
 use crate::traffic::world::{ApiKey, Calendar};
+use crate::traffic::{Burst, command};
 
 /// Seconds that a daily, monthly and hourly figure is kept.
 pub(super) const DAILY: &str = "2764800";
@@ -169,4 +170,39 @@ pub(super) fn billing_event(
         "context": {"isLongContext": false, "requestTimestamp": calendar.iso},
     })
     .to_string()
+}
+
+/// The two event records: the last 200 of the API key in one MULTI, and the billing stream.
+pub(super) fn events(
+    calendar: &Calendar,
+    key: &ApiKey,
+    account: &str,
+    model: &str,
+    usage: &Usage,
+    request: &str,
+) -> Vec<Burst> {
+    let records = format!("usage:records:{}", key.id);
+    vec![
+        vec![
+            command(&["multi"]),
+            command(&[
+                "lpush",
+                &records,
+                &usage_record(calendar, account, model, usage, request),
+            ]),
+            command(&["ltrim", &records, "0", "199"]),
+            command(&["expire", &records, "7776000"]),
+            command(&["exec"]),
+        ],
+        vec![command(&[
+            "xadd",
+            "billing:events",
+            "MAXLEN",
+            "~",
+            "100000",
+            "*",
+            "data",
+            &billing_event(calendar, key, account, model, usage, request),
+        ])],
+    ]
 }

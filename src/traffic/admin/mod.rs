@@ -3,10 +3,11 @@
 //! These are the commands that change keys in other ways than counting up: temporary sets, RENAME over an index,
 //! members that carry NUL, deletes for good, floods of a list, and a read of the wrong type that the relay really makes.
 
-use crate::traffic::entity::{self, name_member, soft_delete};
-use crate::traffic::usage::{MONTHLY, Usage, usage_record};
-use crate::traffic::world::{ApiKey, MODELS, World};
-use crate::traffic::{Burst, Command, command};
+mod keys;
+
+use crate::traffic::usage::{Usage, usage_record};
+use crate::traffic::world::{MODELS, World};
+use crate::traffic::{Burst, command};
 
 /// How many different operations there are.
 pub(super) const OPERATIONS: usize = 12;
@@ -18,110 +19,19 @@ const FLOOD: usize = 260;
 pub(super) fn operation(world: &mut World, number: usize) -> Vec<Burst> {
     let mut bursts = vec![vec![command(&["hgetall", "session:admin_credentials"])]];
     bursts.extend(match number % OPERATIONS {
-        0 => create_key(world),
-        1 => update_key(world),
-        2 => list_keys(world),
+        0 => keys::create_key(world),
+        1 => keys::update_key(world),
+        2 => keys::list_keys(world),
         3 => flood_list(world),
-        4 => rebuild_rank(world),
+        4 => keys::rebuild_rank(world),
         5 => edit_accounts(world),
-        6 => delete_key(world),
+        6 => keys::delete_key(world),
         7 => request_details(world),
         8 => dashboard(world),
         9 => redeem_card(world),
-        10 => delete_for_good(world),
+        10 => keys::delete_for_good(world),
         _ => sign_in(world),
     });
-    bursts
-}
-
-fn create_key(world: &mut World) -> Vec<Burst> {
-    let key = world.make_key();
-    let bursts = entity::api_key(&key, "").chunks(6).map(<[Command]>::to_vec).collect();
-    world.api_keys.push(key);
-    bursts
-}
-
-/// A new name and another tag: the old index member goes, the new one comes.
-fn update_key(world: &mut World) -> Vec<Burst> {
-    let at = world.dice.below(world.api_keys.len() as u64);
-    let calendar = world.calendar();
-    let Some(key) = usize::try_from(at).ok().and_then(|at| world.api_keys.get_mut(at)) else {
-        return Vec::new();
-    };
-    let before = key.clone();
-    key.name = format!("{}-upd", before.name.trim_end_matches("-upd"));
-    key.tags.truncate(1);
-    key.tags.push("updated".to_owned());
-    let record = format!("apikey:{}", key.id);
-    let mut index = vec![
-        command(&["zrem", "apikey:idx:name", &name_member(&before)]),
-        command(&["zadd", "apikey:idx:name", "0", &name_member(key)]),
-    ];
-    for tag in &before.tags {
-        index.push(command(&["srem", &format!("apikey:tag:{tag}"), &key.id]));
-    }
-    for tag in &key.tags {
-        index.push(command(&["sadd", &format!("apikey:tag:{tag}"), &key.id]));
-        index.push(command(&["sadd", "apikey:tags:all", tag]));
-    }
-    vec![
-        vec![command(&["hgetall", &record])],
-        vec![command(&["hset", "apikey:hash_map", &key.hash, &key.id])],
-        vec![
-            entity::hash(&record, &entity::apikey_fields(key, &calendar.iso)),
-            command(&["expire", &record, MONTHLY]),
-        ],
-        index,
-        before
-            .tags
-            .iter()
-            .map(|tag| command(&["scard", &format!("apikey:tag:{tag}")]))
-            .collect(),
-    ]
-}
-
-/// The list page: three temporary sets that live 60 seconds, then every record of the page.
-fn list_keys(world: &mut World) -> Vec<Burst> {
-    let temporary = |kind: &str, world: &mut World| format!("apikey:tmp:{kind}:{}", world.dice.uuid());
-    let (not_deleted, tagged) = (temporary("notdeleted", world), temporary("tag", world));
-    let (filter, sorted) = (temporary("filter", world), temporary("sorted", world));
-    let mut filtered = vec!["zadd", &filter];
-    let page: Vec<String> = world.api_keys.iter().take(20).map(|key| key.id.clone()).collect();
-    for id in &page {
-        filtered.push("0");
-        filtered.push(id);
-    }
-    let mut bursts: Vec<Burst> = [
-        command(&["get", "apikey:index:version"]),
-        command(&["sdiffstore", &not_deleted, "apikey:idx:all", "apikey:set:deleted"]),
-        command(&["expire", &not_deleted, "60"]),
-        command(&["sinterstore", &tagged, &not_deleted, "apikey:tag:even"]),
-        command(&["expire", &tagged, "60"]),
-        command(&["smembers", &tagged]),
-        command(&filtered),
-        command(&["expire", &filter, "60"]),
-        command(&[
-            "zinterstore",
-            &sorted,
-            "2",
-            &filter,
-            "apikey:idx:createdAt",
-            "WEIGHTS",
-            "0",
-            "1",
-        ]),
-        command(&["expire", &sorted, "60"]),
-        command(&["zrevrange", &sorted, "0", "-1"]),
-    ]
-    .into_iter()
-    .map(|single| vec![single])
-    .collect();
-    bursts.push(
-        page.iter()
-            .map(|id| command(&["hgetall", &format!("apikey:{id}")]))
-            .collect(),
-    );
-    bursts.push(vec![command(&["smembers", "apikey:tags:all"])]);
     bursts
 }
 
@@ -145,40 +55,6 @@ fn flood_list(world: &mut World) -> Vec<Burst> {
     }
     burst.push(command(&["expire", &records, "7776000"]));
     vec![burst, vec![command(&["lrange", &records, "0", "19"])]]
-}
-
-/// A rank is built beside the real one and renamed over it.
-fn rebuild_rank(world: &mut World) -> Vec<Burst> {
-    let temporary = format!("cost_rank:today:temp:{}", world.now_ms);
-    let calendar = world.calendar();
-    let reads = world
-        .api_keys
-        .iter()
-        .map(|key| command(&["get", &format!("usage:cost:daily:{}:{}", key.id, calendar.day)]));
-    let reads: Burst = reads.collect();
-    let mut rank = Burst::new();
-    for key in world.api_keys.clone() {
-        let cost = format!("{}.{:03}", world.dice.below(90), world.dice.below(1000));
-        rank.push(command(&["zadd", &temporary, &cost, &key.id]));
-    }
-    vec![
-        vec![command(&["set", "cost_rank_lock:today", "1", "NX", "EX", "300"])],
-        vec![command(&["hset", "cost_rank_meta:today", "status", "updating"])],
-        reads,
-        vec![command(&["del", &temporary])],
-        rank,
-        vec![command(&["rename", &temporary, "cost_rank:today"])],
-        vec![command(&["zrevrange", "cost_rank:today", "0", "9", "WITHSCORES"])],
-        vec![command(&[
-            "hset",
-            "cost_rank_meta:today",
-            "status",
-            "ready",
-            "lastUpdate",
-            &calendar.iso,
-        ])],
-        vec![command(&["del", "cost_rank_lock:today"])],
-    ]
 }
 
 /// Account pages: status fields come and go, and the one JSON-string family is probed as if it were a hash.
@@ -211,22 +87,6 @@ fn edit_accounts(world: &mut World) -> Vec<Burst> {
         ]);
         bursts.push(vec![command(&["hdel", &key, "rateLimitedAt", "fiveHourStoppedAt"])]);
     }
-    bursts
-}
-
-fn delete_key(world: &mut World) -> Vec<Burst> {
-    // The first keys carry the long lists and stay; and somebody must be left to make requests.
-    if world.api_keys.len() <= 4 {
-        return Vec::new();
-    }
-    let Some(key) = world.api_keys.pop() else {
-        return Vec::new();
-    };
-    let bursts = soft_delete(&key, &world.calendar())
-        .into_iter()
-        .map(|single| vec![single])
-        .collect();
-    world.deleted.push(key);
     bursts
 }
 
@@ -342,41 +202,6 @@ fn redeem_card(world: &mut World) -> Vec<Burst> {
             command(&["sadd", &format!("redemptions:apikey:{}", key.id), &redemption]),
         ],
         vec![command(&["del", "quota_card_code:CC_NEW"])],
-    ]
-}
-
-/// A key that was soft-deleted goes for good, with the figures whose keys name it.
-fn delete_for_good(world: &mut World) -> Vec<Burst> {
-    let Some(key) = world.deleted.pop() else {
-        return Vec::new();
-    };
-    let ApiKey { id, .. } = &key;
-    let calendar = world.calendar();
-    let mut index = vec![
-        command(&["zrem", "apikey:idx:createdAt", id]),
-        command(&["zrem", "apikey:idx:lastUsedAt", id]),
-        command(&["zrem", "apikey:idx:name", &name_member(&key)]),
-        command(&["srem", "apikey:idx:all", id]),
-        command(&["srem", "apikey:set:active", id]),
-        command(&["srem", "apikey:set:deleted", id]),
-    ];
-    for range in ["today", "7days", "30days", "all"] {
-        index.push(command(&["zrem", &format!("cost_rank:{range}"), id]));
-    }
-    for tag in &key.tags {
-        index.push(command(&["srem", &format!("apikey:tag:{tag}"), id]));
-    }
-    vec![
-        vec![command(&["hdel", "apikey:hash_map", &key.hash])],
-        vec![command(&["del", &format!("apikey:{id}")])],
-        index,
-        vec![command(&[
-            "del",
-            &format!("usage:daily:{id}:{}", calendar.day),
-            &format!("usage:cost:daily:{id}:{}", calendar.day),
-            &format!("usage:cost:total:{id}"),
-            &format!("usage:records:{id}"),
-        ])],
     ]
 }
 
