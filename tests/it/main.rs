@@ -3,3 +3,4 @@
 mod metrics;
 mod settings;
 mod tls;
+mod traffic;
