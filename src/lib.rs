@@ -1,5 +1,6 @@
 //! Parallax: a sidecar that takes an application's data from Redis to Redis + PostgreSQL without a stop.
 
+pub mod app;
 pub mod cli;
 pub mod dev;
 pub mod doors;

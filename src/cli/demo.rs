@@ -1,12 +1,14 @@
 //! `parallax demo`: the whole move on real input, in under three minutes.
 
-use std::io::Write;
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 use chrono::Utc;
 use clap::Args;
 
+use crate::cli::terminal;
+use crate::shutdown::Shutdown;
 use crate::traffic::demo::{self, Source};
 use crate::traffic::world::Shape;
 
@@ -69,24 +71,18 @@ impl DemoArguments {
 }
 
 /// Runs the demo and prints its table.
-///
-/// # Errors
-/// When a step fails, and when anything at the end is not as it must be.
-pub async fn run(arguments: &DemoArguments) -> anyhow::Result<()> {
+pub(super) async fn run(arguments: &DemoArguments, shutdown: Shutdown) -> anyhow::Result<ExitCode> {
     let source = arguments.source();
     // Whoever interrupts the demo ends its servers too: they are dropped with this future.
     let report = tokio::select! {
         report = demo::run(&source) => report.context("the demo did not come to its end")?,
-        interrupted = tokio::signal::ctrl_c() => {
-            interrupted.context("listening for an interrupt")?;
-            bail!("interrupted");
-        }
+        () = shutdown.requested() => bail!("interrupted"),
     };
-    write!(std::io::stdout(), "\n{report}").context("writing the table")?;
+    terminal::say(&format!("\n{report}"));
     let problems = report.problems().len();
     if problems > 0 {
         bail!("{problems} things are not as they must be (see above)");
     }
-    writeln!(std::io::stdout(), "Both stores hold the same.").context("writing the outcome")?;
-    Ok(())
+    terminal::say("Both stores hold the same.");
+    Ok(ExitCode::SUCCESS)
 }

@@ -1,5 +1,11 @@
 //! The generated and the recorded traffic against a real Redis, and the second opinion against stores filled by hand.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "helpers of tests may panic as tests do"
+)]
+
 use std::path::PathBuf;
 
 use parallax::dev::servers::{PostgresOptions, PrivatePostgres, PrivateRedis, RedisOptions};
