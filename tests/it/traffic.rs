@@ -3,6 +3,7 @@
 #![expect(
     clippy::unwrap_used,
     clippy::indexing_slicing,
+    clippy::print_stdout,
     reason = "helpers of tests may panic as tests do"
 )]
 
@@ -136,9 +137,11 @@ async fn send(connection: &mut MultiplexedConnection, commands: &[Command]) -> V
         pipeline.add_command(one);
     }
     let answers: Vec<redis::Value> = pipeline.query_async(connection).await.unwrap();
-    let errors = answers.into_iter().filter_map(|answer| match answer {
-        redis::Value::ServerError(error) => Some(error.code().to_owned()),
-        _ => None,
+    let errors = answers.into_iter().filter_map(|answer| {
+        if let redis::Value::ServerError(error) = answer {
+            return Some(error.code().to_owned());
+        }
+        None
     });
     errors.collect()
 }
