@@ -10,3 +10,4 @@ pub mod shutdown;
 pub mod dual;
 pub mod stores;
 pub mod telemetry;
+pub mod traffic;

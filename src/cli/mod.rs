@@ -2,6 +2,7 @@
 
 pub mod catalog;
 pub mod config;
+pub mod demo;
 pub mod dev;
 pub mod migrate;
 pub mod serve;
@@ -53,6 +54,8 @@ enum Command {
     Serve(SettingFlags),
     /// As serve, with a private Redis and a private Postgres for what is not configured
     Dev(SettingFlags),
+    /// Walk a whole move under traffic, on private servers, and compare both stores at the end
+    Demo(demo::DemoArguments),
     /// Apply the database migrations that are missing, and leave
     Migrate(SettingFlags),
     /// Settings
@@ -94,6 +97,7 @@ async fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Serve(flags) => serve::run(flags.inputs(), shutdown::on_signals()?).await,
         Command::Dev(flags) => dev::run(flags.inputs(), shutdown::on_signals()?).await,
+        Command::Demo(arguments) => demo::run(&arguments, shutdown::on_signals()?).await,
         Command::Migrate(flags) => migrate::run(&flags.inputs()).await,
         Command::Config(Config::Check(flags)) => Ok(config::check(&flags.inputs())),
         Command::Catalog(Catalog::Check(arguments)) => catalog::check(arguments).await,

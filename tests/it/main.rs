@@ -16,3 +16,4 @@ mod requirements;
 mod settings;
 mod tidy;
 mod tls;
+mod traffic;
