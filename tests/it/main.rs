@@ -2,7 +2,6 @@
 
 #![cfg(test)]
 
-
 mod arrows;
 mod catalog;
 mod chart;
