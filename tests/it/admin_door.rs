@@ -9,24 +9,34 @@ use http::{Method, Request, StatusCode, header};
 use http_body_util::{BodyExt, Full};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
+use parallax::dev::servers::{PostgresOptions, PrivateRedis};
 use parallax::doors::admin::{self, AdminDoor};
 use parallax::doors::server;
-use parallax::dual::Engine;
+use parallax::dual::{Engine, Parts};
+use parallax::model::catalog::Catalog;
 use parallax::settings::AdminSettings;
+use parallax::stores::postgres::{Postgres, pool};
 use parallax::telemetry::Metrics;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::time::Instant;
 
+use crate::support::{self, Database, wait_until};
+
+/// Longer than anything here may take; only a failure waits for it.
+const PATIENCE: Duration = Duration::from_secs(20);
 const VIEWER: &str = "viewer-token";
 const OPERATOR: &str = "operator-token";
 /// A kind of the built-in catalog.
 const KIND: &str = "apikey";
 const SECRETS: &str = "secrets-token";
 
+/// An admin door, and what its engine stands on.
 struct Door {
     address: SocketAddr,
     metrics: Metrics,
+    _redis: PrivateRedis,
+    database: Database,
 }
 
 struct Reply {
@@ -37,29 +47,52 @@ struct Reply {
     body: Value,
 }
 
+fn settings(listen: SocketAddr, has_tokens: bool) -> AdminSettings {
+    let tokens = |token: &str| if has_tokens { vec![token.to_owned().into()] } else { Vec::new() };
+    AdminSettings {
+        listen,
+        viewer_tokens: tokens(VIEWER),
+        operator_tokens: tokens(OPERATOR),
+        secrets_tokens: tokens(SECRETS),
+        hosts: Vec::new(),
+    }
+}
+
+fn postgres_of(database: &Database) -> Postgres {
+    let config = database.url().parse().expect("an address");
+    Postgres::new(pool::Options { config, tls: None, pool_size: 4, wait: PATIENCE }).expect("a pool")
+}
+
 impl Door {
-    async fn open(tokens: bool) -> Self {
+    /// A door that asks for tokens, or one on loopback that does not.
+    async fn open(has_tokens: bool) -> Self {
+        Self::open_with(has_tokens, support::postgres().await).await
+    }
+
+    async fn open_with(has_tokens: bool, database: Database) -> Self {
+        let redis = support::redis().await;
+        let catalog = Arc::new(Catalog::embedded());
+        let kinds: Vec<String> = catalog.kinds().iter().map(|kind| kind.name.clone()).collect();
+        let metrics = Metrics::new("sidecar-1", &kinds);
+        let engine = Engine::start(Parts {
+            catalog,
+            instance: "sidecar-1".to_owned(),
+            redis: redis::Client::open(redis.url()).expect("an address"),
+            postgres: Some(postgres_of(&database)),
+            command_deadline: PATIENCE,
+            lease: Duration::from_secs(20),
+            barrier_wait: PATIENCE,
+            outbox_queue_max: 1000,
+            shadow_queue_max: 100,
+            metrics: metrics.clone(),
+        });
+        let engine = engine.await.expect("the stores are there");
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("bound");
-        let some = |token: &str| {
-            if tokens {
-                vec![token.to_owned().into()]
-            } else {
-                Vec::new()
-            }
-        };
-        let settings = AdminSettings {
-            listen: address,
-            viewer_tokens: some(VIEWER),
-            operator_tokens: some(OPERATOR),
-            secrets_tokens: some(SECRETS),
-            hosts: Vec::new(),
-        };
-        let metrics = Metrics::new("sidecar-1", &["unmatched".to_owned()]);
-        let guard = admin::guard(address, &settings).expect("loopback");
-        let door = Arc::new(AdminDoor::new(Arc::new(Engine), guard, metrics.clone()));
+        let guard = admin::guard(address, &settings(address, has_tokens)).expect("loopback");
+        let door = Arc::new(AdminDoor::new(engine, guard, metrics.clone()));
         tokio::spawn(server::serve(listener, admin::limits(), door, std::future::pending()));
-        Self { address, metrics }
+        Self { address, metrics, _redis: redis, database }
     }
 
     async fn ask(
@@ -71,9 +104,7 @@ impl Door {
         headers: &[(&str, &str)],
     ) -> Reply {
         let client = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
-        let mut request = Request::builder()
-            .method(method)
-            .uri(format!("http://{}{path}", self.address));
+        let mut request = Request::builder().method(method).uri(format!("http://{}{path}", self.address));
         if let Some(token) = token {
             request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
         }
@@ -81,28 +112,14 @@ impl Door {
             request = request.header(*name, *value);
         }
         let body = body.map(|body| body.to_string()).unwrap_or_default();
-        let response = client
-            .request(request.body(Full::from(body)).expect("a request"))
-            .await
-            .expect("an answer");
+        let response = client.request(request.body(Full::from(body)).expect("a request")).await.expect("an answer");
         let status = response.status();
-        let text_of = |name| {
-            response
-                .headers()
-                .get(name)
-                .map(|value| value.to_str().expect("text").to_owned())
-        };
+        let text_of = |name| response.headers().get(name).map(|value| value.to_str().expect("text").to_owned());
         let (etag, media_type) = (text_of(header::ETAG), text_of(header::CONTENT_TYPE).unwrap_or_default());
         let bytes = response.into_body().collect().await.expect("a whole body").to_bytes();
         let text = String::from_utf8(bytes.to_vec()).expect("text");
         let body = serde_json::from_str(&text).unwrap_or(Value::Null);
-        Reply {
-            status,
-            etag,
-            media_type,
-            text,
-            body,
-        }
+        Reply { status, etag, media_type, text, body }
     }
     async fn get(&self, path: &str, token: Option<&str>) -> Reply {
         self.ask(Method::GET, path, token, None, &[]).await
@@ -114,33 +131,16 @@ async fn probes_need_no_token_and_everything_else_does() {
     let door = Door::open(true).await;
     assert_eq!(door.get("/livez", None).await.status, StatusCode::OK);
     assert_eq!(door.get("/readyz", None).await.status, StatusCode::OK);
-    for path in [
-        "/metrics",
-        "/healthz",
-        "/v1/flags",
-        "/v1/status",
-        "/v1/mismatches",
-        "/v1/jobs",
-        "/nowhere",
-    ] {
+    for path in ["/metrics", "/healthz", "/v1/flags", "/v1/status", "/v1/mismatches", "/v1/jobs", "/nowhere"] {
         let began = Instant::now();
         let reply = door.get(path, Some("guess")).await;
         assert_eq!(reply.status, StatusCode::UNAUTHORIZED, "{path}");
         assert!(!reply.text.contains("guess"));
-        assert!(
-            began.elapsed() >= Duration::from_millis(250),
-            "a wrong token is answered slowly"
-        );
+        assert!(began.elapsed() >= Duration::from_millis(250), "a wrong token is answered slowly");
     }
     let seen = door.get("/metrics", Some(VIEWER)).await;
-    assert_eq!(
-        (seen.status, &*seen.media_type),
-        (StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8")
-    );
-    assert_eq!(
-        door.metrics.sum("parallax_auth_failures_total", &[("door", "admin")]),
-        7.0
-    );
+    assert_eq!((seen.status, &*seen.media_type), (StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8"));
+    assert_eq!(door.metrics.sum("parallax_auth_failures_total", &[("door", "admin")]), 7.0);
     assert_eq!(door.get("/nowhere", Some(VIEWER)).await.status, StatusCode::NOT_FOUND);
 }
 
@@ -163,25 +163,10 @@ async fn a_viewer_changes_nothing() {
 async fn a_web_page_changes_nothing() {
     let door = Door::open(false).await;
     let wish = json!({"scope": "*", "reason": "a page said so"});
-    let reply = door
-        .ask(
-            Method::POST,
-            "/v1/rollback",
-            None,
-            Some(wish.clone()),
-            &[("origin", "https://example.com")],
-        )
-        .await;
+    let reply =
+        door.ask(Method::POST, "/v1/rollback", None, Some(wish.clone()), &[("origin", "https://example.com")]).await;
     assert_eq!(reply.status, StatusCode::FORBIDDEN);
-    let reply = door
-        .ask(
-            Method::POST,
-            "/v1/rollback",
-            None,
-            Some(wish),
-            &[("host", "example.com")],
-        )
-        .await;
+    let reply = door.ask(Method::POST, "/v1/rollback", None, Some(wish), &[("host", "example.com")]).await;
     assert_eq!(reply.status, StatusCode::FORBIDDEN);
 }
 
@@ -189,24 +174,14 @@ impl Door {
     async fn change(&self, method: Method, kind: &str, version: Option<u64>, body: Value) -> Reply {
         let tag = version.map(|version| format!("\"{version}\""));
         let headers: Vec<_> = tag.iter().map(|tag| ("if-match", tag.as_str())).collect();
-        self.ask(
-            method,
-            &format!("/v1/flags/{kind}"),
-            Some(OPERATOR),
-            Some(body),
-            &headers,
-        )
-        .await
+        self.ask(method, &format!("/v1/flags/{kind}"), Some(OPERATOR), Some(body), &headers).await
     }
 
     /// The version of the flags, as the `ETag` tells it.
     async fn version(&self) -> u64 {
         let reply = self.get("/v1/flags", Some(VIEWER)).await;
         let tag = reply.etag.expect("flags have an ETag");
-        assert_eq!(
-            reply.body.get("version").map(Value::to_string).as_deref(),
-            Some(tag.trim_matches('"'))
-        );
+        assert_eq!(reply.body.get("version").map(Value::to_string).as_deref(), Some(tag.trim_matches('"')));
         tag.trim_matches('"').parse().expect("a number")
     }
 }
@@ -216,45 +191,32 @@ async fn a_flag_is_changed_only_by_who_has_seen_its_version() {
     let door = Door::open(true).await;
     let version = door.version().await;
     let raise = json!({ "stage": "dualwrite", "reason": "the way up begins" });
-    assert_eq!(
-        door.change(Method::PATCH, KIND, None, raise.clone()).await.status,
-        StatusCode::PRECONDITION_REQUIRED
-    );
+    assert_eq!(door.change(Method::PATCH, KIND, None, raise.clone()).await.status, StatusCode::PRECONDITION_REQUIRED);
     let changed = door.change(Method::PATCH, KIND, Some(version), raise.clone()).await;
     assert_eq!(changed.status, StatusCode::OK, "{}", changed.text);
     assert_eq!(changed.body["flag"]["stage"], "dualwrite");
     let stale = door.change(Method::PATCH, KIND, Some(version), raise).await;
     assert_eq!(stale.status, StatusCode::PRECONDITION_FAILED);
     assert_eq!(stale.etag, changed.etag, "the refusal names the version that would do");
-    let history = door.get(&format!("/v1/flags/{KIND}/history"), Some(VIEWER)).await;
-    let last = &history.body["changes"][0];
-    assert_eq!(last["who"], "operator", "{}", history.text);
-    assert_eq!(last["reason"], "the way up begins");
+    // The audit row is carried to Postgres after the change was answered.
+    wait_until("the change is in the history", PATIENCE, || async {
+        let history = door.get(&format!("/v1/flags/{KIND}/history"), Some(VIEWER)).await;
+        let changes = history.body["changes"].as_array().cloned().unwrap_or_default();
+        changes.first().is_some_and(|last| last["who"] == "operator" && last["reason"] == "the way up begins")
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_is_refused_with_its_name() {
     let door = Door::open(true).await;
     let version = door.version().await;
-    let wrong = door
-        .change(Method::PATCH, KIND, Some(version), json!({ "percent": 101 }))
-        .await;
-    assert_eq!(
-        (wrong.status, &wrong.body["field"]),
-        (StatusCode::UNPROCESSABLE_ENTITY, &json!("percent"))
-    );
-    let leap = door
-        .change(Method::PATCH, KIND, Some(version), json!({ "stage": "live" }))
-        .await;
+    let wrong = door.change(Method::PATCH, KIND, Some(version), json!({ "percent": 101 })).await;
+    assert_eq!((wrong.status, &wrong.body["field"]), (StatusCode::UNPROCESSABLE_ENTITY, &json!("percent")));
+    let leap = door.change(Method::PATCH, KIND, Some(version), json!({ "stage": "live" })).await;
     assert_eq!(leap.status, StatusCode::CONFLICT, "{}", leap.text);
-    assert!(
-        leap.body["unmet"].as_array().is_some_and(|unmet| !unmet.is_empty()),
-        "{}",
-        leap.text
-    );
-    let unknown = door
-        .change(Method::PATCH, "no-such-kind", Some(version), json!({ "percent": 1 }))
-        .await;
+    assert!(leap.body["unmet"].as_array().is_some_and(|unmet| !unmet.is_empty()), "{}", leap.text);
+    let unknown = door.change(Method::PATCH, "no-such-kind", Some(version), json!({ "percent": 1 })).await;
     assert_eq!(
         (unknown.status, &unknown.body["type"]),
         (StatusCode::NOT_FOUND, &json!("urn:parallax:problem:unknown-kind"))
@@ -266,9 +228,7 @@ async fn what_cannot_be_is_refused_with_its_name() {
 async fn one_call_takes_reads_back_and_says_who_has_confirmed() {
     let door = Door::open(true).await;
     let wish = json!({ "scope": "*", "reason": "the p99 rose" });
-    let reply = door
-        .ask(Method::POST, "/v1/rollback", Some(OPERATOR), Some(wish), &[])
-        .await;
+    let reply = door.ask(Method::POST, "/v1/rollback", Some(OPERATOR), Some(wish), &[]).await;
     assert_eq!(reply.status, StatusCode::OK, "{}", reply.text);
     assert_eq!(reply.body["waiting"], json!([]));
     assert_eq!(door.metrics.sum("parallax_rollbacks_total", &[]), 1.0);
@@ -280,8 +240,45 @@ async fn health_has_the_checks_of_the_original_plan() {
     let reply = door.get("/healthz", Some(VIEWER)).await;
     assert_eq!(reply.status, StatusCode::OK, "{}", reply.text);
     assert_eq!(reply.body["status"], "healthy");
-    assert_eq!(
-        reply.body["checks"],
-        json!({ "postgres": true, "redis": true, "dataConsistency": true })
-    );
+    assert_eq!(reply.body["checks"], json!({ "postgres": true, "redis": true, "dataConsistency": true }));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_postgres_makes_it_unhealthy_and_leaves_it_ready() {
+    let database = support::postgres_of_its_own(PostgresOptions::default()).await;
+    let door = Door::open_with(true, database).await;
+    door.database.server.stop().await.unwrap();
+    let health = door.get("/healthz", Some(VIEWER)).await;
+    assert_eq!(health.status, StatusCode::SERVICE_UNAVAILABLE, "{}", health.text);
+    assert_eq!(health.body["status"], "unhealthy");
+    assert_eq!((&health.body["checks"]["postgres"], &health.body["checks"]["redis"]), (&json!(false), &json!(true)));
+    assert_eq!(door.get("/readyz", None).await.status, StatusCode::OK);
+    let mismatches = door.get("/v1/mismatches", Some(VIEWER)).await;
+    assert_eq!(mismatches.status, StatusCode::SERVICE_UNAVAILABLE, "{}", mismatches.text);
+    let wish = json!({ "scope": "*", "reason": "postgres is gone" });
+    let rollback = door.ask(Method::POST, "/v1/rollback", Some(OPERATOR), Some(wish), &[]).await;
+    assert_eq!((rollback.status, &rollback.body["fleet"]), (StatusCode::OK, &json!(true)), "{}", rollback.text);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_id_of_a_mismatch_is_for_the_right_to_secrets() {
+    let door = Door::open(true).await;
+    let planted = "INSERT INTO mismatches (kind, key_hash, id, class, fields) \
+                   VALUES ('apikey', '\\x00ff', 'CODE-1', 'value', '{name}'), ('user', '\\x01ff', 'u1', 'ttl', '{}')";
+    door.database.client().await.batch_execute(planted).await.unwrap();
+    for (token, id) in [(VIEWER, Value::Null), (OPERATOR, Value::Null), (SECRETS, json!("CODE-1"))] {
+        let reply = door.get("/v1/mismatches?kind=apikey&limit=5", Some(token)).await;
+        let rows = reply.body["mismatches"].as_array().cloned().unwrap_or_default();
+        assert_eq!(rows.len(), 1, "{}", reply.text);
+        assert_eq!((&rows[0]["class"], &rows[0]["fields"], &rows[0]["id"]), (&json!("value"), &json!(["name"]), &id));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_status_names_the_fleet_and_what_is_owed() {
+    let door = Door::open(true).await;
+    let status = door.get("/v1/status", Some(VIEWER)).await;
+    assert_eq!(status.status, StatusCode::OK);
+    assert_eq!(status.body["fleet"][0]["instance"], "sidecar-1", "{}", status.text);
+    assert_eq!(status.body["outbox"]["depth"], 0, "{}", status.text);
 }
