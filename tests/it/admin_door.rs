@@ -13,6 +13,7 @@ use parallax::dev::servers::{PostgresOptions, PrivateRedis};
 use parallax::doors::admin::{self, AdminDoor};
 use parallax::doors::server;
 use parallax::dual::{Engine, Parts};
+use parallax::jobs::Jobs;
 use parallax::model::catalog::Catalog;
 use parallax::settings::AdminSettings;
 use parallax::stores::postgres::{Postgres, pool};
@@ -90,7 +91,7 @@ impl Door {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("bound");
         let guard = admin::guard(address, &settings(address, has_tokens)).expect("loopback");
-        let door = Arc::new(AdminDoor::new(engine, guard, metrics.clone()));
+        let door = Arc::new(AdminDoor::new(Arc::clone(&engine), Jobs::new(engine), guard, metrics.clone()));
         tokio::spawn(server::serve(listener, admin::limits(), door, std::future::pending()));
         Self { address, metrics, _redis: redis, database }
     }
@@ -281,4 +282,44 @@ async fn the_status_names_the_fleet_and_what_is_owed() {
     assert_eq!(status.status, StatusCode::OK);
     assert_eq!(status.body["fleet"][0]["instance"], "sidecar-1", "{}", status.text);
     assert_eq!(status.body["outbox"]["depth"], 0, "{}", status.text);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn live_waits_for_the_backfill_and_the_backfill_for_the_marks() {
+    let door = Door::open(true).await;
+    let step = async |change: Value| door.change(Method::PATCH, KIND, Some(door.version().await), change).await;
+    let backfill = json!({ "job": "backfill", "kinds": [KIND] });
+    let start = async |token| door.ask(Method::POST, "/v1/jobs", Some(token), Some(backfill.clone()), &[]).await;
+
+    let early = start(OPERATOR).await;
+    assert_eq!(early.status, StatusCode::CONFLICT, "nothing is marked yet: {}", early.text);
+    for stage in ["dualwrite", "shadow"] {
+        let raised = step(json!({ "stage": stage })).await;
+        assert_eq!(raised.status, StatusCode::OK, "{}", raised.text);
+    }
+    let refused = step(json!({ "stage": "live", "percent": 100 })).await;
+    assert_eq!(refused.status, StatusCode::CONFLICT);
+    assert!(refused.body["unmet"].to_string().contains("backfill"), "{}", refused.text);
+
+    let started = start(OPERATOR).await;
+    assert_eq!(started.status, StatusCode::ACCEPTED, "{}", started.text);
+    let place = format!("/v1/jobs/{}", started.body["id"].as_str().unwrap());
+    wait_until("the backfill is done", PATIENCE, || async {
+        let job = door.get(&place, Some(VIEWER)).await;
+        assert_ne!(job.body["state"], "failed", "{}", job.text);
+        job.body["state"] == "done"
+    })
+    .await;
+    assert_eq!(door.get("/v1/jobs", Some(VIEWER)).await.body["jobs"][0]["id"], started.body["id"]);
+    assert_eq!(door.get("/v1/jobs/none", Some(VIEWER)).await.status, StatusCode::NOT_FOUND);
+    let live = step(json!({ "stage": "live", "percent": 100 })).await;
+    assert_eq!((live.status, &live.body["flag"]["stage"]), (StatusCode::OK, &json!("live")), "{}", live.text);
+
+    let wish = json!({ "scope": KIND, "reason": "enough" });
+    let back = door.ask(Method::POST, "/v1/rollback", Some(OPERATOR), Some(wish), &[]).await;
+    assert_eq!((back.status, &back.body["landed"]), (StatusCode::OK, &json!("shadow")), "{}", back.text);
+    let latched = step(json!({ "stage": "live" })).await;
+    assert_eq!(latched.status, StatusCode::CONFLICT, "{}", latched.text);
+    let resumed = step(json!({ "stage": "live", "resume": true, "reason": "found and mended" })).await;
+    assert_eq!(resumed.status, StatusCode::OK, "{}", resumed.text);
 }

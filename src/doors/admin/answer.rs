@@ -14,6 +14,7 @@ use crate::doors::server::Response;
 use crate::dual::EngineError;
 use crate::dual::flags::{ChangeError, FlagsReport};
 use crate::dual::status::Health;
+use crate::jobs::StartError;
 
 /// What Prometheus calls its text format.
 const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -86,8 +87,7 @@ pub(super) fn flags(report: &FlagsReport) -> Result<Response, Problem> {
 /// 404 for a kind that the catalog does not have.
 pub(super) fn flag(report: &FlagsReport, kind: &str) -> Result<Response, Problem> {
     let mut body = if kind == "*" {
-        let flag = report.default.clone().unwrap_or_default();
-        json!({ "kind": "*", "flag": value(&flag)?, "own": report.default.is_some() })
+        json!({ "kind": "*", "flag": value(&report.default)? })
     } else {
         let found = report.kinds.iter().find(|flag| flag.kind == kind);
         value(found.ok_or_else(unknown_kind)?)?
@@ -150,6 +150,14 @@ pub(super) fn change_problem(error: ChangeError) -> Problem {
     }
 }
 
+/// Why a job did not start.
+pub(super) fn start_problem(error: StartError) -> Problem {
+    match error {
+        StartError::Running(ref id) => Problem::new(ProblemKind::Conflict, error.to_string()).with("id", id.clone()),
+        StartError::Change(error) => change_problem(error),
+    }
+}
+
 /// Why a report could not be made.
 pub(super) fn engine_problem(error: EngineError) -> Problem {
     tracing::warn!(%error, "a report asked for at the admin door could not be made");
@@ -178,7 +186,7 @@ mod tests {
             backfilled: false,
             meaning: "Redis alone".into(),
         };
-        FlagsReport { version: 12, lease_valid: true, kinds: vec![kind], default: None }
+        FlagsReport { version: 12, lease_valid: true, kinds: vec![kind], default: Flag::default() }
     }
 
     #[test]
