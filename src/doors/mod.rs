@@ -1,7 +1,7 @@
 //! The doors: where callers come in. They decode, call the engine once, and encode; they decide nothing.
 //!
 //! [`server`] speaks HTTP/1.1 with limits, [`guard`] says who may come in, [`problem`] says what went wrong in one form
-//! for every door. [`http`] is the data door, `admin` the operators' one.
+//! for every door. [`http`] is the data door, [`admin`] the operators' one.
 
 pub mod admin;
 pub mod guard;

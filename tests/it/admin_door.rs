@@ -9,24 +9,35 @@ use http::{Method, Request, StatusCode, header};
 use http_body_util::{BodyExt, Full};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
+use parallax::dev::servers::{PostgresOptions, PrivateRedis};
 use parallax::doors::admin::{self, AdminDoor};
 use parallax::doors::server;
-use parallax::dual::Engine;
+use parallax::dual::{Engine, Parts};
+use parallax::jobs::Jobs;
+use parallax::model::catalog::Catalog;
 use parallax::settings::AdminSettings;
+use parallax::stores::postgres::{Postgres, pool};
 use parallax::telemetry::Metrics;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::time::Instant;
 
+use crate::support::{self, Database, wait_until};
+
+/// Longer than anything here may take; only a failure waits for it.
+const PATIENCE: Duration = Duration::from_secs(20);
 const VIEWER: &str = "viewer-token";
 const OPERATOR: &str = "operator-token";
 /// A kind of the built-in catalog.
 const KIND: &str = "apikey";
 const SECRETS: &str = "secrets-token";
 
+/// An admin door, and what its engine stands on.
 struct Door {
     address: SocketAddr,
     metrics: Metrics,
+    _redis: PrivateRedis,
+    database: Database,
 }
 
 struct Reply {
@@ -37,25 +48,52 @@ struct Reply {
     body: Value,
 }
 
+fn settings(listen: SocketAddr, has_tokens: bool) -> AdminSettings {
+    let tokens = |token: &str| if has_tokens { vec![token.to_owned().into()] } else { Vec::new() };
+    AdminSettings {
+        listen,
+        viewer_tokens: tokens(VIEWER),
+        operator_tokens: tokens(OPERATOR),
+        secrets_tokens: tokens(SECRETS),
+        hosts: Vec::new(),
+    }
+}
+
+fn postgres_of(database: &Database) -> Postgres {
+    let config = database.url().parse().expect("an address");
+    Postgres::new(pool::Options { config, tls: None, pool_size: 4, wait: PATIENCE }).expect("a pool")
+}
+
 impl Door {
-    async fn open(tokens: bool) -> Self {
+    /// A door that asks for tokens, or one on loopback that does not.
+    async fn open(has_tokens: bool) -> Self {
+        Self::open_with(has_tokens, support::postgres().await).await
+    }
+
+    async fn open_with(has_tokens: bool, database: Database) -> Self {
+        let redis = support::redis().await;
+        let catalog = Arc::new(Catalog::embedded());
+        let kinds: Vec<String> = catalog.kinds().iter().map(|kind| kind.name.clone()).collect();
+        let metrics = Metrics::new("sidecar-1", &kinds);
+        let engine = Engine::start(Parts {
+            catalog,
+            instance: "sidecar-1".to_owned(),
+            redis: redis::Client::open(redis.url()).expect("an address"),
+            postgres: Some(postgres_of(&database)),
+            command_deadline: PATIENCE,
+            lease: Duration::from_secs(20),
+            barrier_wait: PATIENCE,
+            outbox_queue_max: 1000,
+            shadow_queue_max: 100,
+            metrics: metrics.clone(),
+        });
+        let engine = engine.await.expect("the stores are there");
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("bound");
-        let some = |token: &str| {
-            if tokens { vec![token.to_owned().into()] } else { Vec::new() }
-        };
-        let settings = AdminSettings {
-            listen: address,
-            viewer_tokens: some(VIEWER),
-            operator_tokens: some(OPERATOR),
-            secrets_tokens: some(SECRETS),
-            hosts: Vec::new(),
-        };
-        let metrics = Metrics::new("sidecar-1", &["unmatched".to_owned()]);
-        let guard = admin::guard(address, &settings).expect("loopback");
-        let door = Arc::new(AdminDoor::new(Arc::new(Engine), guard, metrics.clone()));
+        let guard = admin::guard(address, &settings(address, has_tokens)).expect("loopback");
+        let door = Arc::new(AdminDoor::new(Arc::clone(&engine), Jobs::new(engine), guard, metrics.clone()));
         tokio::spawn(server::serve(listener, admin::limits(), door, std::future::pending()));
-        Self { address, metrics }
+        Self { address, metrics, _redis: redis, database }
     }
 
     async fn ask(
@@ -161,10 +199,13 @@ async fn a_flag_is_changed_only_by_who_has_seen_its_version() {
     let stale = door.change(Method::PATCH, KIND, Some(version), raise).await;
     assert_eq!(stale.status, StatusCode::PRECONDITION_FAILED);
     assert_eq!(stale.etag, changed.etag, "the refusal names the version that would do");
-    let history = door.get(&format!("/v1/flags/{KIND}/history"), Some(VIEWER)).await;
-    let last = &history.body["changes"][0];
-    assert_eq!(last["who"], "operator", "{}", history.text);
-    assert_eq!(last["reason"], "the way up begins");
+    // The audit row is carried to Postgres after the change was answered.
+    wait_until("the change is in the history", PATIENCE, || async {
+        let history = door.get(&format!("/v1/flags/{KIND}/history"), Some(VIEWER)).await;
+        let changes = history.body["changes"].as_array().cloned().unwrap_or_default();
+        changes.first().is_some_and(|last| last["who"] == "operator" && last["reason"] == "the way up begins")
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -201,4 +242,84 @@ async fn health_has_the_checks_of_the_original_plan() {
     assert_eq!(reply.status, StatusCode::OK, "{}", reply.text);
     assert_eq!(reply.body["status"], "healthy");
     assert_eq!(reply.body["checks"], json!({ "postgres": true, "redis": true, "dataConsistency": true }));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_postgres_makes_it_unhealthy_and_leaves_it_ready() {
+    let database = support::postgres_of_its_own(PostgresOptions::default()).await;
+    let door = Door::open_with(true, database).await;
+    door.database.server.stop().await.unwrap();
+    let health = door.get("/healthz", Some(VIEWER)).await;
+    assert_eq!(health.status, StatusCode::SERVICE_UNAVAILABLE, "{}", health.text);
+    assert_eq!(health.body["status"], "unhealthy");
+    assert_eq!((&health.body["checks"]["postgres"], &health.body["checks"]["redis"]), (&json!(false), &json!(true)));
+    assert_eq!(door.get("/readyz", None).await.status, StatusCode::OK);
+    let mismatches = door.get("/v1/mismatches", Some(VIEWER)).await;
+    assert_eq!(mismatches.status, StatusCode::SERVICE_UNAVAILABLE, "{}", mismatches.text);
+    let wish = json!({ "scope": "*", "reason": "postgres is gone" });
+    let rollback = door.ask(Method::POST, "/v1/rollback", Some(OPERATOR), Some(wish), &[]).await;
+    assert_eq!((rollback.status, &rollback.body["fleet"]), (StatusCode::OK, &json!(true)), "{}", rollback.text);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_id_of_a_mismatch_is_for_the_right_to_secrets() {
+    let door = Door::open(true).await;
+    let planted = "INSERT INTO mismatches (kind, key_hash, id, class, fields) \
+                   VALUES ('apikey', '\\x00ff', 'CODE-1', 'value', '{name}'), ('user', '\\x01ff', 'u1', 'ttl', '{}')";
+    door.database.client().await.batch_execute(planted).await.unwrap();
+    for (token, id) in [(VIEWER, Value::Null), (OPERATOR, Value::Null), (SECRETS, json!("CODE-1"))] {
+        let reply = door.get("/v1/mismatches?kind=apikey&limit=5", Some(token)).await;
+        let rows = reply.body["mismatches"].as_array().cloned().unwrap_or_default();
+        assert_eq!(rows.len(), 1, "{}", reply.text);
+        assert_eq!((&rows[0]["class"], &rows[0]["fields"], &rows[0]["id"]), (&json!("value"), &json!(["name"]), &id));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_status_names_the_fleet_and_what_is_owed() {
+    let door = Door::open(true).await;
+    let status = door.get("/v1/status", Some(VIEWER)).await;
+    assert_eq!(status.status, StatusCode::OK);
+    assert_eq!(status.body["fleet"][0]["instance"], "sidecar-1", "{}", status.text);
+    assert_eq!(status.body["outbox"]["depth"], 0, "{}", status.text);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn live_waits_for_the_backfill_and_the_backfill_for_the_marks() {
+    let door = Door::open(true).await;
+    let step = async |change: Value| door.change(Method::PATCH, KIND, Some(door.version().await), change).await;
+    let backfill = json!({ "job": "backfill", "kinds": [KIND] });
+    let start = async |token| door.ask(Method::POST, "/v1/jobs", Some(token), Some(backfill.clone()), &[]).await;
+
+    let early = start(OPERATOR).await;
+    assert_eq!(early.status, StatusCode::CONFLICT, "nothing is marked yet: {}", early.text);
+    for stage in ["dualwrite", "shadow"] {
+        let raised = step(json!({ "stage": stage })).await;
+        assert_eq!(raised.status, StatusCode::OK, "{}", raised.text);
+    }
+    let refused = step(json!({ "stage": "live", "percent": 100 })).await;
+    assert_eq!(refused.status, StatusCode::CONFLICT);
+    assert!(refused.body["unmet"].to_string().contains("backfill"), "{}", refused.text);
+
+    let started = start(OPERATOR).await;
+    assert_eq!(started.status, StatusCode::ACCEPTED, "{}", started.text);
+    let place = format!("/v1/jobs/{}", started.body["id"].as_str().unwrap());
+    wait_until("the backfill is done", PATIENCE, || async {
+        let job = door.get(&place, Some(VIEWER)).await;
+        assert_ne!(job.body["state"], "failed", "{}", job.text);
+        job.body["state"] == "done"
+    })
+    .await;
+    assert_eq!(door.get("/v1/jobs", Some(VIEWER)).await.body["jobs"][0]["id"], started.body["id"]);
+    assert_eq!(door.get("/v1/jobs/none", Some(VIEWER)).await.status, StatusCode::NOT_FOUND);
+    let live = step(json!({ "stage": "live", "percent": 100 })).await;
+    assert_eq!((live.status, &live.body["flag"]["stage"]), (StatusCode::OK, &json!("live")), "{}", live.text);
+
+    let wish = json!({ "scope": KIND, "reason": "enough" });
+    let back = door.ask(Method::POST, "/v1/rollback", Some(OPERATOR), Some(wish), &[]).await;
+    assert_eq!((back.status, &back.body["landed"]), (StatusCode::OK, &json!("shadow")), "{}", back.text);
+    let latched = step(json!({ "stage": "live" })).await;
+    assert_eq!(latched.status, StatusCode::CONFLICT, "{}", latched.text);
+    let resumed = step(json!({ "stage": "live", "resume": true, "reason": "found and mended" })).await;
+    assert_eq!(resumed.status, StatusCode::OK, "{}", resumed.text);
 }

@@ -2,6 +2,7 @@
 
 #![cfg(test)]
 
+mod admin_door;
 mod arrows;
 mod catalog;
 mod chart;

@@ -156,7 +156,7 @@ pub async fn mismatch(postgres: &Postgres, mismatch: &Mismatch) -> Result<(), Po
 /// # Errors
 /// When Postgres cannot be reached.
 pub async fn mismatches(postgres: &Postgres, kind: Option<&str>, limit: i64) -> Result<Vec<Json>, PostgresError> {
-    let text = "SELECT json_build_object('at', at, 'kind', kind, 'key_hash', encode(key_hash, 'hex'), 'class', class,
+    let text = "SELECT json_build_object('at', at, 'kind', kind, 'key_hash', encode(key_hash, 'hex'), 'id', id, 'class', class,
             'fields', fields, 'redis_version', redis_version, 'postgres_version', postgres_version, 'times', times)::text AS row
          FROM mismatches WHERE kind = coalesce({}, kind) ORDER BY at DESC, seq DESC LIMIT {}";
     rows(postgres, Statement::new(text, vec![Bind::NullableText(kind.map(str::to_owned)), Bind::Number(limit)])).await
