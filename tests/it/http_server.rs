@@ -286,7 +286,17 @@ async fn a_call_goes_on_when_its_client_is_gone() {
     timeout(PATIENCE, server.door.entered.notified())
         .await
         .expect("the call began");
+    // The connection's task holds the door too: when it lets go, the server has seen that the client is gone.
+    let holders = Arc::strong_count(&server.door);
     drop(client);
+    let gone = async {
+        while Arc::strong_count(&server.door) == holders {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(PATIENCE, gone)
+        .await
+        .expect("the server sees that the client is gone");
     server.door.gate.add_permits(1);
     timeout(PATIENCE, server.door.was_finished.notified())
         .await
