@@ -1,1 +1,7 @@
-fn main() {}
+//! The program. What it does stands in [`parallax::cli`].
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    parallax::cli::run()
+}

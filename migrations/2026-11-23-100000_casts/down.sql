@@ -1,5 +1,4 @@
 DROP FUNCTION parallax_timestamptz(text);
-DROP FUNCTION parallax_fields(jsonb);
 DROP FUNCTION parallax_text(jsonb);
 DROP FUNCTION parallax_jsonb(text);
 DROP FUNCTION parallax_boolean(text);

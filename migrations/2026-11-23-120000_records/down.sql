@@ -7,3 +7,4 @@ DROP TABLE users;
 DROP TABLE account_groups;
 DROP TABLE accounts;
 DROP TABLE api_keys;
+DROP FUNCTION parallax_parse_document();

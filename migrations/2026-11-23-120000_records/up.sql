@@ -25,7 +25,7 @@ COMMENT ON COLUMN parallax_record.id IS 'What stands between the fixed ends of t
 COMMENT ON COLUMN parallax_record.type IS 'The Redis type; empty where only the absence of the record is known.';
 COMMENT ON COLUMN parallax_record.doc IS 'The value: a string as one JSON string, a hash as an object of strings, lists and sets as arrays, a sorted set as an object of scores.';
 COMMENT ON COLUMN parallax_record.version IS 'Redis'' clock at the capture, in microseconds; it only rises.';
-COMMENT ON COLUMN parallax_record.seq IS 'The order in which rows were first inserted.';
+COMMENT ON COLUMN parallax_record.seq IS 'Rises with every write of any row, so it orders rows by their last write.';
 COMMENT ON COLUMN parallax_record.expires_at IS 'When the record expires in Redis; NULL: never.';
 COMMENT ON COLUMN parallax_record.gone_at IS 'When it was found expired or evicted; the document is the last one known.';
 COMMENT ON COLUMN parallax_record.deleted_at IS 'When it was found deleted.';
@@ -99,8 +99,28 @@ CREATE INDEX api_keys_last_used_at ON api_keys (last_used_at);
 CREATE INDEX api_keys_user_id ON api_keys (user_id) WHERE user_id IS NOT NULL;
 CREATE INDEX api_keys_tags ON api_keys USING gin (tags);
 
+-- A generated column cannot stand on another one, and to parse a JSON text anew for each column costs more than all the
+-- rest of the row. So where many columns come out of such a text, one trigger parses it once, and they stand on `parsed`.
+CREATE FUNCTION parallax_parse_document() RETURNS trigger
+    LANGUAGE plpgsql
+AS $$
+BEGIN
+    NEW.parsed := CASE jsonb_typeof(NEW.doc) WHEN 'object' THEN NEW.doc ELSE NULL END;
+    IF jsonb_typeof(NEW.doc) = 'string' AND NEW.doc #>> '{}' ~ '^[[:space:]]*{' THEN
+        BEGIN
+            NEW.parsed := (NEW.doc #>> '{}')::jsonb;
+        EXCEPTION WHEN OTHERS THEN
+            NEW.parsed := NULL;
+        END;
+    END IF;
+    RETURN NEW;
+END
+$$;
+COMMENT ON FUNCTION parallax_parse_document() IS 'Fills parsed with the fields of a record, whether it is a hash or one JSON text.';
+
 COMMENT ON TABLE accounts IS 'Upstream accounts of every platform. Credentials are in doc as the relay encrypted them; there is no column for any.';
 ALTER TABLE accounts
+    ADD COLUMN parsed jsonb,
     ADD COLUMN platform text GENERATED ALWAYS AS (
         CASE kind
             WHEN 'claude_account' THEN 'claude'
@@ -115,30 +135,33 @@ ALTER TABLE accounts
             WHEN 'bedrock_account' THEN 'bedrock'
             WHEN 'bedrock_account_reset' THEN 'bedrock'
         END) STORED,
-    ADD COLUMN name text GENERATED ALWAYS AS (parallax_fields(doc) ->> 'name') STORED,
-    ADD COLUMN description text GENERATED ALWAYS AS (parallax_fields(doc) ->> 'description') STORED,
-    ADD COLUMN email text GENERATED ALWAYS AS (parallax_short(parallax_fields(doc) ->> 'email')) STORED,
-    ADD COLUMN is_active boolean GENERATED ALWAYS AS (parallax_boolean(parallax_fields(doc) ->> 'isActive')) STORED,
-    ADD COLUMN is_schedulable boolean GENERATED ALWAYS AS (parallax_boolean(parallax_fields(doc) ->> 'schedulable')) STORED,
-    ADD COLUMN account_type text GENERATED ALWAYS AS (parallax_short(parallax_fields(doc) ->> 'accountType')) STORED,
-    ADD COLUMN status text GENERATED ALWAYS AS (parallax_short(parallax_fields(doc) ->> 'status')) STORED,
-    ADD COLUMN error_message text GENERATED ALWAYS AS (parallax_fields(doc) ->> 'errorMessage') STORED,
-    ADD COLUMN priority bigint GENERATED ALWAYS AS (parallax_bigint(parallax_fields(doc) ->> 'priority')) STORED,
+    ADD COLUMN name text GENERATED ALWAYS AS (parsed ->> 'name') STORED,
+    ADD COLUMN description text GENERATED ALWAYS AS (parsed ->> 'description') STORED,
+    ADD COLUMN email text GENERATED ALWAYS AS (parallax_short(parsed ->> 'email')) STORED,
+    ADD COLUMN is_active boolean GENERATED ALWAYS AS (parallax_boolean(parsed ->> 'isActive')) STORED,
+    ADD COLUMN is_schedulable boolean GENERATED ALWAYS AS (parallax_boolean(parsed ->> 'schedulable')) STORED,
+    ADD COLUMN account_type text GENERATED ALWAYS AS (parallax_short(parsed ->> 'accountType')) STORED,
+    ADD COLUMN status text GENERATED ALWAYS AS (parallax_short(parsed ->> 'status')) STORED,
+    ADD COLUMN error_message text GENERATED ALWAYS AS (parsed ->> 'errorMessage') STORED,
+    ADD COLUMN priority bigint GENERATED ALWAYS AS (parallax_bigint(parsed ->> 'priority')) STORED,
     ADD COLUMN concurrency_limit bigint GENERATED ALWAYS AS (parallax_bigint(
-        COALESCE(parallax_fields(doc) ->> 'maxConcurrentTasks', parallax_fields(doc) ->> 'maxConcurrency'))) STORED,
-    ADD COLUMN daily_quota numeric GENERATED ALWAYS AS (parallax_numeric(parallax_fields(doc) ->> 'dailyQuota')) STORED,
-    ADD COLUMN daily_usage numeric GENERATED ALWAYS AS (parallax_numeric(parallax_fields(doc) ->> 'dailyUsage')) STORED,
-    ADD COLUMN rate_limit_status text GENERATED ALWAYS AS (parallax_short(parallax_fields(doc) ->> 'rateLimitStatus')) STORED,
-    ADD COLUMN rate_limited_at timestamptz GENERATED ALWAYS AS (parallax_timestamptz(parallax_fields(doc) ->> 'rateLimitedAt')) STORED,
-    ADD COLUMN created_at timestamptz GENERATED ALWAYS AS (parallax_timestamptz(parallax_fields(doc) ->> 'createdAt')) STORED,
-    ADD COLUMN last_used_at timestamptz GENERATED ALWAYS AS (parallax_timestamptz(parallax_fields(doc) ->> 'lastUsedAt')) STORED,
-    ADD COLUMN last_refresh_at timestamptz GENERATED ALWAYS AS (parallax_timestamptz(parallax_fields(doc) ->> 'lastRefreshAt')) STORED,
-    ADD COLUMN token_expires_at timestamptz GENERATED ALWAYS AS (parallax_timestamptz(parallax_fields(doc) ->> 'expiresAt')) STORED,
+        COALESCE(parsed ->> 'maxConcurrentTasks', parsed ->> 'maxConcurrency'))) STORED,
+    ADD COLUMN daily_quota numeric GENERATED ALWAYS AS (parallax_numeric(parsed ->> 'dailyQuota')) STORED,
+    ADD COLUMN daily_usage numeric GENERATED ALWAYS AS (parallax_numeric(parsed ->> 'dailyUsage')) STORED,
+    ADD COLUMN rate_limit_status text GENERATED ALWAYS AS (parallax_short(parsed ->> 'rateLimitStatus')) STORED,
+    ADD COLUMN rate_limited_at timestamptz GENERATED ALWAYS AS (parallax_timestamptz(parsed ->> 'rateLimitedAt')) STORED,
+    ADD COLUMN created_at timestamptz GENERATED ALWAYS AS (parallax_timestamptz(parsed ->> 'createdAt')) STORED,
+    ADD COLUMN last_used_at timestamptz GENERATED ALWAYS AS (parallax_timestamptz(parsed ->> 'lastUsedAt')) STORED,
+    ADD COLUMN last_refresh_at timestamptz GENERATED ALWAYS AS (parallax_timestamptz(parsed ->> 'lastRefreshAt')) STORED,
+    ADD COLUMN token_expires_at timestamptz GENERATED ALWAYS AS (parallax_timestamptz(parsed ->> 'expiresAt')) STORED,
     ADD COLUMN subscription_expires_at timestamptz GENERATED ALWAYS AS (
-        parallax_timestamptz(parallax_fields(doc) ->> 'subscriptionExpiresAt')) STORED,
-    ADD COLUMN doc_updated_at timestamptz GENERATED ALWAYS AS (parallax_timestamptz(parallax_fields(doc) ->> 'updatedAt')) STORED;
+        parallax_timestamptz(parsed ->> 'subscriptionExpiresAt')) STORED,
+    ADD COLUMN doc_updated_at timestamptz GENERATED ALWAYS AS (parallax_timestamptz(parsed ->> 'updatedAt')) STORED;
 COMMENT ON COLUMN accounts.platform IS 'From the kind, so it is there also where the document does not name it.';
 COMMENT ON COLUMN accounts.token_expires_at IS 'When the access token must be renewed.';
+COMMENT ON COLUMN accounts.parsed IS 'The fields, whether the record is a hash or one JSON text; filled by a trigger.';
+CREATE TRIGGER accounts_parse BEFORE INSERT OR UPDATE OF doc ON accounts
+    FOR EACH ROW EXECUTE FUNCTION parallax_parse_document();
 CREATE INDEX accounts_platform ON accounts (platform, is_active);
 
 COMMENT ON TABLE account_groups IS 'Groups of accounts; their members are in elements, kind account_group_members.';
@@ -151,17 +174,19 @@ ALTER TABLE account_groups
 
 COMMENT ON TABLE users IS 'People who own API keys.';
 ALTER TABLE users
-    ADD COLUMN parsed jsonb GENERATED ALWAYS AS (parallax_fields(doc)) STORED,
-    ADD COLUMN user_name text GENERATED ALWAYS AS (parallax_short(parallax_fields(doc) ->> 'username')) STORED,
-    ADD COLUMN email text GENERATED ALWAYS AS (parallax_short(parallax_fields(doc) ->> 'email')) STORED,
-    ADD COLUMN display_name text GENERATED ALWAYS AS (parallax_fields(doc) ->> 'displayName') STORED,
-    ADD COLUMN role text GENERATED ALWAYS AS (parallax_short(parallax_fields(doc) ->> 'role')) STORED,
-    ADD COLUMN is_active boolean GENERATED ALWAYS AS (parallax_boolean(parallax_fields(doc) ->> 'isActive')) STORED,
-    ADD COLUMN api_key_count bigint GENERATED ALWAYS AS (parallax_bigint(parallax_fields(doc) ->> 'apiKeyCount')) STORED,
-    ADD COLUMN created_at timestamptz GENERATED ALWAYS AS (parallax_timestamptz(parallax_fields(doc) ->> 'createdAt')) STORED,
-    ADD COLUMN last_login_at timestamptz GENERATED ALWAYS AS (parallax_timestamptz(parallax_fields(doc) ->> 'lastLoginAt')) STORED,
-    ADD COLUMN doc_updated_at timestamptz GENERATED ALWAYS AS (parallax_timestamptz(parallax_fields(doc) ->> 'updatedAt')) STORED;
-COMMENT ON COLUMN users.parsed IS 'The JSON that the record''s text spells; NULL where it spells none.';
+    ADD COLUMN parsed jsonb,
+    ADD COLUMN user_name text GENERATED ALWAYS AS (parallax_short(parsed ->> 'username')) STORED,
+    ADD COLUMN email text GENERATED ALWAYS AS (parallax_short(parsed ->> 'email')) STORED,
+    ADD COLUMN display_name text GENERATED ALWAYS AS (parsed ->> 'displayName') STORED,
+    ADD COLUMN role text GENERATED ALWAYS AS (parallax_short(parsed ->> 'role')) STORED,
+    ADD COLUMN is_active boolean GENERATED ALWAYS AS (parallax_boolean(parsed ->> 'isActive')) STORED,
+    ADD COLUMN api_key_count bigint GENERATED ALWAYS AS (parallax_bigint(parsed ->> 'apiKeyCount')) STORED,
+    ADD COLUMN created_at timestamptz GENERATED ALWAYS AS (parallax_timestamptz(parsed ->> 'createdAt')) STORED,
+    ADD COLUMN last_login_at timestamptz GENERATED ALWAYS AS (parallax_timestamptz(parsed ->> 'lastLoginAt')) STORED,
+    ADD COLUMN doc_updated_at timestamptz GENERATED ALWAYS AS (parallax_timestamptz(parsed ->> 'updatedAt')) STORED;
+COMMENT ON COLUMN users.parsed IS 'The JSON that the record''s text spells; NULL where it spells none; filled by a trigger.';
+CREATE TRIGGER users_parse BEFORE INSERT OR UPDATE OF doc ON users
+    FOR EACH ROW EXECUTE FUNCTION parallax_parse_document();
 CREATE INDEX users_user_name ON users (user_name);
 
 COMMENT ON TABLE quota_cards IS 'Cards that add quota or time to an API key. The code is in doc only: whoever knows it can redeem it.';
@@ -182,7 +207,7 @@ ALTER TABLE quota_cards
 CREATE INDEX quota_cards_status ON quota_cards (status, created_at);
 
 COMMENT ON TABLE configs IS 'Settings of the relay.';
-ALTER TABLE configs ADD COLUMN parsed jsonb GENERATED ALWAYS AS (parallax_fields(doc)) STORED;
+ALTER TABLE configs ADD COLUMN parsed jsonb GENERATED ALWAYS AS (parallax_jsonb(parallax_text(doc))) STORED;
 COMMENT ON COLUMN configs.parsed IS 'The JSON that the record''s text spells; NULL where it spells none.';
 
 COMMENT ON TABLE records IS 'Every record of a kind that has no table of its own.';

@@ -41,13 +41,14 @@ AS $$
 DECLARE
     model text := id;
 BEGIN
-    IF id LIKE '\\x%' OR kind !~ '_model_' THEN
+    IF id LIKE '\\x%' OR strpos(kind, '_model_') = 0 THEN
         RETURN NULL;
     END IF;
-    IF kind LIKE 'usage\_key\_model\_%' THEN
-        model := substring(model FROM '^[^:]*:model:[a-z]*:(.*)$');
-    ELSIF kind LIKE 'account\_usage\_model\_%' THEN
-        model := substring(model FROM '^[^:]*:(.*)$');
+    IF starts_with(kind, 'usage_key_model_') THEN
+        model := substr(model, strpos(model, ':model:') + 7);
+        model := substr(model, strpos(model, ':') + 1);
+    ELSIF starts_with(kind, 'account_usage_model_') THEN
+        model := substr(model, strpos(model, ':') + 1);
     END IF;
     model := CASE
         WHEN kind LIKE '%\_hourly' THEN left(model, -14)
@@ -73,25 +74,46 @@ CREATE FUNCTION parallax_usage_period(granularity text, id text, ahead interval)
     LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
 AS $$
 DECLARE
-    part text[];
-    day date;
+    period text;
+    year integer;
+    month integer;
+    day integer := 1;
+    hour integer := 0;
 BEGIN
-    part := CASE granularity
-        WHEN 'hourly' THEN regexp_match(id, '(?:^|:)([0-9]{4})-([0-9]{2})-([0-9]{2}):([0-9]{2})$')
-        WHEN 'weekly' THEN regexp_match(id, '(?:^|:)([0-9]{4})-([0-9]{2})-([0-9]{2})T([0-9]{2})$')
-        WHEN 'daily' THEN regexp_match(id, '(?:^|:)([0-9]{4})-([0-9]{2})-([0-9]{2})$') || '0'::text
-        WHEN 'monthly' THEN regexp_match(id, '(?:^|:)([0-9]{4})-([0-9]{2})$') || '{1,0}'::text[]
-    END;
-    IF part IS NULL OR part[4] IS NULL OR part[1]::integer < 1 OR part[2]::integer NOT BETWEEN 1 AND 12
-        OR part[3]::integer NOT BETWEEN 1 AND 31 OR part[4]::integer > 23
-    THEN
+    -- The form without its digits is compared: a third of the price of a pattern.
+    IF granularity IN ('hourly', 'weekly') THEN
+        period := right(id, 13);
+        IF period NOT LIKE '____-__-_____' OR substr(period, 11, 1) NOT IN (':', 'T')
+            OR translate(period, '0123456789', '') NOT IN ('--:', '--T') THEN
+            RETURN NULL;
+        END IF;
+        hour := substr(period, 12, 2);
+    ELSIF granularity = 'daily' THEN
+        period := right(id, 10);
+        IF period NOT LIKE '____-__-__' OR translate(period, '0123456789', '') <> '--' THEN
+            RETURN NULL;
+        END IF;
+    ELSIF granularity = 'monthly' THEN
+        period := right(id, 7);
+        IF period NOT LIKE '____-__' OR translate(period, '0123456789', '') <> '-' THEN
+            RETURN NULL;
+        END IF;
+    ELSE
         RETURN NULL;
     END IF;
-    day := make_date(part[1]::integer, part[2]::integer, 1) + (part[3]::integer - 1);
-    IF EXTRACT(month FROM day) <> part[2]::integer THEN
+    year := substr(period, 1, 4);
+    month := substr(period, 6, 2);
+    IF granularity <> 'monthly' THEN
+        day := substr(period, 9, 2);
+    END IF;
+    IF year < 1 OR month NOT BETWEEN 1 AND 12 OR day NOT BETWEEN 1 AND 31 OR hour > 23 THEN
         RETURN NULL;
     END IF;
-    RETURN timezone('UTC', day + part[4]::integer * interval '1 hour' - ahead);
+    -- A 30 February would be a day in March.
+    IF day > 28 AND extract(month FROM make_date(year, month, 1) + (day - 1)) <> month THEN
+        RETURN NULL;
+    END IF;
+    RETURN timezone('UTC', make_date(year, month, 1) + (day - 1) + make_interval(hours => hour) - ahead);
 END
 $$;
 COMMENT ON FUNCTION parallax_usage_period(text, text, interval) IS

@@ -1,4 +1,4 @@
 DROP TABLE event_logs;
-DROP FUNCTION parallax_entry(jsonb);
+DROP FUNCTION parallax_parse_entry();
 DROP TABLE elements;
 DROP TABLE collections;

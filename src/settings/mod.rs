@@ -5,6 +5,7 @@
 
 mod build;
 pub mod definitions;
+mod file;
 mod reader;
 pub mod report;
 pub mod sources;

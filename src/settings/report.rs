@@ -25,11 +25,10 @@ pub fn effective(loaded: &Loaded) -> String {
             text += &format!("{}{heading}\n", if text.is_empty() { "" } else { "\n" });
         }
         let (value, source) = shown(definition, loaded);
-        text += &format!(
-            "  {:widest$}  {value:<24}  {source}{}\n",
-            definition.key,
-            note(definition, &loaded.settings)
-        );
+        let note = note(definition, &loaded.settings);
+        let line = format!("  {:widest$}  {value:<24}  {source}{note}", definition.key);
+        text += line.trim_end();
+        text.push('\n');
     }
     text
 }

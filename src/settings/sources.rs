@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use secrecy::{ExposeSecret, SecretString};
 
-use crate::settings::SettingError;
 use crate::settings::definitions::{DEFINITIONS, Definition, Secrecy};
+use crate::settings::{SettingError, file};
 
 /// Variables with our prefix that are no settings of the sidecar.
 const OTHER_VARIABLES: [&str; 5] = [
@@ -154,7 +154,7 @@ impl Resolved {
 
 /// Gathers all that was said.
 pub(super) fn resolve(inputs: &Inputs, errors: &mut Vec<SettingError>) -> Resolved {
-    let file = read_config(inputs, errors);
+    let file = config_path(inputs).and_then(|(name, path)| file::read(name, path, errors));
     let mut resolved = Resolved {
         warnings: unknown_variables(inputs),
         ..Resolved::default()
@@ -264,108 +264,10 @@ fn read_secret(name: &str, path: &str, source: Source, all: &mut Vec<Given>, err
     }
 }
 
-/// The settings of the file by their whole key, `redis.host`.
-fn read_config(inputs: &Inputs, errors: &mut Vec<SettingError>) -> Option<(PathBuf, BTreeMap<String, String>)> {
-    let (name, path) = match (&inputs.config, inputs.variable("PARALLAX_CONFIG")) {
-        (Some(path), _) => ("--config", path.clone()),
-        (None, Some(path)) => ("PARALLAX_CONFIG", PathBuf::from(path)),
-        (None, None) => return None,
-    };
-    let text = match std::fs::read_to_string(&path) {
-        Ok(text) => text,
-        Err(error) => {
-            errors.push(SettingError::new(
-                name,
-                format!("{} cannot be read: {error}", path.display()),
-            ));
-            return None;
-        }
-    };
-    let table: toml::Table = match text.parse::<toml::Table>() {
-        Ok(table) => table,
-        Err(error) => {
-            // Not the error's own display, which quotes the line: it may be the one with the password.
-            let line = error.span().map_or(1, |span| line_of(&text, span.start));
-            errors.push(SettingError::new(
-                format!("{}:{line}", path.display()),
-                error.message().to_owned(),
-            ));
-            return None;
-        }
-    };
-    let mut values = BTreeMap::new();
-    flatten("", &table, &path, &mut values, errors);
-    for key in values.keys().filter(|key| !is_known(key)) {
-        errors.push(SettingError::new(
-            format!("{}: {key}", path.display()),
-            unknown_key(key),
-        ));
-    }
-    Some((path, values))
-}
-
-fn line_of(text: &str, position: usize) -> usize {
-    text.bytes().take(position).filter(|byte| *byte == b'\n').count() + 1
-}
-
-fn flatten(
-    prefix: &str,
-    table: &toml::Table,
-    path: &Path,
-    values: &mut BTreeMap<String, String>,
-    errors: &mut Vec<SettingError>,
-) {
-    for (name, value) in table {
-        let key = if prefix.is_empty() {
-            name.clone()
-        } else {
-            format!("{prefix}.{name}")
-        };
-        match scalar(value) {
-            Some(text) => drop(values.insert(key, text)),
-            None => match value {
-                toml::Value::Table(inner) => flatten(&key, inner, path, values, errors),
-                other => {
-                    let problem = format!(
-                        "a {} is not understood here: give text, a number, or true",
-                        other.type_str()
-                    );
-                    errors.push(SettingError::new(format!("{}: {key}", path.display()), problem));
-                }
-            },
-        }
-    }
-}
-
-fn scalar(value: &toml::Value) -> Option<String> {
-    match value {
-        toml::Value::String(text) => Some(text.clone()),
-        toml::Value::Integer(number) => Some(number.to_string()),
-        toml::Value::Boolean(truth) => Some(truth.to_string()),
-        toml::Value::Array(items) => {
-            let texts: Option<Vec<&str>> = items.iter().map(toml::Value::as_str).collect();
-            texts.map(|texts| texts.join(","))
-        }
-        toml::Value::Float(_) | toml::Value::Datetime(_) | toml::Value::Table(_) => None,
-    }
-}
-
-fn is_known(key: &str) -> bool {
-    DEFINITIONS.iter().any(|definition| {
-        definition.key == key
-            || definition.secrecy != Secrecy::Plain && key.strip_suffix("_file") == Some(definition.key)
-    })
-}
-
-fn unknown_key(key: &str) -> String {
-    let last = key.rsplit('.').next().unwrap_or(key);
-    match DEFINITIONS
-        .iter()
-        .find(|definition| definition.key.rsplit('.').next() == Some(last))
-    {
-        Some(near) => format!("there is no such setting: is `{}` meant?", near.key),
-        None => "there is no such setting: `parallax config check` lists them all".to_owned(),
-    }
+/// The file that was named, and by what.
+fn config_path(inputs: &Inputs) -> Option<(&'static str, PathBuf)> {
+    let named = inputs.config.clone().map(|path| ("--config", path));
+    named.or_else(|| Some(("PARALLAX_CONFIG", PathBuf::from(inputs.variable("PARALLAX_CONFIG")?))))
 }
 
 /// Variables with our prefix that mean nothing: a slip of the pen, most likely.

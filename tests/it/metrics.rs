@@ -52,25 +52,14 @@ fn the_names_of_the_metrics_change_only_with_their_list() {
     let mut names: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();
     names.sort_unstable();
     let listed: Vec<&str> = include_str!("metric-names.txt").lines().collect();
-    assert_eq!(
-        names,
-        listed,
-        "tests/it/metric-names.txt should be:\n{}",
-        names.join("\n")
-    );
+    assert_eq!(names, listed, "tests/it/metric-names.txt should be:\n{}", names.join("\n"));
 }
 
 #[test]
 fn a_name_has_its_unit_once() {
     let text = after_every_fact().render();
-    assert!(
-        text.contains("parallax_mirror_lag_seconds_bucket{kind=\"apikey\",le=\"0.0025\"} 1"),
-        "{text}"
-    );
-    assert!(
-        !text.contains("seconds_seconds") && !text.contains("total_total"),
-        "{text}"
-    );
+    assert!(text.contains("parallax_mirror_lag_seconds_bucket{kind=\"apikey\",le=\"0.0025\"} 1"), "{text}");
+    assert!(!text.contains("seconds_seconds") && !text.contains("total_total"), "{text}");
 }
 
 #[test]
@@ -86,12 +75,7 @@ fn promtool_has_no_complaint() {
         return;
     };
     let text = after_every_fact().render();
-    promtool
-        .stdin
-        .take()
-        .expect("piped")
-        .write_all(text.as_bytes())
-        .expect("promtool reads");
+    promtool.stdin.take().expect("piped").write_all(text.as_bytes()).expect("promtool reads");
     let output = promtool.wait_with_output().expect("promtool ends");
     let complaint = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && complaint.is_empty(), "{complaint}");

@@ -73,6 +73,11 @@ impl ServerError {
     }
 }
 
+/// A password as it stands in an address.
+fn url_part(text: &str) -> percent_encoding::PercentEncode<'_> {
+    percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC)
+}
+
 /// Runs blocking work away from the async threads: starting a server is file copies and waiting.
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, ServerError> + Send + 'static,

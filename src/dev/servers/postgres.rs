@@ -8,7 +8,7 @@ use std::sync::Arc;
 use crate::dev::servers::binaries::PostgresBinaries;
 use crate::dev::servers::process::{ServerProcess, command, free_port};
 use crate::dev::servers::scratch::{Scratch, User};
-use crate::dev::servers::{ServerError, ServerTls, binaries, blocking, spawner};
+use crate::dev::servers::{ServerError, ServerTls, binaries, blocking, spawner, url_part};
 
 const NAME: &str = "Postgres";
 const SUPERUSER: &str = "postgres";
@@ -71,7 +71,7 @@ impl PrivatePostgres {
             .inner
             .password
             .as_ref()
-            .map(|password| format!(":{password}"))
+            .map(|password| format!(":{}", url_part(password)))
             .unwrap_or_default();
         format!("postgres://{SUPERUSER}{password}@127.0.0.1:{}/{name}", self.port())
     }
@@ -359,7 +359,7 @@ mod tests {
         assert!(connect(&second.url()).await.is_ok());
 
         let guarded = PostgresOptions {
-            password: Some("s3cret".to_owned()),
+            password: Some("s3cret @/:%".to_owned()),
             ..options
         };
         let guarded = PrivatePostgres::start(guarded).await.unwrap();

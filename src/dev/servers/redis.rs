@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::dev::servers::process::{ServerProcess, free_port};
 use crate::dev::servers::scratch::Scratch;
-use crate::dev::servers::{ServerError, ServerTls, binaries, blocking};
+use crate::dev::servers::{ServerError, ServerTls, binaries, blocking, url_part};
 
 const NAME: &str = "Redis";
 const PORT_TRIES_MAX: usize = 5;
@@ -68,7 +68,7 @@ impl PrivateRedis {
             .options
             .password
             .as_ref()
-            .map(|password| format!(":{password}@"))
+            .map(|password| format!(":{}@", url_part(password)))
             .unwrap_or_default();
         format!("{scheme}://{login}127.0.0.1:{}", self.port())
     }
@@ -245,7 +245,7 @@ mod tests {
     #[tokio::test]
     async fn a_redis_with_a_password_refuses_everybody_else() {
         let options = RedisOptions {
-            password: Some("s3cret".to_owned()),
+            password: Some("s3cret @/:%".to_owned()),
             ..RedisOptions::default()
         };
         let redis = PrivateRedis::start(options).await.unwrap();

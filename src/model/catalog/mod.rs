@@ -8,6 +8,7 @@ mod fields;
 mod index;
 mod kind;
 mod parse;
+mod part;
 mod pattern;
 mod settings;
 

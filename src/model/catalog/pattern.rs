@@ -44,7 +44,10 @@ enum Shape {
 const MASKS: [(&str, &str); 7] = [
     ("uuid", "xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx"),
     ("hex32", "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"),
-    ("hex64", "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"),
+    (
+        "hex64",
+        "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx",
+    ),
     ("date", "9999-99-99"),
     ("month", "9999-99"),
     ("hour", "99"),
@@ -72,7 +75,10 @@ impl Pattern {
             return Err("is empty and can never match".to_owned());
         }
         refuse_what_never_matches(&parts)?;
-        Ok(Self { source: source.to_owned(), parts })
+        Ok(Self {
+            source: source.to_owned(),
+            parts,
+        })
     }
 
     /// Whether `key` matches.
@@ -88,13 +94,19 @@ impl Pattern {
         if self.is_literal() {
             return key;
         }
-        key.strip_prefix(self.head()).and_then(|rest| rest.strip_suffix(self.tail())).unwrap_or(key)
+        key.strip_prefix(self.head())
+            .and_then(|rest| rest.strip_suffix(self.tail()))
+            .unwrap_or(key)
     }
 
     /// The key whose [`Pattern::middle`] is `middle`; it need not match.
     #[must_use]
     pub fn around(&self, middle: &[u8]) -> Vec<u8> {
-        if self.is_literal() { middle.to_vec() } else { [self.head(), middle, self.tail()].concat() }
+        if self.is_literal() {
+            middle.to_vec()
+        } else {
+            [self.head(), middle, self.tail()].concat()
+        }
     }
 
     /// Whether the pattern has no named part, and so matches one key alone.
@@ -115,7 +127,10 @@ impl Pattern {
     #[must_use]
     pub fn prefixes(&self) -> Vec<Vec<u8>> {
         match self.parts.first() {
-            Some(Part::Named { shape: Shape::OneOf(texts), .. }) => {
+            Some(Part::Named {
+                shape: Shape::OneOf(texts),
+                ..
+            }) => {
                 let then = self.parts.get(1).map_or(&[][..], literal_of);
                 texts.iter().map(|text| [text.as_bytes(), then].concat()).collect()
             }
@@ -166,15 +181,24 @@ impl Part {
         let texts = |texts: &[&str]| texts.iter().map(|text| text.as_bytes().to_vec()).collect();
         match self {
             Self::Literal(literal) => vec![literal.clone()],
-            Self::Named { shape: Shape::Segment, .. } => texts(&["~one~", "~2"]),
+            Self::Named {
+                shape: Shape::Segment, ..
+            } => texts(&["~one~", "~2"]),
             Self::Named { shape: Shape::Rest, .. } => texts(&["~any~", "~any~:~of~:~these~:~five~:~parts~"]),
-            Self::Named { shape: Shape::Digits, .. } => texts(&["7", "1795414190204"]),
-            Self::Named { shape: Shape::Mask(mask), .. } => {
-                texts(&[&mask.replace(['9', 'x'], "0"), &mask.replace('9', "7").replace('x', "e")])
-            }
-            Self::Named { shape: Shape::OneOf(alternatives), .. } => {
-                alternatives.iter().map(|text| text.as_bytes().to_vec()).collect()
-            }
+            Self::Named {
+                shape: Shape::Digits, ..
+            } => texts(&["7", "1795414190204"]),
+            Self::Named {
+                shape: Shape::Mask(mask),
+                ..
+            } => texts(&[
+                &mask.replace(['9', 'x'], "0"),
+                &mask.replace('9', "7").replace('x', "e"),
+            ]),
+            Self::Named {
+                shape: Shape::OneOf(alternatives),
+                ..
+            } => alternatives.iter().map(|text| text.as_bytes().to_vec()).collect(),
         }
     }
 }
@@ -197,15 +221,22 @@ fn push_literal(parts: &mut Vec<Part>, literal: &str) -> Result<(), String> {
 }
 
 fn push_named(parts: &mut Vec<Part>, inside: &str) -> Result<(), String> {
-    let (name, shape) = inside.split_once(':').map_or((inside, None), |(name, shape)| (name, Some(shape)));
+    let (name, shape) = inside
+        .split_once(':')
+        .map_or((inside, None), |(name, shape)| (name, Some(shape)));
     if name.is_empty() || !name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_') {
-        return Err(format!("has a part `{{{inside}}}` whose name is not lower-case letters"));
+        return Err(format!(
+            "has a part `{{{inside}}}` whose name is not lower-case letters"
+        ));
     }
     let known = |other: &Part| matches!(other, Part::Named { name: known, .. } if known == name);
     if parts.iter().any(known) {
         return Err(format!("names the part `{name}` twice"));
     }
-    parts.push(Part::Named { name: name.to_owned(), shape: shape_of(shape)? });
+    parts.push(Part::Named {
+        name: name.to_owned(),
+        shape: shape_of(shape)?,
+    });
     Ok(())
 }
 
@@ -232,7 +263,9 @@ fn refuse_what_never_matches(parts: &[Part]) -> Result<(), String> {
     for (part, next) in parts.iter().zip(parts.iter().skip(1)) {
         let Part::Named { name, shape } = part else { continue };
         let Part::Literal(after) = next else {
-            return Err(format!("has a part side by side with `{{{name}}}`: nothing tells where one ends"));
+            return Err(format!(
+                "has a part side by side with `{{{name}}}`: nothing tells where one ends"
+            ));
         };
         let is_taken = match shape {
             Shape::Segment => after.first() != Some(&b':'),
@@ -247,16 +280,21 @@ fn refuse_what_never_matches(parts: &[Part]) -> Result<(), String> {
 }
 
 fn matches_parts(parts: &[Part], key: &[u8]) -> bool {
-    let Some((part, rest)) = parts.split_first() else { return key.is_empty() };
+    let Some((part, rest)) = parts.split_first() else {
+        return key.is_empty();
+    };
     match part {
-        Part::Literal(literal) => key.strip_prefix(literal.as_slice()).is_some_and(|left| matches_parts(rest, left)),
+        Part::Literal(literal) => key
+            .strip_prefix(literal.as_slice())
+            .is_some_and(|left| matches_parts(rest, left)),
         Part::Named { shape, .. } => match shape {
             Shape::Segment => matches_run(rest, key, |byte| *byte != b':'),
             Shape::Digits => matches_run(rest, key, u8::is_ascii_digit),
             Shape::Mask(mask) => matches_mask(mask, rest, key),
-            Shape::OneOf(texts) => {
-                texts.iter().any(|text| key.strip_prefix(text.as_bytes()).is_some_and(|left| matches_parts(rest, left)))
-            }
+            Shape::OneOf(texts) => texts.iter().any(|text| {
+                key.strip_prefix(text.as_bytes())
+                    .is_some_and(|left| matches_parts(rest, left))
+            }),
             Shape::Rest => matches_rest(rest, key),
         },
     }
@@ -268,7 +306,9 @@ fn matches_run(rest: &[Part], key: &[u8], takes: impl Fn(&u8) -> bool) -> bool {
 }
 
 fn matches_mask(mask: &str, rest: &[Part], key: &[u8]) -> bool {
-    let Some((head, left)) = key.split_at_checked(mask.len()) else { return false };
+    let Some((head, left)) = key.split_at_checked(mask.len()) else {
+        return false;
+    };
     let fits = mask.bytes().zip(head).all(|(mask, byte)| match mask {
         b'9' => byte.is_ascii_digit(),
         b'x' => byte.is_ascii_hexdigit(),
@@ -282,7 +322,9 @@ fn matches_rest(rest: &[Part], key: &[u8]) -> bool {
     if rest.is_empty() {
         return !key.is_empty();
     }
-    (1..=key.len()).rev().any(|length| key.get(length..).is_some_and(|left| matches_parts(rest, left)))
+    (1..=key.len())
+        .rev()
+        .any(|length| key.get(length..).is_some_and(|left| matches_parts(rest, left)))
 }
 
 #[cfg(test)]
@@ -308,7 +350,10 @@ mod tests {
         let daily = pattern("usage:{key}:model:daily:{model:rest}:{date:date}");
         let bedrock = b"usage:k:model:daily:us.anthropic.claude-v1:0:2026-11-23";
         assert!(daily.matches(bedrock));
-        assert_eq!(daily.middle(bedrock), b"k:model:daily:us.anthropic.claude-v1:0:2026-11-23");
+        assert_eq!(
+            daily.middle(bedrock),
+            b"k:model:daily:us.anthropic.claude-v1:0:2026-11-23"
+        );
         assert!(!daily.matches(b"usage:k:model:daily:2026-11-23"));
         assert!(!daily.matches(b"usage:k:model:daily:m:2026-11"));
     }
@@ -319,7 +364,10 @@ mod tests {
         assert!(index.matches(b"claude:account:index"));
         assert!(index.matches(b"user:index"));
         assert!(!index.matches(b"droid:index"));
-        assert_eq!(index.prefixes(), [b"claude:account:index".to_vec(), b"user:index".to_vec()]);
+        assert_eq!(
+            index.prefixes(),
+            [b"claude:account:index".to_vec(), b"user:index".to_vec()]
+        );
     }
 
     #[test]
@@ -335,12 +383,22 @@ mod tests {
 
     #[test]
     fn every_example_matches_its_pattern() {
-        for source in
-            ["a", "a:{b}", "{a:rest}:empty", "x:{d:date}:{h:hour}", "{a:uuid}-{b:x|y:z}", "c:{n:digits}", "{w:week}"]
-        {
+        for source in [
+            "a",
+            "a:{b}",
+            "{a:rest}:empty",
+            "x:{d:date}:{h:hour}",
+            "{a:uuid}-{b:x|y:z}",
+            "c:{n:digits}",
+            "{w:week}",
+        ] {
             let pattern = pattern(source);
             for example in pattern.examples() {
-                assert!(pattern.matches(&example), "{source}: {}", String::from_utf8_lossy(&example));
+                assert!(
+                    pattern.matches(&example),
+                    "{source}: {}",
+                    String::from_utf8_lossy(&example)
+                );
             }
         }
     }

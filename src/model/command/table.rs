@@ -8,6 +8,7 @@ use crate::model::reply::Reply;
 /// What the server says of one command.
 #[derive(Clone, Debug, Default)]
 pub struct Info {
+    arity: i64,
     is_write: bool,
     is_blocking: bool,
     first_key: i64,
@@ -151,6 +152,17 @@ impl Table {
         }
     }
 
+    /// Whether the command has as many arguments as the server wants. One that has not is refused before it runs, and inside
+    /// a transaction would take the others with it.
+    #[must_use]
+    pub fn fits_arity(&self, command: &Command) -> bool {
+        let count = i64::try_from(command.0.len()).unwrap_or(i64::MAX);
+        self.commands.get(&command.name()).is_some_and(|info| match info.arity {
+            fewest if fewest < 0 => count >= -fewest,
+            exact => count == exact,
+        })
+    }
+
     /// The positions of the command's keys among its arguments; empty for a command without keys.
     #[must_use]
     pub fn key_positions(&self, command: &Command) -> Vec<usize> {
@@ -186,6 +198,7 @@ fn info(row: &Reply) -> Option<(String, Info)> {
     };
     let has = |flag: &str| flags.iter().any(|word| word == flag);
     let info = Info {
+        arity: number(1),
         is_write: has("write"),
         is_blocking: has("blocking"),
         first_key: number(3),

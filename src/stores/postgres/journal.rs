@@ -11,7 +11,7 @@ use crate::stores::postgres::pool::PostgresError;
 use crate::stores::postgres::statement::{Bind, Statement};
 
 /// A change of a flag.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 pub struct FlagAudit {
     /// The version that it made.
     pub version: u64,
@@ -253,4 +253,14 @@ pub async fn job(postgres: &Postgres, job: &Job) -> Result<(), PostgresError> {
         ],
     );
     run(postgres, statement).await
+}
+
+/// How many dead letters, log gaps and mismatches there are.
+///
+/// # Errors
+/// When Postgres cannot be reached.
+pub async fn counts(postgres: &Postgres) -> Result<Json, PostgresError> {
+    let text = "SELECT json_build_object('dead_letters', (SELECT count(*) FROM dead_letters),
+            'log_gaps', (SELECT count(*) FROM log_gaps), 'mismatches', (SELECT count(*) FROM mismatches))::text AS row";
+    Ok(rows(postgres, Statement::new(text, Vec::new())).await?.pop().unwrap_or_default())
 }

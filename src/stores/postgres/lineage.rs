@@ -1,7 +1,7 @@
 //! Which Postgres this is, its heartbeat, and the epoch (A2, L2, P1).
 
 use diesel::QueryableByName;
-use diesel::sql_types::{BigInt, Text};
+use diesel::sql_types::{Array, BigInt, Text};
 
 use crate::model::catalog::{Layout, Table};
 use crate::stores::postgres::Postgres;
@@ -48,8 +48,8 @@ pub async fn identity(postgres: &Postgres) -> Result<Identity, PostgresError> {
 /// When Postgres cannot be reached or written.
 pub async fn beat(postgres: &Postgres) -> Result<Identity, PostgresError> {
     let text = format!(
-        "INSERT INTO heartbeat AS h (only, beat, at) VALUES (true, 1, now())
-         ON CONFLICT (only) DO UPDATE SET beat = h.beat + 1, at = now() RETURNING {IDENTITY}, h.beat AS beat"
+        "INSERT INTO heartbeat AS h (\"only\", beat, at) VALUES (true, 1, now())
+         ON CONFLICT (\"only\") DO UPDATE SET beat = h.beat + 1, at = now() RETURNING {IDENTITY}, h.beat AS beat"
     );
     Ok(Statement::new(text, Vec::new())
         .row(&mut *postgres.connection().await?)
@@ -116,4 +116,36 @@ pub async fn has_rows(postgres: &Postgres) -> Result<bool, PostgresError> {
         .row(&mut *postgres.connection().await?)
         .await?;
     Ok(row.number == 1)
+}
+
+/// What the start checks ask.
+#[derive(Clone, Debug, QueryableByName)]
+pub struct Facts {
+    /// `server_version_num`.
+    #[diesel(sql_type = BigInt)]
+    pub version: i64,
+    /// 1 on a replica.
+    #[diesel(sql_type = BigInt)]
+    pub is_replica: i64,
+    /// Tables that are not there.
+    #[diesel(sql_type = Array<Text>)]
+    pub missing: Vec<String>,
+    /// Tables that this role may not read and write.
+    #[diesel(sql_type = Array<Text>)]
+    pub forbidden: Vec<String>,
+}
+
+/// Version, role, and which of `tables` are missing or closed to us.
+///
+/// # Errors
+/// When Postgres cannot be reached.
+pub async fn facts(postgres: &Postgres, tables: &[&str]) -> Result<Facts, PostgresError> {
+    let text = "SELECT current_setting('server_version_num')::bigint AS version, pg_is_in_recovery()::int::bigint AS is_replica,
+            coalesce(array_agg(t) FILTER (WHERE to_regclass(t) IS NULL), ARRAY[]::text[]) AS missing,
+            coalesce(array_agg(t) FILTER (WHERE to_regclass(t) IS NOT NULL
+                AND NOT has_table_privilege(to_regclass(t), 'SELECT, INSERT, UPDATE')), ARRAY[]::text[]) AS forbidden
+         FROM unnest({}) AS t";
+    let tables = tables.iter().map(|table| (*table).to_owned()).collect();
+    let statement = Statement::new(text, vec![Bind::TextList(tables)]);
+    Ok(statement.row(&mut *postgres.connection().await?).await?)
 }

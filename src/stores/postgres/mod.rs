@@ -6,6 +6,7 @@ pub mod lineage;
 pub mod pool;
 pub mod read;
 pub mod rows;
+pub mod schema;
 mod statement;
 
 pub use pool::Postgres;

@@ -9,7 +9,7 @@ use diesel::QueryableByName;
 use diesel::pg::Pg;
 use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
 use diesel::result::QueryResult;
-use diesel::sql_types::{Array, BigInt, Binary, Bool, Nullable, Text, Untyped};
+use diesel::sql_types::{Array, BigInt, Binary, Nullable, Text, Untyped};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 
 /// A value bound to a statement.
@@ -33,8 +33,6 @@ pub(crate) enum Bind {
     NullableText(Option<String>),
     /// `bigint`.
     Number(i64),
-    /// `boolean`.
-    Flag(bool),
 }
 
 /// SQL with `{}` where the bound values stand, in order.
@@ -118,6 +116,5 @@ fn push<'b>(out: &mut AstPass<'_, 'b, Pg>, bind: &'b Bind) -> QueryResult<()> {
         Bind::Text(value) => out.push_bind_param::<Text, _>(value),
         Bind::NullableText(value) => out.push_bind_param::<Nullable<Text>, _>(value),
         Bind::Number(value) => out.push_bind_param::<BigInt, _>(value),
-        Bind::Flag(value) => out.push_bind_param::<Bool, _>(value),
     }
 }

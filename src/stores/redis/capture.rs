@@ -350,6 +350,10 @@ pub struct WholeChunk {
     pub epoch: i64,
     /// Where to go on; `0` at the end.
     pub cursor: Bytes,
+    /// Whether the collection was still there.
+    pub is_present: bool,
+    /// Its expiry at this version, in milliseconds.
+    pub expires_at_ms: Option<i64>,
     /// Elements and their values: bulk strings, or an array for a stream entry.
     pub elements: Vec<(Bytes, Reply)>,
 }
@@ -363,15 +367,11 @@ pub async fn whole_chunk(redis: &Redis, key: &Key, type_name: &str, cursor: &Byt
     let args: [&[u8]; 3] = [cursor, type_name.as_bytes(), count.as_bytes()];
     let mut parts = Parts::of(redis.script(&script::WHOLE_CHUNK, &[key.as_bytes()], &args).await?)?;
     let (version, epoch, cursor) = (parts.integer()?, parts.integer()?, parts.bytes()?);
+    let (is_present, expires_at_ms) = (parts.integer()? == 1, expiry(parts.integer()?));
     let mut found = parts.parts()?;
     let mut elements = Vec::with_capacity(found.len() / 2);
     while found.len() > 0 {
         elements.push((found.bytes()?, found.next()?));
     }
-    Ok(WholeChunk {
-        version,
-        epoch,
-        cursor,
-        elements,
-    })
+    Ok(WholeChunk { version, epoch, cursor, is_present, expires_at_ms, elements })
 }

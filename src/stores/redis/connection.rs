@@ -47,6 +47,8 @@ pub struct Server {
     pub role: String,
     /// `standalone`, `cluster` or `sentinel`.
     pub mode: String,
+    /// `maxmemory-policy`.
+    pub eviction: String,
 }
 
 struct Connection {
@@ -202,6 +204,7 @@ impl Redis {
             version: field("redis_version"),
             role: field("role"),
             mode: field("redis_mode"),
+            eviction: field("maxmemory_policy"),
         };
         Ok(Connection { multiplexed, server })
     }

@@ -9,7 +9,7 @@ use crate::model::command::Command;
 use crate::model::reply::Reply;
 use crate::stores::redis::connection::{Redis, RedisError};
 use crate::stores::redis::parts::Parts;
-use crate::stores::redis::{BACKFILLED, SIDECARS, UNVERIFIABLE, script};
+use crate::stores::redis::{AUDITS, BACKFILLED, SIDECARS, UNVERIFIABLE, script};
 
 /// What a renewal of the lease answers.
 #[derive(Clone, Debug, Default)]
@@ -87,7 +87,8 @@ fn texts(parts: Parts) -> Result<BTreeMap<String, String>, RedisError> {
         .collect())
 }
 
-/// Writes flags under the version `next` if the version is still `expected`; otherwise answers the version there is.
+/// Writes flags under the version `next` if the version is still `expected`, with their audit rows; otherwise answers the
+/// version there is.
 ///
 /// # Errors
 /// When Redis cannot be reached.
@@ -96,17 +97,39 @@ pub async fn change(
     expected: u64,
     next: u64,
     flags: &BTreeMap<String, String>,
+    audits: &[String],
 ) -> Result<Result<u64, u64>, RedisError> {
-    let (expected, next) = (expected.to_string(), next.to_string());
-    let mut args: Vec<&[u8]> = vec![expected.as_bytes(), next.as_bytes()];
+    let (expected, next, count) = (expected.to_string(), next.to_string(), flags.len().to_string());
+    let mut args: Vec<&[u8]> = vec![expected.as_bytes(), next.as_bytes(), count.as_bytes()];
     for (kind, flag) in flags {
         args.push(kind.as_bytes());
         args.push(flag.as_bytes());
     }
+    args.extend(audits.iter().map(|audit| audit.as_bytes()));
     let mut parts = Parts::of(redis.script(&script::CHANGE, &[], &args).await?)?;
     let was_written = parts.integer()? == 1;
     let version = u64::try_from(parts.integer()?).unwrap_or(0);
     Ok(if was_written { Ok(version) } else { Err(version) })
+}
+
+/// The oldest audit row that Postgres may not have.
+///
+/// # Errors
+/// When Redis cannot be reached.
+pub async fn next_audit(redis: &Redis) -> Result<Option<Bytes>, RedisError> {
+    match redis.command(Command::new(["LINDEX", AUDITS, "0"])).await? {
+        Reply::Bulk(row) => Ok(Some(row)),
+        Reply::Nil | Reply::Status(_) | Reply::Error(_) | Reply::Integer(_) | Reply::Array(_) => Ok(None),
+    }
+}
+
+/// Takes an audit row away: Postgres has it.
+///
+/// # Errors
+/// When Redis cannot be reached.
+pub async fn audit_written(redis: &Redis, row: &Bytes) -> Result<(), RedisError> {
+    let parts = [Bytes::from_static(b"LREM"), Bytes::from_static(AUDITS.as_bytes()), Bytes::from_static(b"1"), row.clone()];
+    redis.command(Command::new(parts)).await.map(drop)
 }
 
 /// Every sidecar that ever renewed a lease and has not said goodbye, and Redis' time in milliseconds.

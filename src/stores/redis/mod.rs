@@ -29,6 +29,8 @@ pub const ANCHOR: &str = "parallax:anchor";
 pub const POSTGRES: &str = "parallax:postgres";
 /// Flags: kind -> JSON, and `version`.
 pub const FLAGS: &str = "parallax:flags";
+/// Audit rows of changed flags that Postgres may not have yet.
+pub const AUDITS: &str = "parallax:audits";
 /// Sidecars: instance -> lease and confirmed version (S2).
 pub const SIDECARS: &str = "parallax:sidecars";
 /// Backfilled kinds: kind -> the epoch in which the backfill was committed (S4).

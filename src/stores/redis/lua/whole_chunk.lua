@@ -1,6 +1,6 @@
 -- One chunk of a whole collection, with a version of its own (C4).
 -- KEYS: the record. ARGV: run_id, cursor (for a stream the id after which to go on), type, elements a chunk.
--- Answers {version, epoch, next cursor ('0' at the end), {element, value, ...}}.
+-- Answers {version, epoch, next cursor ('0' at the end), present, expiry, {element, value, ...}}.
 local epoch, reason = epoch_of(ARGV[1])
 if not epoch then return redis.error_reply(reason) end
 local key, cursor, kind, count = KEYS[1], ARGV[2], ARGV[3], ARGV[4]
@@ -20,4 +20,4 @@ else
     if kind == 'set' then found[#found + 1] = '' end
   end
 end
-return { version, epoch, next, found }
+return { version, epoch, next, present == 'none' and 0 or 1, string.format('%.0f', redis.call('PEXPIRETIME', key)), found }

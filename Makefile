@@ -1,0 +1,43 @@
+# The front door: every target is one line of work, and `make help` lists them all.
+
+CARGO ?= cargo
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup build check fmt test soak demo dev chart clean
+
+help: ## List every target
+	@echo "usage: make TARGET [ARGS=\"...\"]"
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## Install what is missing: Redis, PostgreSQL 15+, Node.js (asks first)
+	@scripts/setup
+
+build: ## Build the binary for release (target/release/parallax; several minutes)
+	$(CARGO) build --release --locked
+
+check: ## Formatting and lints, every warning an error
+	$(CARGO) fmt --check
+	$(CARGO) clippy --all-targets --locked -- -D warnings
+
+fmt: ## Format the sources
+	$(CARGO) fmt
+
+test: setup ## Every test, against real servers started for it (ARGS filters by name)
+	@scripts/test $(ARGS)
+
+soak: setup ## The kill tests with many more rounds (long)
+	@PARALLAX_SOAK=1 scripts/test $(or $(ARGS),soak)
+
+demo: setup ## The whole way from Redis to Redis + PostgreSQL and back, on relay-shaped traffic
+	$(CARGO) run --profile demo --locked -- demo $(ARGS)
+
+dev: setup ## A sidecar with a private Redis and PostgreSQL, until Ctrl-C
+	$(CARGO) run --locked -- dev $(ARGS)
+
+chart: ## Lint and render helm/parallax (fetches Helm into target/ when it is missing)
+	@scripts/helm-tool
+	$(CARGO) test --locked --test it chart::
+
+clean: ## Remove what the build made
+	$(CARGO) clean

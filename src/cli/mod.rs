@@ -1,0 +1,114 @@
+//! The command line: one binary, roles as subcommands, the same settings for all of them.
+
+pub mod catalog;
+pub mod config;
+pub mod demo;
+pub mod dev;
+pub mod migrate;
+pub mod serve;
+mod setting_flags;
+mod terminal;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::cli::setting_flags::SettingFlags;
+use crate::settings::SettingErrors;
+use crate::shutdown;
+use crate::stores::tls;
+
+/// What the process answers when its settings cannot be used; the same as for a command that is not understood.
+const EXIT_SETTINGS: u8 = 2;
+
+const EXAMPLES: &str = "\
+Try it, with nothing but this program, redis-server and PostgreSQL on the machine:
+  parallax dev
+  curl -H 'Content-Type: application/json' -d '[\"HSET\",\"apikey:1\",\"name\",\"first\"]' http://127.0.0.1:8380/redis
+
+Beside an application:
+  parallax config check                  what holds, and who said so
+  parallax migrate                       bring the schema to Postgres
+  parallax catalog check                 which of the application's keys are known
+  parallax serve                         both doors, until SIGTERM
+
+Every flag of `parallax serve --help` is also a variable and a line of the file that --config names; a flag wins over a
+variable, that over the file. Passwords and tokens come from variables or files (NAME_FILE), never from a command line.";
+
+/// A sidecar that takes an application's data from Redis to Redis + PostgreSQL without a stop, and proves that nothing
+/// was lost.
+///
+/// Parallax stands next to an application and answers for its Redis. Every write leaves a mark in Redis in the same step
+/// and reaches Postgres within milliseconds; a sample of the reads is compared on both; a flag for each kind of key moves
+/// reads over; one call takes all of them back.
+#[derive(Parser)]
+#[command(name = "parallax", version, after_long_help = EXAMPLES, subcommand_required = true, arg_required_else_help = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Stand next to an application: both doors, until SIGTERM
+    Serve(SettingFlags),
+    /// As serve, with a private Redis and a private Postgres for what is not configured
+    Dev(SettingFlags),
+    /// Walk a whole move under traffic, on private servers, and compare both stores at the end
+    Demo(demo::DemoArguments),
+    /// Apply the database migrations that are missing, and leave
+    Migrate(SettingFlags),
+    /// Settings
+    #[command(subcommand)]
+    Config(Config),
+    /// The description of the application's keys
+    #[command(subcommand)]
+    Catalog(Catalog),
+}
+
+#[derive(Subcommand)]
+enum Config {
+    /// Print what holds and who said so, secrets masked; exit with 2 when something cannot be used
+    Check(SettingFlags),
+}
+
+#[derive(Subcommand)]
+enum Catalog {
+    /// Check the catalog, and count which keys of the configured Redis each kind matches
+    Check(catalog::CheckArguments),
+}
+
+/// Runs what the command line asks for.
+#[must_use]
+pub fn run() -> ExitCode {
+    let arguments = Arguments::parse();
+    tls::install_provider();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return failed(&anyhow::Error::new(error).context("the runtime could not be started")),
+    };
+    match runtime.block_on(dispatch(arguments.command)) {
+        Ok(code) => code,
+        Err(error) => failed(&error),
+    }
+}
+
+async fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Serve(flags) => serve::run(flags.inputs(), shutdown::on_signals()?).await,
+        Command::Dev(flags) => dev::run(flags.inputs(), shutdown::on_signals()?).await,
+        Command::Demo(arguments) => demo::run(&arguments, shutdown::on_signals()?).await,
+        Command::Migrate(flags) => migrate::run(&flags.inputs()).await,
+        Command::Config(Config::Check(flags)) => Ok(config::check(&flags.inputs())),
+        Command::Catalog(Catalog::Check(arguments)) => catalog::check(arguments).await,
+    }
+}
+
+fn failed(error: &anyhow::Error) -> ExitCode {
+    if let Some(errors) = error.downcast_ref::<SettingErrors>() {
+        terminal::complain(&errors.to_string());
+        return ExitCode::from(EXIT_SETTINGS);
+    }
+    terminal::complain(&format!("parallax: {error:#}"));
+    ExitCode::FAILURE
+}

@@ -1,0 +1,341 @@
+//! Executing commands: who is let through, what is marked, who answers, and when.
+
+use std::sync::Arc;
+
+use futures_util::future::join_all;
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use crate::dual::plan::{self, EXEC_COMMANDS_MAX, LOG_PUSHES_MAX, MirroredTouch, Step};
+use crate::dual::view::View;
+use crate::dual::{Answer, Engine, EngineError, Mirror, Options, Refusal, RefusalCause, Source};
+use crate::model::command::Command;
+use crate::model::command::effect;
+use crate::model::command::table::{Access, Class};
+use crate::model::flag::{Ack, Stage};
+use crate::model::key::{CONTROL_PREFIX, Key};
+use crate::model::reply::Reply;
+use crate::stores::redis::Redis;
+use crate::telemetry::labels::{Operation, Store};
+
+/// How long a pipeline waits for a log to be captured before it pushes on (G3), at most.
+const LOG_CAPTURE_WAIT: std::time::Duration = std::time::Duration::from_millis(50);
+
+/// A command that was let through.
+enum Admitted {
+    /// May be answered by either store.
+    Read(Command, Vec<Key>),
+    /// Goes to Redis, with marks for what it touches.
+    Write(Step),
+    /// Blocks, on records that are not mirrored.
+    Blocking(Command),
+}
+
+impl Engine {
+    /// Runs commands in order; an answer each. A refused one fails alone; in a transaction it takes the others with it.
+    ///
+    /// # Errors
+    /// When Redis cannot be reached or the outcome of a write is unknown.
+    ///
+    /// # Cancel safety
+    /// What was sent is done whole.
+    pub async fn execute(&self, commands: Vec<Command>, options: Options) -> Result<Vec<Answer>, EngineError> {
+        // Held until all is answered: a newer view is not confirmed before that (S2).
+        let view = self.keeper.view();
+        let admitted: Vec<Result<Admitted, Refusal>> =
+            commands.into_iter().map(|command| self.admit(&view, command)).collect();
+        if options.atomic {
+            return self.transaction(&view, admitted, options).await;
+        }
+        let mut answers: Vec<Option<Answer>> = Vec::with_capacity(admitted.len());
+        let (mut steps, mut places) = (Vec::new(), Vec::new());
+        let mut admitted = admitted.into_iter().peekable();
+        while let Some(next) = admitted.next() {
+            let place = answers.len();
+            answers.push(None);
+            match next {
+                Err(refusal) => set(&mut answers, place, refused(refusal)),
+                Ok(Admitted::Blocking(command)) => {
+                    self.flush(&view, &mut steps, &mut places, &mut answers, options).await?;
+                    set(&mut answers, place, self.blocking(command).await?);
+                }
+                Ok(Admitted::Read(command, keys)) if self.may_read_postgres(&view, &command, &keys) => {
+                    self.flush(&view, &mut steps, &mut places, &mut answers, options).await?;
+                    let mut reads = vec![(place, command, keys)];
+                    // Reads that follow one another run at once.
+                    while let Some(Ok(Admitted::Read(command, keys))) =
+                        admitted.next_if(|next| matches!(next, Ok(Admitted::Read(command, keys)) if self.may_read_postgres(&view, command, keys)))
+                    {
+                        reads.push((answers.len(), command, keys));
+                        answers.push(None);
+                    }
+                    let done = join_all(reads.into_iter().map(async |(place, command, keys)| {
+                        (place, self.read(&view, command, &keys).await)
+                    }));
+                    for (place, answer) in done.await {
+                        set(&mut answers, place, answer?);
+                    }
+                }
+                Ok(Admitted::Read(command, keys)) => {
+                    self.note_redis_read(&view, &keys);
+                    self.sample(&view, &command, &keys);
+                    steps.push(Step { command, touches: Vec::new() });
+                    places.push(place);
+                }
+                Ok(Admitted::Write(step)) => {
+                    steps.push(step);
+                    places.push(place);
+                }
+            }
+        }
+        self.flush(&view, &mut steps, &mut places, &mut answers, options).await?;
+        Ok(answers.into_iter().flatten().collect())
+    }
+
+    /// Sends what has been gathered, in pieces that Redis can bear, and takes the answers to their places.
+    async fn flush(
+        &self,
+        view: &View,
+        steps: &mut Vec<Step>,
+        places: &mut Vec<usize>,
+        answers: &mut [Option<Answer>],
+        options: Options,
+    ) -> Result<(), EngineError> {
+        let mut places = std::mem::take(places).into_iter();
+        let mut rest = std::mem::take(steps);
+        while !rest.is_empty() {
+            let others = rest.split_off(piece(&rest));
+            let piece = std::mem::replace(&mut rest, others);
+            let touched: Vec<Vec<MirroredTouch>> = piece.iter().map(|step| step.touches.clone()).collect();
+            let began = Instant::now();
+            let replies = self.batcher.submit(piece, false).await.map_err(|error| self.redis_failed(error))?;
+            let operation =
+                if touched.iter().any(|touches| !touches.is_empty()) { Operation::Write } else { Operation::Read };
+            self.metrics.store_latency(Store::Redis, operation, began.elapsed());
+            let mirrors = self.mirrored(view, &touched, options, !rest.is_empty()).await?;
+            for ((place, reply), mirror) in places.by_ref().zip(replies).zip(mirrors) {
+                if let Some(answer) = answers.get_mut(place) {
+                    *answer = Some(Answer { result: Ok(reply), source: Some(Source::Redis), mirror });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn redis_failed(&self, error: crate::stores::redis::connection::RedisError) -> EngineError {
+        self.metrics.store_error(Store::Redis, Operation::Write);
+        error.into()
+    }
+
+    /// A caller's transaction: one EXEC, one reply for each command.
+    async fn transaction(
+        &self,
+        view: &View,
+        admitted: Vec<Result<Admitted, Refusal>>,
+        options: Options,
+    ) -> Result<Vec<Answer>, EngineError> {
+        let mut steps = Vec::with_capacity(admitted.len());
+        for next in admitted {
+            match next {
+                Err(refusal) => return Ok(vec![refused(refusal)]),
+                Ok(Admitted::Write(step)) => steps.push(step),
+                Ok(Admitted::Read(command, _) | Admitted::Blocking(command)) => {
+                    steps.push(Step { command, touches: Vec::new() });
+                }
+            }
+        }
+        let touched: Vec<Vec<MirroredTouch>> = steps.iter().map(|step| step.touches.clone()).collect();
+        let replies = self.batcher.submit(steps, true).await.map_err(|error| self.redis_failed(error))?;
+        let answer = |reply, mirror| Answer { result: Ok(reply), source: Some(Source::Redis), mirror };
+        match replies.into_iter().next() {
+            Some(Reply::Array(replies)) => {
+                let mirrors = self.mirrored(view, &touched, options, false).await?;
+                Ok(replies.into_iter().zip(mirrors).map(|(reply, mirror)| answer(reply, mirror)).collect())
+            }
+            Some(reply) => Ok(vec![answer(reply, None)]),
+            None => Err(EngineError::UnknownOutcome("no reply".to_owned())),
+        }
+    }
+
+    /// A blocking command on records that are not mirrored has a connection to itself.
+    async fn blocking(&self, command: Command) -> Result<Answer, EngineError> {
+        let lane = Redis::new(self.client.clone(), self.command_deadline);
+        let reply = lane.pipeline(&[command]).await?.pop().unwrap_or(Reply::Nil);
+        Ok(Answer { result: Ok(reply), source: Some(Source::Redis), mirror: None })
+    }
+
+    /// Hands marked records to the drain and, where asked, waits until they are committed (W4).
+    pub(super) async fn mirrored(
+        &self,
+        view: &View,
+        touched: &[Vec<MirroredTouch>],
+        options: Options,
+        goes_on: bool,
+    ) -> Result<Vec<Option<Mirror>>, EngineError> {
+        let mut waits = Vec::new();
+        let mut mirrors = Vec::with_capacity(touched.len());
+        let now = Instant::now();
+        for touches in touched {
+            let mut mirror = None;
+            for MirroredTouch { touch, kind } in touches {
+                let ack = options.ack.unwrap_or(view.flag(kind).ack);
+                let waiter = (ack == Ack::Both).then(oneshot::channel);
+                let (waiter, wait) = waiter.map_or((None, None), |(waiter, wait)| (Some(waiter), Some(wait)));
+                mirror = Some(if wait.is_some() { Mirror::Applied } else { Mirror::Pending });
+                waits.extend(wait);
+                self.metrics.written(&kind.name, 1);
+                if self.drain.is_some() && !self.queue.add(&touch.key, kind, now, waiter) {
+                    self.metrics.outbox_queue_dropped(1);
+                }
+            }
+            mirrors.push(mirror);
+        }
+        if !waits.is_empty() {
+            let all = tokio::time::timeout(self.command_deadline, join_all(waits)).await;
+            let is_committed = all.is_ok_and(|waits| waits.iter().all(Result::is_ok));
+            if !is_committed {
+                return Err(EngineError::UnknownOutcome(
+                    "redis has the write, but whether postgres committed it is unknown, never that it did not".to_owned(),
+                ));
+            }
+        }
+        if goes_on {
+            self.capture_logs(touched).await;
+        }
+        Ok(mirrors)
+    }
+
+    /// Before more is pushed to a log in the same pipeline, what was pushed is captured, or a little time passes (G3).
+    async fn capture_logs(&self, touched: &[Vec<MirroredTouch>]) {
+        let mut waits = Vec::new();
+        let steps = touched.iter().flatten().filter(|touch| touch.kind.log.is_some());
+        let mut seen = std::collections::BTreeSet::new();
+        for MirroredTouch { touch, kind } in steps {
+            if self.drain.is_some() && seen.insert(touch.key.clone()) {
+                let (waiter, wait) = oneshot::channel();
+                self.queue.add(&touch.key, kind, Instant::now(), Some(waiter));
+                waits.push(wait);
+            }
+        }
+        let _ = tokio::time::timeout(LOG_CAPTURE_WAIT, join_all(waits)).await;
+    }
+
+    fn admit(&self, view: &View, command: Command) -> Result<Admitted, Refusal> {
+        let name = command.name();
+        let refuse = |cause, message: String| Err(Refusal { cause, message });
+        let access = match self.table.class(&command) {
+            Class::Connection => {
+                return refuse(RefusalCause::Connection, format!("{name} belongs to a connection, which a request has not"));
+            }
+            Class::Administrative => {
+                return refuse(RefusalCause::Administrative, format!("{name} acts on the server and is refused while records are mirrored"));
+            }
+            Class::Unknown => {
+                return refuse(RefusalCause::UnknownCommand, format!("the server does not know the command {name}"));
+            }
+            Class::Blocking => None,
+            Class::Data(access) => Some(access),
+        };
+        let positions = self.table.key_positions(&command);
+        let keys: Vec<Key> = positions.iter().filter_map(|index| command.arg(*index)).map(|key| Key::new(key.clone())).collect();
+        if keys.iter().any(Key::is_control) || names_control_keys(&name, &command) {
+            return refuse(RefusalCause::ControlKey, "keys that begin with `parallax:` are closed".to_owned());
+        }
+        // A command with too few or too many arguments is Redis' to refuse, and may not take an EXEC with it.
+        if !self.table.fits_arity(&command) {
+            return Ok(Admitted::Read(command, Vec::new()));
+        }
+        match access {
+            None => {
+                let is_mirrored = keys.iter().any(|key| self.is_marked(view, key));
+                if is_mirrored {
+                    return refuse(RefusalCause::Blocking, format!("{name} would block while it writes a mirrored record"));
+                }
+                Ok(Admitted::Blocking(command))
+            }
+            Some(Access::Read) => Ok(Admitted::Read(command, keys)),
+            Some(Access::Write) => Ok(Admitted::Write(self.step(view, command, &positions))),
+        }
+    }
+
+    /// Whether a write of this key leaves a mark: by its stage, or always where there is no valid lease (S3).
+    pub(super) fn is_marked(&self, view: &View, key: &Key) -> bool {
+        let kind = self.catalog.kind_of(key.as_bytes());
+        kind.is_mirrored() && (view.flag(kind).stage.marks() || !self.keeper.has_lease())
+    }
+
+    fn step(&self, view: &View, command: Command, positions: &[usize]) -> Step {
+        let touches: Vec<MirroredTouch> = effect::touches(&command, positions)
+            .into_iter()
+            .filter(|touch| self.is_marked(view, &touch.key))
+            .map(|touch| MirroredTouch { kind: Arc::clone(self.catalog.kind_of(touch.key.as_bytes())), touch })
+            .collect();
+        for touch in &touches {
+            if let Some(reason) = plan::unverifiable(touch) {
+                self.note_unverifiable(view, &touch.kind.name, reason);
+            }
+        }
+        if positions.is_empty() && touches.is_empty() {
+            self.metrics.unverifiable("unmatched");
+        }
+        Step { command, touches }
+    }
+
+    fn note_unverifiable(&self, view: &View, kind: &str, reason: &'static str) {
+        self.metrics.unverifiable(kind);
+        if !view.unverifiable.contains_key(kind) {
+            let (redis, kind) = (Arc::clone(&self.redis), kind.to_owned());
+            tokio::spawn(async move {
+                if crate::stores::redis::lease::note_unverifiable(&redis, &kind, reason).await.is_err() {
+                    tracing::debug!("an unverifiable kind could not be noted; its next write notes it");
+                }
+            });
+        }
+    }
+
+    pub(super) fn note_redis_read(&self, view: &View, keys: &[Key]) {
+        use crate::telemetry::labels::RouteReason;
+        for key in keys {
+            let kind = self.catalog.kind_of(key.as_bytes());
+            let reason = match view.flag(kind).stage {
+                Stage::Off | Stage::Dualwrite | Stage::Shadow => RouteReason::Stage,
+                Stage::Live if !kind.is_readable() => RouteReason::NotReadable,
+                Stage::Live => RouteReason::Percent,
+            };
+            self.metrics.read_routed(&kind.name, Store::Redis, reason);
+        }
+    }
+}
+
+/// How many steps go in one piece: as many as an EXEC may hold, and no more pushes to a log than it may bear uncaptured.
+fn piece(steps: &[Step]) -> usize {
+    let mut count = 0;
+    let mut pushes = std::collections::BTreeMap::new();
+    for step in steps.iter().take(EXEC_COMMANDS_MAX) {
+        for (key, pushed) in plan::pushes(std::slice::from_ref(step)) {
+            *pushes.entry(key).or_insert(0) += pushed;
+        }
+        if count > 0 && pushes.values().any(|pushed| *pushed > LOG_PUSHES_MAX) {
+            break;
+        }
+        count += 1;
+    }
+    count.max(1)
+}
+
+fn set(answers: &mut [Option<Answer>], place: usize, answer: Answer) {
+    if let Some(slot) = answers.get_mut(place) {
+        *slot = Some(answer);
+    }
+}
+
+fn refused(refusal: Refusal) -> Answer {
+    Answer { result: Err(refusal), source: None, mirror: None }
+}
+
+/// Whether a command that can reach keys it does not declare names ours: scripts, and SORT by its patterns.
+fn names_control_keys(name: &str, command: &Command) -> bool {
+    let reaches_further = matches!(name, "EVAL" | "EVALSHA" | "EVAL_RO" | "EVALSHA_RO" | "FCALL" | "FCALL_RO" | "SORT" | "SORT_RO");
+    let contains = |arg: &bytes::Bytes| arg.windows(CONTROL_PREFIX.len()).any(|window| window == CONTROL_PREFIX);
+    reaches_further && command.0.iter().skip(1).any(contains)
+}

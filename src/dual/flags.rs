@@ -1,0 +1,369 @@
+//! Changing flags: one stage at a time, with a barrier where the protocol asks for one, and an audit row for each (S1-S4).
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Serialize;
+use tokio::time::Instant;
+
+use crate::dual::keeper::json;
+use crate::dual::lineage::Standing;
+use crate::dual::view::{DEFAULT, View};
+use crate::dual::{Engine, EngineError};
+use crate::model::catalog::{Kind, Policy};
+use crate::model::flag::{FieldError, Flag, FlagChange, Stage};
+use crate::stores::postgres::journal::{self, FlagAudit};
+use crate::stores::redis::lease;
+use crate::stores::redis::lineage as redis_lineage;
+
+/// How often a barrier looks whether everybody is there.
+const BARRIER_POLL: Duration = Duration::from_millis(20);
+
+/// Who changes something, and from where.
+#[derive(Clone, Debug)]
+pub struct Actor {
+    /// The name of the right or token.
+    pub who: String,
+    /// The address.
+    pub origin: String,
+}
+
+/// The flag of one kind, as it is shown.
+#[derive(Clone, Debug, Serialize)]
+pub struct KindFlag {
+    /// The kind.
+    pub kind: String,
+    /// Its flag.
+    pub flag: Flag,
+    /// Whether it has one of its own; otherwise it follows `*`.
+    pub own: bool,
+    /// Whether its backfill is committed in the epoch that holds.
+    pub backfilled: bool,
+    /// What the stage does to its reads and writes now, in a sentence.
+    pub meaning: String,
+}
+
+/// All flags.
+#[derive(Clone, Debug, Serialize)]
+pub struct FlagsReport {
+    /// The version: what `If-Match` is about.
+    pub version: u64,
+    /// Whether this sidecar's lease holds.
+    pub lease_valid: bool,
+    /// Mirrored kinds in the order of the catalog.
+    pub kinds: Vec<KindFlag>,
+    /// The flag of kinds without one of their own, if it was set.
+    pub default: Option<Flag>,
+}
+
+/// Why a flag was not changed.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum ChangeError {
+    /// The catalog has no such kind.
+    #[error("the catalog has no such kind")]
+    UnknownKind,
+    /// Somebody else changed the flags meanwhile.
+    #[error("the flags are at version {current}")]
+    Stale {
+        /// The version they are at.
+        current: u64,
+    },
+    /// A field is wrong.
+    #[error(transparent)]
+    Field(#[from] FieldError),
+    /// The step is not allowed now.
+    #[error("not now: {}", unmet.join("; "))]
+    Refused {
+        /// Each condition that is not met.
+        unmet: Vec<String>,
+    },
+    /// Some sidecars have not confirmed what holds now.
+    #[error("these sidecars have not confirmed yet: {}", waiting.join(", "))]
+    Barrier {
+        /// Their names.
+        waiting: Vec<String>,
+    },
+    /// The store of the flags does not answer.
+    #[error("the store of the flags does not answer: {0}")]
+    Store(String),
+}
+
+impl From<crate::stores::redis::connection::RedisError> for ChangeError {
+    fn from(error: crate::stores::redis::connection::RedisError) -> Self {
+        Self::Store(error.to_string())
+    }
+}
+
+impl Engine {
+    /// The flags as this sidecar sees them.
+    #[must_use]
+    pub fn flags(&self) -> FlagsReport {
+        let view = self.keeper.view();
+        let kinds = self.catalog.kinds().iter().filter(|kind| kind.is_mirrored()).map(|kind| KindFlag {
+            kind: kind.name.clone(),
+            flag: view.flag(kind).clone(),
+            own: view.is_own(kind),
+            backfilled: view.backfilled(kind).is_some(),
+            meaning: meaning(kind, view.flag(kind)),
+        });
+        FlagsReport {
+            version: view.version,
+            lease_valid: self.keeper.has_lease(),
+            kinds: kinds.collect(),
+            default: view.stored.get(DEFAULT).cloned(),
+        }
+    }
+
+    /// Changes the flag of a kind, or of all kinds without one of their own (`*`).
+    ///
+    /// # Errors
+    /// Why not; nothing is changed then.
+    pub async fn change_flag(
+        &self,
+        kind: &str,
+        change: FlagChange,
+        expected_version: u64,
+        actor: Actor,
+    ) -> Result<FlagsReport, ChangeError> {
+        self.keeper.renew(&self.redis).await?;
+        let view = self.keeper.view();
+        let (kinds, before) = self.scope(&view, kind)?;
+        if view.version != expected_version {
+            return Err(ChangeError::Stale { current: view.version });
+        }
+        let after = change.applied_to(&before)?;
+        self.check_steps(&view, &kinds, &after, kind != DEFAULT).await?;
+        let ends_marking = |kind: &&Arc<Kind>| view.flag(kind).stage.marks() && !after.stage.marks();
+        let unmarked: Vec<String> = kinds.iter().filter(ends_marking).map(|kind| kind.name.clone()).collect();
+        if !unmarked.is_empty() {
+            // Nobody may read Postgres any more when marking ends (S1, S2), and what was backfilled is no longer so.
+            self.barrier(view.version, self.barrier_wait).await?;
+            lease::forget_backfilled(&self.redis, &unmarked).await?;
+        }
+        let audit = FlagAudit {
+            version: view.version + 1,
+            kind: kind.to_owned(),
+            before: json(&before),
+            after: json(&after),
+            who: actor.who,
+            origin: actor.origin,
+            reason: change.reason.unwrap_or_default(),
+        };
+        drop(view);
+        self.write_flags(expected_version, vec![audit]).await?.map_err(|current| ChangeError::Stale { current })?;
+        Ok(self.flags())
+    }
+
+    /// Writes flags and their audit rows in one step, and takes them up. `Err` is the version that stands in the way.
+    pub(super) async fn write_flags(
+        &self,
+        expected: u64,
+        audits: Vec<FlagAudit>,
+    ) -> Result<Result<u64, u64>, ChangeError> {
+        let flags: BTreeMap<String, String> =
+            audits.iter().map(|audit| (audit.kind.clone(), audit.after.clone())).collect();
+        let rows: Vec<String> =
+            audits.iter().map(|audit| serde_json::to_string(audit).expect("an audit row is always JSON")).collect();
+        let written = lease::change(&self.redis, expected, expected + 1, &flags, &rows).await?;
+        self.keeper.renew(&self.redis).await?;
+        self.keeper.wake();
+        self.audits.wake();
+        Ok(written)
+    }
+
+    /// The kinds that a name means, and the flag that it stands for.
+    pub(super) fn scope(&self, view: &View, name: &str) -> Result<(Vec<Arc<Kind>>, Flag), ChangeError> {
+        if name == DEFAULT {
+            let follows = |kind: &&Arc<Kind>| kind.is_mirrored() && !view.is_own(kind);
+            let kinds = self.catalog.kinds().iter().filter(follows).cloned().collect();
+            return Ok((kinds, view.stored.get(DEFAULT).cloned().unwrap_or_default()));
+        }
+        let kind = self.catalog.by_name(name).ok_or(ChangeError::UnknownKind)?;
+        if kind.policy == Policy::Ephemeral {
+            return Err(ChangeError::Refused { unmet: vec![format!("the kind {name} is ephemeral: it never goes to postgres")] });
+        }
+        Ok((vec![Arc::clone(kind)], view.flag(kind).clone()))
+    }
+
+    /// Everything that stands in the way of this step.
+    async fn check_steps(
+        &self,
+        view: &View,
+        kinds: &[Arc<Kind>],
+        after: &Flag,
+        is_named: bool,
+    ) -> Result<(), ChangeError> {
+        let mut unmet = Vec::new();
+        if after.stage.compares() && self.postgres.is_none() {
+            unmet.push("postgres is switched off (ENABLE_POSTGRES=false)".to_owned());
+        }
+        for kind in kinds {
+            let before = view.flag(kind);
+            let name = &kind.name;
+            if !before.stage.is_step_to(after.stage) {
+                unmet.push(format!("{name}: one stage at a time, and {} is not next to {}", after.stage, before.stage));
+            }
+            if after.latched && after.stage > before.stage {
+                unmet.push(format!("{name}: latched by a rollback; resume with a reason first"));
+            }
+            if after.stage == Stage::Live && before.stage != Stage::Live {
+                self.check_live(view, kind, is_named, &mut unmet);
+            }
+        }
+        if after.stage == Stage::Live && self.lineage.standing().await != Standing::Good {
+            unmet.push("the stores are not both those we know: see /v1/status".to_owned());
+        }
+        if unmet.is_empty() { Ok(()) } else { Err(ChangeError::Refused { unmet }) }
+    }
+
+    fn check_live(&self, view: &View, kind: &Kind, is_named: bool, unmet: &mut Vec<String>) {
+        let name = &kind.name;
+        if !kind.is_readable() {
+            // With `*` such a kind simply goes on being read from Redis.
+            if is_named {
+                unmet.push(format!("{name}: kinds that are derived or logs are never read from postgres"));
+            }
+            return;
+        }
+        if view.backfilled(kind).is_none() {
+            unmet.push(format!("{name}: its backfill is not complete"));
+        }
+        if let Some(reason) = view.unverifiable.get(name) {
+            unmet.push(format!("{name}: unverifiable, {reason}"));
+        }
+        if !self.trusts_postgres() {
+            unmet.push("a mark has failed: somebody wrote over the outbox".to_owned());
+        }
+    }
+
+    /// Waits until every sidecar has confirmed `version`, or its lease and the longest command after it have ended (S2).
+    pub(crate) async fn barrier(&self, version: u64, wait: Duration) -> Result<(), ChangeError> {
+        let began = Instant::now();
+        loop {
+            self.keeper.renew(&self.redis).await?;
+            let waiting = self.unconfirmed(version).await?.1;
+            if waiting.is_empty() {
+                return Ok(());
+            }
+            if began.elapsed() >= wait {
+                return Err(ChangeError::Barrier { waiting: waiting.into_iter().map(|(name, _)| name).collect() });
+            }
+            tokio::time::sleep(BARRIER_POLL).await;
+        }
+    }
+
+    /// Sidecars that have confirmed `version`, and those that have not with the milliseconds after which they no longer count.
+    pub(super) async fn unconfirmed(&self, version: u64) -> Result<(Vec<String>, Vec<(String, i64)>), ChangeError> {
+        let (now_ms, sidecars) = lease::sidecars(&self.redis).await?;
+        let after = i64::try_from(self.command_deadline.as_millis()).unwrap_or(i64::MAX);
+        let (mut confirmed, mut waiting) = (Vec::new(), Vec::new());
+        for (name, sidecar) in sidecars {
+            let left = sidecar.lease_until.saturating_add(after) - now_ms;
+            if sidecar.confirmed >= version {
+                confirmed.push(name);
+            } else if left > 0 {
+                waiting.push((name, left));
+            }
+        }
+        Ok((confirmed, waiting))
+    }
+
+    /// The epoch that holds in Redis, if there is one.
+    pub(crate) async fn epoch(&self) -> Result<Option<i64>, ChangeError> {
+        Ok(redis_lineage::read(&self.redis).await?.0.map(|anchor| anchor.epoch))
+    }
+
+    /// The changes of a flag, newest first.
+    ///
+    /// # Errors
+    /// When Postgres cannot be reached.
+    pub async fn flag_history(&self, kind: &str) -> Result<Vec<serde_json::Value>, EngineError> {
+        const HISTORY_MAX: i64 = 200;
+        let postgres = self.postgres_or_error()?;
+        journal::history(postgres, kind, HISTORY_MAX).await.map_err(|error| EngineError::PostgresUnavailable(error.to_string()))
+    }
+
+    /// Brings the flags back from Postgres' copy when Redis has lost them (L3).
+    pub(super) async fn recover_flags(&self) {
+        let Some(postgres) = &self.postgres else { return };
+        let Ok(Some((version, flags))) = journal::latest_flags(postgres).await else { return };
+        let Ok(renewal) = self.keeper.renew(&self.redis).await else { return };
+        if renewal.version >= version {
+            return;
+        }
+        let flags = flags.into_iter().collect();
+        if let Ok(Ok(version)) = lease::change(&self.redis, renewal.version, version, &flags, &[]).await {
+            tracing::warn!(version, "flags that redis had lost were brought back from postgres");
+        }
+    }
+
+    pub(super) fn postgres_or_error(&self) -> Result<&crate::stores::postgres::Postgres, EngineError> {
+        self.postgres.as_ref().ok_or_else(|| EngineError::PostgresUnavailable("it is switched off".to_owned()))
+    }
+}
+
+/// What a stage does to reads and writes, in a sentence.
+fn meaning(kind: &Kind, flag: &Flag) -> String {
+    let latched = if flag.latched { " Latched: it cannot be raised until somebody resumes with a reason." } else { "" };
+    let sentence = match flag.stage {
+        Stage::Off => "Redis alone: writes leave no mark, and Redis answers every read.".to_owned(),
+        Stage::Dualwrite => "Every write reaches Postgres; Redis answers every read.".to_owned(),
+        Stage::Shadow => {
+            format!("Every write reaches Postgres; Redis answers every read, and {} of them are compared.", share(flag))
+        }
+        Stage::Live if !kind.is_readable() => {
+            "Every write reaches Postgres; Redis answers every read, as it always does for this kind.".to_owned()
+        }
+        Stage::Live => format!(
+            "Every write reaches Postgres; Postgres answers reads of {} % of the keys, Redis the others, and {} are compared.",
+            flag.percent,
+            share(flag)
+        ),
+    };
+    sentence + latched
+}
+
+fn share(flag: &Flag) -> String {
+    format!("{} %", flag.sample_rate * 100.0)
+}
+
+/// Carries audit rows from Redis, where each stands since the change it tells of, to Postgres.
+pub(super) struct Audits(Arc<tokio::sync::Notify>);
+
+impl Audits {
+    /// How often it looks without being told.
+    const POLL: Duration = Duration::from_secs(5);
+
+    pub(super) fn start(redis: Arc<crate::stores::redis::Redis>, postgres: Option<crate::stores::postgres::Postgres>) -> Self {
+        let wake = Arc::new(tokio::sync::Notify::new());
+        if let Some(postgres) = postgres {
+            let wake = Arc::clone(&wake);
+            tokio::spawn(async move {
+                loop {
+                    while let Ok(Some(row)) = lease::next_audit(&redis).await {
+                        let Ok(audit) = serde_json::from_slice::<FlagAudit>(&row) else {
+                            // Not ours to read, and it would stand in the way of all others.
+                            tracing::error!("an audit row that cannot be read was dropped");
+                            let _ = lease::audit_written(&redis, &row).await;
+                            continue;
+                        };
+                        if journal::audit(&postgres, &audit).await.is_err() {
+                            break;
+                        }
+                        let _ = lease::audit_written(&redis, &row).await;
+                    }
+                    tokio::select! {
+                        () = tokio::time::sleep(Self::POLL) => {}
+                        () = wake.notified() => {}
+                    }
+                }
+            });
+        }
+        Self(wake)
+    }
+
+    fn wake(&self) {
+        self.0.notify_one();
+    }
+}

@@ -1,0 +1,187 @@
+//! The keeper of the flags: renews the lease, takes up new versions, and confirms them when nothing runs under an older
+//! one any more (S2, S3, L3).
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use futures_util::StreamExt;
+use tokio::sync::{Mutex, Notify};
+use tokio::time::Instant;
+
+use crate::dual::view::View;
+use crate::model::catalog::Catalog;
+use crate::stores::redis::connection::{Redis, RedisError};
+use crate::stores::redis::lease::{self, Renewal};
+use crate::stores::redis::FLAGS_CHANNEL;
+use crate::telemetry::metrics::Metrics;
+
+/// How often the lease is renewed when nothing happens.
+pub const POLL: Duration = Duration::from_secs(1);
+/// How often a changed version is looked at until nothing runs under an older one.
+const CONFIRM_POLL: Duration = Duration::from_millis(10);
+
+/// What this sidecar knows of the flags, and whether it may act on it.
+pub struct Keeper {
+    catalog: Arc<Catalog>,
+    instance: String,
+    lease: Duration,
+    started: Instant,
+    /// Milliseconds after `started` until which the lease holds.
+    lease_until: AtomicI64,
+    view: ArcSwap<View>,
+    confirmed: AtomicU64,
+    older: Mutex<Vec<Arc<View>>>,
+    wake: Notify,
+    metrics: Metrics,
+}
+
+impl Keeper {
+    /// A keeper without lease and without flags.
+    #[must_use]
+    pub fn new(catalog: Arc<Catalog>, instance: String, lease: Duration, metrics: Metrics) -> Self {
+        let view = ArcSwap::from_pointee(View::empty(&catalog));
+        Self {
+            catalog,
+            instance,
+            lease,
+            started: Instant::now(),
+            lease_until: AtomicI64::new(-1),
+            view,
+            confirmed: AtomicU64::new(0),
+            older: Mutex::new(Vec::new()),
+            wake: Notify::new(),
+            metrics,
+        }
+    }
+
+    /// The view to decide under. Hold it until the operation is answered.
+    #[must_use]
+    pub fn view(&self) -> Arc<View> {
+        self.view.load_full()
+    }
+
+    /// Whether the lease holds: without it Redis answers, and every mirrored write is marked (S3).
+    #[must_use]
+    pub fn has_lease(&self) -> bool {
+        self.now_ms() < self.lease_until.load(Ordering::Acquire)
+    }
+
+    /// Asks for a renewal at once.
+    pub fn wake(&self) {
+        self.wake.notify_one();
+    }
+
+    fn now_ms(&self) -> i64 {
+        i64::try_from(self.started.elapsed().as_millis()).unwrap_or(i64::MAX)
+    }
+
+    /// Renews the lease once and takes up what is new.
+    ///
+    /// # Errors
+    /// When Redis cannot be reached: the lease runs on to its end.
+    pub async fn renew(&self, redis: &Redis) -> Result<Renewal, RedisError> {
+        // The lease counts from before the question: Redis may have counted from later, never from earlier.
+        let asked = self.now_ms();
+        self.confirm().await;
+        let confirmed = self.confirmed.load(Ordering::Acquire);
+        let lease_ms = u64::try_from(self.lease.as_millis()).unwrap_or(u64::MAX);
+        let renewal = lease::renew(redis, &self.instance, lease_ms, confirmed, "").await?;
+        let view = self.view();
+        if renewal.version < view.version {
+            // A Redis that went back: the highest known copy is written back, and a lower one is never taken up (L3).
+            let stored = view.stored.iter().map(|(kind, flag)| (kind.clone(), json(flag))).collect();
+            let _ = lease::change(redis, renewal.version, view.version, &stored, &[]).await?;
+            tracing::warn!(version = view.version, "flags were written back to a redis that had lost them");
+        } else {
+            self.take_up(View::of(&self.catalog, &renewal)).await;
+        }
+        let until = asked.saturating_add(i64::try_from(self.lease.as_millis()).unwrap_or(i64::MAX));
+        self.lease_until.store(until, Ordering::Release);
+        self.report();
+        Ok(renewal)
+    }
+
+    /// Takes the reads of these kinds from Postgres at once, whatever the store of the flags says; it will say the same soon.
+    pub async fn lower(&self, names: &[String]) {
+        let mut next = (*self.view()).clone();
+        next.lower(&self.catalog, names);
+        let mut older = self.older.lock().await;
+        older.push(self.view());
+        self.view.store(Arc::new(next));
+    }
+
+    async fn take_up(&self, next: View) {
+        let current = self.view();
+        if next.has_all_of(&current) {
+            return;
+        }
+        let mut older = self.older.lock().await;
+        older.push(current);
+        self.view.store(Arc::new(next));
+    }
+
+    /// Confirms the version of the view once every older view has been let go.
+    async fn confirm(&self) {
+        let mut older = self.older.lock().await;
+        let view = self.view();
+        older.retain(|held| Arc::strong_count(held) > 1);
+        if older.is_empty() {
+            self.confirmed.store(view.version, Ordering::Release);
+        }
+    }
+
+    fn report(&self) {
+        let view = self.view();
+        self.metrics.set_flags_version(view.version);
+        self.metrics.set_lease_valid(self.has_lease());
+        for kind in self.catalog.kinds() {
+            self.metrics.set_flag(&kind.name, view.flag(kind));
+        }
+    }
+
+    /// Renews for ever, every second and when told of a change.
+    pub async fn run(self: Arc<Self>, redis: Arc<Redis>, client: redis::Client) {
+        let listener = tokio::spawn(Arc::clone(&self).listen(client));
+        let mut was_reachable = true;
+        loop {
+            let renewed = self.renew(&redis).await;
+            if renewed.is_err() && was_reachable {
+                tracing::warn!("the lease on the flags could not be renewed");
+            }
+            was_reachable = renewed.is_ok();
+            self.metrics.set_lease_valid(self.has_lease());
+            let is_settled = self.confirmed.load(Ordering::Acquire) == self.view().version;
+            let pause = if is_settled || !was_reachable { POLL } else { CONFIRM_POLL };
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = self.wake.notified() => {}
+            }
+            if listener.is_finished() {
+                return;
+            }
+        }
+    }
+
+    /// Listens for changes, for speed alone: the poll is what counts.
+    async fn listen(self: Arc<Self>, client: redis::Client) {
+        loop {
+            if let Ok(mut subscription) = client.get_async_pubsub().await
+                && subscription.subscribe(FLAGS_CHANNEL).await.is_ok()
+            {
+                let mut messages = subscription.on_message();
+                while messages.next().await.is_some() {
+                    self.wake();
+                }
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    }
+}
+
+/// A flag as it is kept.
+#[must_use]
+pub fn json(flag: &crate::model::flag::Flag) -> String {
+    serde_json::to_string(flag).expect("a flag is always JSON")
+}

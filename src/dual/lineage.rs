@@ -1,0 +1,193 @@
+//! The keeper of the lineage: the first anchor, the heartbeat of Postgres, and what is done when a store went back (C1, L2, P1).
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::sync::{Mutex, Notify};
+
+use crate::stores::postgres::pool::PostgresError;
+use crate::stores::postgres::{Postgres, lineage as postgres_lineage};
+use crate::stores::redis::connection::RedisError;
+use crate::stores::redis::{Redis, lineage as redis_lineage};
+use crate::telemetry::metrics::Metrics;
+
+/// How often the heartbeat is committed.
+pub const HEARTBEAT: Duration = Duration::from_secs(1);
+
+/// How the two stores stand to what we knew of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Standing {
+    /// Nothing is known yet.
+    #[default]
+    Unknown,
+    /// Both are those we knew.
+    Good,
+    /// Redis has no anchor though Postgres has rows: it was lost. Nothing is captured until it is restored (L2).
+    RedisLost,
+    /// The anchor names another run: Redis failed over or restarted with data. Nothing is captured before the lift (L1).
+    RedisChanged,
+    /// Postgres cannot be reached.
+    PostgresDown,
+}
+
+/// Why the lineage could not be looked at.
+#[derive(Debug, thiserror::Error)]
+pub enum LineageError {
+    /// Redis' side.
+    #[error(transparent)]
+    Redis(#[from] RedisError),
+    /// Postgres' side.
+    #[error(transparent)]
+    Postgres(#[from] PostgresError),
+}
+
+/// Watches over the anchor and the heartbeat.
+pub struct Lineage {
+    redis: Arc<Redis>,
+    postgres: Option<Postgres>,
+    instance: String,
+    metrics: Metrics,
+    standing: Mutex<Standing>,
+    wake: Notify,
+    repairs: AtomicU64,
+}
+
+impl Lineage {
+    /// Watches over these two stores.
+    #[must_use]
+    pub fn new(redis: Arc<Redis>, postgres: Option<Postgres>, instance: String, metrics: Metrics) -> Self {
+        Self {
+            redis,
+            postgres,
+            instance,
+            metrics,
+            standing: Mutex::default(),
+            wake: Notify::new(),
+            repairs: AtomicU64::new(0),
+        }
+    }
+
+    /// How the stores stand.
+    pub async fn standing(&self) -> Standing {
+        *self.standing.lock().await
+    }
+
+    /// Somebody was refused: look at once.
+    pub fn doubt(&self) {
+        self.wake.notify_one();
+    }
+
+    /// A token for a mark that a repair sets.
+    #[must_use]
+    pub fn repair_token(&self) -> String {
+        let sequence = self.repairs.fetch_add(1, Ordering::Relaxed);
+        format!("{}-{}-r{sequence}", chrono::Utc::now().timestamp_millis(), self.instance)
+    }
+
+    /// Watches for ever.
+    pub async fn run(self: Arc<Self>) {
+        loop {
+            let next = match self.look().await {
+                Ok(standing) => standing,
+                Err(LineageError::Postgres(error)) => {
+                    tracing::debug!(%error, "the heartbeat could not be committed");
+                    Standing::PostgresDown
+                }
+                Err(LineageError::Redis(error)) => {
+                    tracing::debug!(%error, "the anchor could not be read");
+                    self.standing().await
+                }
+            };
+            let before = std::mem::replace(&mut *self.standing.lock().await, next);
+            if before != next {
+                Self::tell(next);
+            }
+            tokio::select! {
+                () = tokio::time::sleep(HEARTBEAT) => {}
+                () = self.wake.notified() => tokio::time::sleep(HEARTBEAT / 10).await,
+            }
+        }
+    }
+
+    fn tell(standing: Standing) {
+        match standing {
+            Standing::Unknown => {}
+            Standing::Good => tracing::info!("both stores are those we know"),
+            Standing::PostgresDown => tracing::warn!("postgres cannot be reached: marks are kept in redis"),
+            Standing::RedisLost => tracing::error!(
+                "redis has no anchor though postgres holds rows: redis was lost; nothing is captured until it is restored"
+            ),
+            Standing::RedisChanged => tracing::error!(
+                "the anchor names another run of redis: it restarted or failed over; nothing is captured before the lift"
+            ),
+        }
+    }
+
+    /// One look: beats the heart, and does what the stores' standing asks for.
+    ///
+    /// # Errors
+    /// When a store cannot be reached.
+    pub async fn look(&self) -> Result<Standing, LineageError> {
+        let Some(postgres) = &self.postgres else { return Ok(Standing::PostgresDown) };
+        let server = self.redis.server().await?;
+        // Redis first: what it knows was committed in Postgres before, so Postgres must know at least as much.
+        let (anchor, known) = redis_lineage::read(&self.redis).await?;
+        let Some(anchor) = anchor else { return self.first_anchor(postgres).await };
+        if anchor.run_id != server.run_id {
+            return Ok(Standing::RedisChanged);
+        }
+        let identity = postgres_lineage::beat(postgres).await?;
+        let epoch = postgres_lineage::epoch(postgres).await?;
+        let is_known = known.as_ref().is_none_or(|known| {
+            known.system == identity.system && known.timeline == identity.timeline && identity.beat > known.beat
+        });
+        if !is_known || epoch < anchor.epoch {
+            return self.postgres_went_back(postgres, anchor.epoch.max(epoch) + 1, identity).await;
+        }
+        if epoch > anchor.epoch {
+            // Somebody raised the epoch and did not come to the anchor: it is his to finish, and ours when he died.
+            redis_lineage::anchor(&self.redis, epoch, 0, &described(&identity)).await?;
+        }
+        redis_lineage::beat(&self.redis, &described(&identity)).await?;
+        Ok(Standing::Good)
+    }
+
+    /// A Redis without an anchor: the first one if Postgres is empty too; otherwise Redis was lost (L2).
+    async fn first_anchor(&self, postgres: &Postgres) -> Result<Standing, LineageError> {
+        let epoch = postgres_lineage::epoch(postgres).await?;
+        if postgres_lineage::has_rows(postgres).await? {
+            return Ok(Standing::RedisLost);
+        }
+        let identity = postgres_lineage::beat(postgres).await?;
+        postgres_lineage::raise_epoch(postgres, epoch + 1).await?;
+        let clock = postgres_lineage::highest_version(postgres).await? + 1;
+        redis_lineage::anchor(&self.redis, epoch + 1, clock, &described(&identity)).await?;
+        Ok(Standing::Good)
+    }
+
+    /// Postgres went back, or is another one (P1): the epoch rises, which sends all reads to Redis and makes every backfill owed.
+    async fn postgres_went_back(
+        &self,
+        postgres: &Postgres,
+        epoch: i64,
+        identity: postgres_lineage::Identity,
+    ) -> Result<Standing, LineageError> {
+        self.metrics.postgres_went_back();
+        tracing::error!(epoch, "postgres went back in time: reads go to redis, and every kind owes a backfill");
+        postgres.forget_idle();
+        postgres_lineage::raise_epoch(postgres, epoch).await?;
+        let clock = postgres_lineage::highest_version(postgres).await? + 1;
+        redis_lineage::anchor(&self.redis, epoch, clock, &described(&identity)).await?;
+        Ok(Standing::Good)
+    }
+}
+
+fn described(identity: &postgres_lineage::Identity) -> redis_lineage::Postgres {
+    redis_lineage::Postgres {
+        system: identity.system.clone(),
+        timeline: identity.timeline.clone(),
+        beat: identity.beat,
+    }
+}

@@ -1,0 +1,299 @@
+//! The engine: every write goes to Redis with its mark, and from there to Postgres; reads are answered by the store that
+//! the flag of their kind names; a sample of them is compared.
+//!
+//! Words: a *view* is one version of the flags; a *step* is a command of an EXEC; the *drain* brings marked records to
+//! Postgres; the *fence* is what is asked of Redis before Postgres may answer; a *verdict* is the outcome of a comparison.
+
+pub mod answer;
+mod batch;
+mod check;
+mod drain;
+mod execute;
+pub mod flags;
+mod keeper;
+pub mod lineage;
+pub mod plan;
+mod queue;
+mod read;
+pub mod records;
+mod rollback;
+pub mod settle;
+mod shadow;
+pub mod status;
+mod sweep;
+pub mod verdict;
+pub mod view;
+mod whole;
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use crate::dual::batch::{Batcher, Shared};
+use crate::dual::drain::Drain;
+use crate::dual::keeper::Keeper;
+use crate::dual::lineage::Lineage;
+use crate::dual::queue::Queue;
+use crate::dual::shadow::Shadow;
+use crate::model::catalog::Catalog;
+use crate::model::command::table::Table;
+use crate::model::flag::Ack;
+use crate::model::reply::Reply;
+use crate::stores::postgres::Postgres;
+use crate::stores::redis::Redis;
+use crate::stores::redis::connection::RedisError;
+use crate::telemetry::metrics::Metrics;
+
+pub use check::{Remedy, check_postgres, check_redis};
+
+/// What an engine is built from.
+pub struct Parts {
+    /// The kinds.
+    pub catalog: Arc<Catalog>,
+    /// The name of this sidecar.
+    pub instance: String,
+    /// How Redis is reached.
+    pub redis: redis::Client,
+    /// Postgres; none when it is switched off.
+    pub postgres: Option<Postgres>,
+    /// The longest a command may take.
+    pub command_deadline: Duration,
+    /// How long the lease on the flags holds.
+    pub lease: Duration,
+    /// How long a change that needs everybody waits for everybody.
+    pub barrier_wait: Duration,
+    /// Records that may wait for the drain in memory.
+    pub outbox_queue_max: usize,
+    /// Comparisons that may wait.
+    pub shadow_queue_max: usize,
+    /// Where facts are counted.
+    pub metrics: Metrics,
+}
+
+/// How a caller wants its commands done.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options {
+    /// When to answer mirrored writes; the flag of their kind says so otherwise.
+    pub ack: Option<Ack>,
+    /// One transaction.
+    pub atomic: bool,
+}
+
+/// The store that answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// Redis.
+    Redis,
+    /// Postgres.
+    Postgres,
+}
+
+/// How far a mirrored write has come when it is answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mirror {
+    /// Committed in Postgres.
+    Applied,
+    /// In Redis, and marked.
+    Pending,
+}
+
+/// Why a command is not let through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RefusalCause {
+    /// It acts on the server.
+    Administrative,
+    /// It names a key of our own.
+    ControlKey,
+    /// It belongs to a connection.
+    Connection,
+    /// It would block while it writes a mirrored record (S2b).
+    Blocking,
+    /// The server does not know it.
+    UnknownCommand,
+}
+
+/// A command that was not let through.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// Why.
+    pub cause: RefusalCause,
+    /// A sentence for the caller.
+    pub message: String,
+}
+
+/// The answer to one command.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// The reply, Redis' own errors among them.
+    pub result: Result<Reply, Refusal>,
+    /// Who answered.
+    pub source: Option<Source>,
+    /// How far a mirrored write has come.
+    pub mirror: Option<Mirror>,
+}
+
+/// Why the engine could not answer.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum EngineError {
+    /// Redis cannot be reached; nothing was sent.
+    #[error("redis cannot be reached: {0}")]
+    RedisUnreachable(String),
+    /// The write may or may not have happened, or may not have reached Postgres (W4).
+    #[error("the outcome is unknown: {0}")]
+    UnknownOutcome(String),
+    /// Too many commands wait.
+    #[error("too many commands wait")]
+    Overloaded,
+    /// The deadline passed before anything was sent.
+    #[error("the deadline has passed")]
+    Timeout,
+    /// Postgres was asked for something that only it has, and cannot be reached.
+    #[error("postgres cannot be reached: {0}")]
+    PostgresUnavailable(String),
+}
+
+impl From<RedisError> for EngineError {
+    fn from(error: RedisError) -> Self {
+        match error {
+            RedisError::Unreachable(reason) => Self::RedisUnreachable(reason),
+            RedisError::Unknown(reason) => Self::UnknownOutcome(reason),
+            RedisError::Answered(_) | RedisError::Form(_) => Self::RedisUnreachable(error.to_string()),
+        }
+    }
+}
+
+/// The engine. One for each sidecar, shared by all doors.
+pub struct Engine {
+    catalog: Arc<Catalog>,
+    instance: String,
+    client: redis::Client,
+    /// The lane of callers' commands.
+    redis: Arc<Redis>,
+    /// The lane of fences and looks, so that they do not stand behind large replies.
+    looks: Arc<Redis>,
+    postgres: Option<Postgres>,
+    table: Table,
+    batcher: Batcher,
+    shared: Arc<Shared>,
+    keeper: Arc<Keeper>,
+    lineage: Arc<Lineage>,
+    queue: Arc<Queue>,
+    drain: Option<Arc<Drain>>,
+    shadow: Option<Shadow>,
+    audits: flags::Audits,
+        command_deadline: Duration,
+    lease: Duration,
+    barrier_wait: Duration,
+    metrics: Metrics,
+}
+
+impl Engine {
+    /// Builds the engine and starts its tasks. Reads the server's command table, so Redis must be there.
+    ///
+    /// # Errors
+    /// When Redis cannot be reached.
+    pub async fn start(parts: Parts) -> Result<Arc<Self>, EngineError> {
+        let lane = || Arc::new(Redis::new(parts.redis.clone(), parts.command_deadline));
+        let (redis, looks, background) = (lane(), lane(), lane());
+        let table = Table::from_reply(&redis.command(crate::model::command::Command::new(["COMMAND"])).await?);
+        let metrics = parts.metrics.clone();
+        let shared = Arc::new(Shared::new(Arc::clone(&redis), &parts.instance, metrics.clone()));
+        let keeper =
+            Arc::new(Keeper::new(Arc::clone(&parts.catalog), parts.instance.clone(), parts.lease, metrics.clone()));
+        let lineage = Arc::new(Lineage::new(
+            Arc::clone(&background),
+            parts.postgres.clone(),
+            parts.instance.clone(),
+            metrics.clone(),
+        ));
+        let queue = Arc::new(Queue::new(parts.outbox_queue_max));
+        let drain = parts.postgres.clone().map(|postgres| {
+            let (lineage, queue) = (Arc::clone(&lineage), Arc::clone(&queue));
+            Arc::new(Drain::new(Arc::clone(&background), postgres, lineage, metrics.clone(), queue))
+        });
+        let shadow =
+            parts.postgres.clone().map(|postgres| {
+                Shadow::start(Arc::clone(&background), postgres, metrics.clone(), parts.shadow_queue_max)
+            });
+        let engine = Arc::new(Self {
+            audits: flags::Audits::start(Arc::clone(&background), parts.postgres.clone()),
+            catalog: parts.catalog,
+            instance: parts.instance,
+            client: parts.redis,
+            batcher: Batcher::start(Arc::clone(&shared)),
+            redis,
+            looks,
+            postgres: parts.postgres,
+            table,
+            shared,
+            keeper,
+            lineage,
+            queue,
+            drain,
+            shadow,
+            command_deadline: parts.command_deadline,
+            lease: parts.lease,
+            barrier_wait: parts.barrier_wait,
+            metrics,
+        });
+        engine.begin(background).await;
+        Ok(engine)
+    }
+
+    async fn begin(self: &Arc<Self>, background: Arc<Redis>) {
+        if self.lineage.look().await.is_err() {
+            tracing::warn!("postgres is not there at the start: reads go to redis, and writes are marked");
+        }
+        self.recover_flags().await;
+        if let Err(error) = self.keeper.renew(&background).await {
+            tracing::warn!(%error, "no lease on the flags at the start");
+        }
+        tokio::spawn(Arc::clone(&self.lineage).run());
+        tokio::spawn(Arc::clone(&self.keeper).run(Arc::clone(&background), self.client.clone()));
+        if let Some(drain) = &self.drain {
+            drain.start();
+        }
+        tokio::spawn(sweep::run(Arc::clone(self), background));
+    }
+
+    /// Whether this sidecar may serve: Redis answered lately. Postgres never counts (invariant 9).
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.keeper.has_lease()
+    }
+
+    /// The kinds.
+    #[must_use]
+    pub fn catalog(&self) -> &Arc<Catalog> {
+        &self.catalog
+    }
+
+    /// The name of this sidecar.
+    #[must_use]
+    pub fn instance(&self) -> &str {
+        &self.instance
+    }
+
+    /// The metrics of this sidecar.
+    #[must_use]
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    fn trusts_postgres(&self) -> bool {
+        !self.shared.marks_are_broken.load(Ordering::Acquire)
+    }
+
+    /// Waits until what this sidecar marked is in Postgres, or the deadline passes; then says goodbye to the fleet.
+    pub async fn stop(&self, deadline: Duration) {
+        let drained = async {
+            while self.queue.len() > 0 {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        if self.drain.is_some() && tokio::time::timeout(deadline, drained).await.is_err() {
+            tracing::warn!(records = self.queue.len(), "left with marks in the outbox: a survivor or successor drains them");
+        }
+        let _ = crate::stores::redis::lease::leave(&self.redis, &self.instance).await;
+    }
+}

@@ -1,0 +1,214 @@
+//! The drain's queue: which records this sidecar has marked and not yet brought to Postgres.
+//!
+//! A record stands in it once, however often it was written. It only makes the mirror fast: what is lost here is found
+//! again by the sweep of the outbox.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Notify, oneshot};
+use tokio::time::Instant;
+
+use crate::model::catalog::Kind;
+use crate::model::key::Key;
+
+/// Somebody who waits until a capture taken from now on is committed (W4).
+pub(crate) type Waiter = oneshot::Sender<()>;
+
+/// A record that owes Postgres a look.
+pub(crate) struct Owed {
+    /// The record.
+    pub(crate) key: Key,
+    /// Its kind.
+    pub(crate) kind: Arc<Kind>,
+    /// Since when.
+    pub(crate) since: Instant,
+    /// Who waits for it.
+    pub(crate) waiters: Vec<Waiter>,
+}
+
+#[derive(Default)]
+struct State {
+    entries: HashMap<Key, Entry>,
+    ready: VecDeque<Key>,
+    delayed: BinaryHeap<Reverse<(Instant, Key)>>,
+    /// When records of kinds with a least interval were captured last.
+    captured: HashMap<Key, Instant>,
+}
+
+struct Entry {
+    kind: Arc<Kind>,
+    since: Instant,
+    waiters: Vec<Waiter>,
+    is_ready: bool,
+}
+
+/// The queue. Bounded by the number of distinct records.
+pub(crate) struct Queue {
+    state: Mutex<State>,
+    wake: Notify,
+    max: usize,
+}
+
+impl Queue {
+    pub(crate) fn new(max: usize) -> Self {
+        Self { state: Mutex::default(), wake: Notify::new(), max }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // A panic while it was held cannot leave it half changed in a way that matters: the outbox knows everything.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds a record. Answers false when the queue is full: then the sweep will find its mark.
+    pub(crate) fn add(&self, key: &Key, kind: &Arc<Kind>, since: Instant, waiter: Option<Waiter>) -> bool {
+        let mut state = self.state();
+        if !state.entries.contains_key(key) && state.entries.len() >= self.max {
+            return false;
+        }
+        let now = Instant::now();
+        let interval = Duration::from_millis(kind.min_interval_ms);
+        let due = state.captured.get(key).map_or(now, |at| *at + interval);
+        let is_due = due <= now || waiter.is_some();
+        let is_known = state.entries.contains_key(key);
+        let entry = state.entries.entry(key.clone()).or_insert_with(|| Entry {
+            kind: Arc::clone(kind),
+            since,
+            waiters: Vec::new(),
+            is_ready: false,
+        });
+        entry.waiters.extend(waiter);
+        let was_ready = entry.is_ready;
+        entry.is_ready |= is_due;
+        if is_due && !was_ready {
+            state.ready.push_back(key.clone());
+            self.wake.notify_one();
+        } else if !is_due && !is_known {
+            state.delayed.push(Reverse((due, key.clone())));
+            self.wake.notify_one();
+        }
+        true
+    }
+
+    /// Puts records back that could not be applied.
+    pub(crate) fn put_back(&self, owed: Vec<Owed>) {
+        for Owed { key, kind, since, waiters } in owed {
+            let mut state = self.state();
+            let entry = state.entries.entry(key.clone()).or_insert_with(|| Entry {
+                kind,
+                since,
+                waiters: Vec::new(),
+                is_ready: false,
+            });
+            entry.since = entry.since.min(since);
+            entry.waiters.extend(waiters);
+            entry.waiters.retain(|waiter| !waiter.is_closed());
+            if !std::mem::replace(&mut entry.is_ready, true) {
+                state.ready.push_back(key);
+            }
+        }
+        self.wake.notify_one();
+    }
+
+    /// Waits for records that are due and takes up to `max` of them.
+    pub(crate) async fn take(&self, max: usize) -> Vec<Owed> {
+        loop {
+            let (taken, next) = self.take_due(max);
+            if !taken.is_empty() {
+                return taken;
+            }
+            match next {
+                Some(due) => tokio::select! {
+                    () = tokio::time::sleep_until(due) => {}
+                    () = self.wake.notified() => {}
+                },
+                None => self.wake.notified().await,
+            }
+        }
+    }
+
+    fn take_due(&self, max: usize) -> (Vec<Owed>, Option<Instant>) {
+        let mut state = self.state();
+        let now = Instant::now();
+        while let Some(Reverse((due, _))) = state.delayed.peek() {
+            if *due > now {
+                break;
+            }
+            let Some(Reverse((_, key))) = state.delayed.pop() else { break };
+            let is_new = state.entries.get_mut(&key).is_some_and(|entry| !std::mem::replace(&mut entry.is_ready, true));
+            if is_new {
+                state.ready.push_back(key);
+            }
+        }
+        let mut taken = Vec::new();
+        while taken.len() < max {
+            let Some(key) = state.ready.pop_front() else { break };
+            let Some(entry) = state.entries.remove(&key) else { continue };
+            if entry.kind.min_interval_ms > 0 {
+                state.captured.insert(key.clone(), now);
+            }
+            taken.push(Owed { key, kind: entry.kind, since: entry.since, waiters: entry.waiters });
+        }
+        // The longest interval a catalog may name is a minute; older notes say nothing any more.
+        if state.captured.len() > self.max {
+            state.captured.retain(|_, at| now.duration_since(*at) < Duration::from_secs(60));
+        }
+        if !state.ready.is_empty() {
+            self.wake.notify_one();
+        }
+        (taken, state.delayed.peek().map(|Reverse((due, _))| *due))
+    }
+
+    /// How many records wait.
+    pub(crate) fn len(&self) -> usize {
+        self.state().entries.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::catalog::Catalog;
+
+    fn kind(min_interval_ms: u64) -> Arc<Kind> {
+        let kind = Catalog::embedded().by_name("unmatched").expect("always there").clone();
+        Arc::new(Kind { min_interval_ms, ..(*kind).clone() })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_record_stands_in_the_queue_once() {
+        let queue = Queue::new(10);
+        let key = Key::new("a");
+        for _ in 0..3 {
+            assert!(queue.add(&key, &kind(0), Instant::now(), None));
+        }
+        assert_eq!(queue.take(10).await.len(), 1);
+        assert_eq!(queue.len(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_full_queue_says_so() {
+        let queue = Queue::new(1);
+        assert!(queue.add(&Key::new("a"), &kind(0), Instant::now(), None));
+        assert!(!queue.add(&Key::new("b"), &kind(0), Instant::now(), None));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_heavy_record_waits_its_interval_unless_somebody_waits_for_it() {
+        let queue = Queue::new(10);
+        let (key, heavy) = (Key::new("a"), kind(1_000));
+        queue.add(&key, &heavy, Instant::now(), None);
+        queue.take(10).await;
+        let before = Instant::now();
+        queue.add(&key, &heavy, before, None);
+        queue.take(10).await;
+        assert!(before.elapsed() >= Duration::from_secs(1));
+        let (waiter, _held) = oneshot::channel();
+        let before = Instant::now();
+        queue.add(&key, &heavy, before, Some(waiter));
+        queue.take(10).await;
+        assert!(before.elapsed() < Duration::from_millis(100));
+    }
+}

@@ -1,0 +1,160 @@
+//! Reads from Postgres, behind the fence (rule R1). In doubt Redis answers, and answers the whole command.
+
+use tokio::time::timeout;
+
+use crate::dual::answer::{self, Record};
+use crate::dual::verdict;
+use crate::dual::view::View;
+use crate::dual::{Answer, Engine, EngineError, Source};
+use crate::model::catalog::{Kind, Layout};
+use crate::model::command::Command;
+use crate::model::key::Key;
+use crate::model::reply::Reply;
+use crate::stores::postgres::Postgres;
+use crate::stores::postgres::pool::PostgresError;
+use crate::stores::postgres::read::{self, Control, Row};
+use crate::stores::postgres::rows::Fate;
+use crate::stores::redis::fence::{self, Fence};
+use crate::telemetry::labels::{Operation, RouteReason, Store};
+use tokio::time::Instant;
+
+impl Engine {
+    /// Whether the flags let Postgres answer this read; the fence has the last word.
+    pub(super) fn may_read_postgres(&self, view: &View, command: &Command, keys: &[Key]) -> bool {
+        if keys.is_empty() || self.postgres.is_none() || !self.trusts_postgres() || !answer::is_answerable(command) {
+            return false;
+        }
+        // Checked once more when the rows are there: the lease must hold when the answer is given.
+        self.keeper.has_lease()
+            && keys.iter().all(|key| {
+                let kind = self.catalog.kind_of(key.as_bytes());
+                kind.is_readable()
+                    && view.backfilled(kind).is_some()
+                    && view.flag(kind).sends_to_postgres(&kind.name, key.as_bytes())
+            })
+    }
+
+    /// Answers a read from Postgres, or from Redis when the fence or the deadline says so.
+    pub(super) async fn read(&self, view: &View, command: Command, keys: &[Key]) -> Result<Answer, EngineError> {
+        self.sample(view, &command, keys);
+        let deadline_ms = keys.iter().map(|key| view.flag(self.catalog.kind_of(key.as_bytes())).deadline_ms).min();
+        let deadline = std::time::Duration::from_millis(deadline_ms.unwrap_or(1));
+        let outcome = match timeout(deadline, self.from_postgres(view, &command, keys)).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(RouteReason::Deadline),
+        };
+        let store = if outcome.is_ok() { Store::Postgres } else { Store::Redis };
+        let reason = outcome.as_ref().err().copied().unwrap_or(RouteReason::Live);
+        for key in keys {
+            self.metrics.read_routed(&self.catalog.kind_of(key.as_bytes()).name, store, reason);
+        }
+        match outcome {
+            Ok(reply) => Ok(Answer { result: Ok(reply), source: Some(Source::Postgres), mirror: None }),
+            Err(_) => {
+                let reply = self.redis.pipeline(&[command]).await?.pop().unwrap_or(Reply::Nil);
+                Ok(Answer { result: Ok(reply), source: Some(Source::Redis), mirror: None })
+            }
+        }
+    }
+
+    async fn from_postgres(&self, view: &View, command: &Command, keys: &[Key]) -> Result<Reply, RouteReason> {
+        let records = self.records_behind_fence(view, keys, answer::named_elements(command).as_deref()).await?;
+        let (fence, records) = records;
+        if !self.keeper.has_lease() {
+            return Err(RouteReason::NoLease);
+        }
+        answer::reply(command, &records, fence.time_us / 1000).ok_or(RouteReason::NotReadable)
+    }
+
+    /// The records of a read as Postgres holds them, if every one of them may be believed.
+    pub(super) async fn records_behind_fence(
+        &self,
+        view: &View,
+        keys: &[Key],
+        names: Option<&[bytes::Bytes]>,
+    ) -> Result<(Fence, Vec<Record>), RouteReason> {
+        let postgres = self.postgres.as_ref().ok_or(RouteReason::PostgresError)?;
+        let began = Instant::now();
+        let (fence, standings) = fence::fence(&self.looks, keys).await.map_err(|_| RouteReason::Epoch)?;
+        self.metrics.store_latency(Store::Redis, Operation::Fence, began.elapsed());
+        if fence.epoch < 0 {
+            return Err(RouteReason::Epoch);
+        }
+        for (key, standing) in keys.iter().zip(&standings) {
+            if standing.is_pending {
+                return Err(RouteReason::Pending);
+            }
+            if !standing.is_present {
+                return Err(RouteReason::AbsentInRedis);
+            }
+            if view.backfilled(self.catalog.kind_of(key.as_bytes())) != Some(fence.epoch) {
+                return Err(RouteReason::NotBackfilled);
+            }
+        }
+        let began = Instant::now();
+        let rows = self.rows(postgres, &fence, keys, names).await.map_err(|_| {
+            self.metrics.store_error(Store::Postgres, Operation::Read);
+            RouteReason::PostgresError
+        })?;
+        self.metrics.store_latency(Store::Postgres, Operation::Read, began.elapsed());
+        let records = rows.into_iter().map(|(control, row)| believe(&fence, &control, row));
+        Ok((fence, records.collect::<Result<_, _>>()?))
+    }
+
+    async fn rows(
+        &self,
+        postgres: &Postgres,
+        fence: &Fence,
+        keys: &[Key],
+        names: Option<&[bytes::Bytes]>,
+    ) -> Result<Vec<(Control, Option<Row>)>, PostgresError> {
+        let mut rows = Vec::with_capacity(keys.len());
+        let kind_of = |key: &Key| self.catalog.kind_of(key.as_bytes());
+        let Some(first) = keys.first().map(kind_of) else { return Ok(rows) };
+        let same_table = |kind: &Kind| kind.table == first.table && kind.layout == Layout::Document;
+        if keys.iter().all(|key| same_table(kind_of(key))) {
+            let (control, found) = read::documents(postgres, first.table, keys).await?;
+            return Ok(found.into_iter().map(|row| (control, row)).collect());
+        }
+        for key in keys {
+            rows.push(row(postgres, kind_of(key), key, names, fence.clock).await?);
+        }
+        Ok(rows)
+    }
+}
+
+/// One record of either layout.
+pub(super) async fn row(
+    postgres: &Postgres,
+    kind: &Kind,
+    key: &Key,
+    names: Option<&[bytes::Bytes]>,
+    clock: i64,
+) -> Result<(Control, Option<Row>), PostgresError> {
+    match kind.layout {
+        Layout::Document => {
+            let (control, mut rows) = read::documents(postgres, kind.table, std::slice::from_ref(key)).await?;
+            Ok((control, rows.pop().flatten()))
+        }
+        Layout::Collection | Layout::Log => read::collection(postgres, kind.table, key, names, clock).await,
+    }
+}
+
+/// The record, if R1 lets it be believed.
+fn believe(fence: &Fence, control: &Control, row: Option<Row>) -> Result<Record, RouteReason> {
+    if control.epoch != fence.epoch || control.beat < fence.beat {
+        return Err(RouteReason::Epoch);
+    }
+    let Some(row) = row else { return Err(RouteReason::NoRow) };
+    if !verdict::is_comparable(fence, control, Some(&row)) {
+        return Err(RouteReason::NewerThanFence);
+    }
+    if row.fate != Fate::Present || row.expires_at_ms.is_some_and(|expires| expires <= fence.time_us / 1000) {
+        return Err(RouteReason::Gone);
+    }
+    if !row.is_complete || control.floor > fence.clock {
+        return Err(RouteReason::Incomplete);
+    }
+    let value = row.value.ok_or(RouteReason::NoRow)?;
+    Ok(Record { value, expires_at_ms: row.expires_at_ms })
+}

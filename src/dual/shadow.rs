@@ -1,0 +1,172 @@
+//! The shadow: a sample of the reads is compared, off the path and through a bounded queue. It can lose, never delay.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rand::RngExt;
+use tokio::sync::mpsc;
+
+use crate::dual::verdict::{self, Verdict};
+use crate::dual::view::View;
+use crate::dual::{Engine, read};
+use crate::model::catalog::{Kind, Layout};
+use crate::model::command::Command;
+use crate::model::key::Key;
+use crate::stores::postgres::Postgres;
+use crate::stores::postgres::journal::{self, Mismatch};
+use crate::stores::redis::Redis;
+use crate::stores::redis::fence;
+use crate::telemetry::labels::{Compared, ComparisonDrop, Operation, Store};
+use crate::telemetry::metrics::Metrics;
+use tokio::time::Instant;
+
+/// Comparisons under way at once.
+const WORKERS: usize = 4;
+/// How often a record is looked at again when a look says nothing.
+const LOOKS_MAX: usize = 5;
+/// How long between two looks.
+const LOOK_PAUSE: Duration = Duration::from_millis(20);
+
+struct Sampled {
+    kind: Arc<Kind>,
+    key: Key,
+}
+
+/// The queue of sampled reads and the workers behind it.
+pub(crate) struct Shadow {
+    sender: mpsc::Sender<Sampled>,
+    metrics: Metrics,
+}
+
+/// What the workers share.
+#[derive(Clone)]
+struct Worker {
+    redis: Arc<Redis>,
+    postgres: Postgres,
+    metrics: Metrics,
+}
+
+impl Shadow {
+    /// Starts the workers.
+    pub(crate) fn start(redis: Arc<Redis>, postgres: Postgres, metrics: Metrics, queue_max: usize) -> Self {
+        let (sender, receiver) = mpsc::channel(queue_max);
+        let receiver = Arc::new(tokio::sync::Mutex::new(receiver));
+        let worker = Worker { redis, postgres, metrics: metrics.clone() };
+        for _ in 0..WORKERS {
+            tokio::spawn(worker.clone().run(Arc::clone(&receiver)));
+        }
+        Self { sender, metrics }
+    }
+
+    fn offer(&self, kind: &Arc<Kind>, key: &Key) {
+        if self.sender.try_send(Sampled { kind: Arc::clone(kind), key: key.clone() }).is_err() {
+            self.metrics.comparison_dropped(ComparisonDrop::QueueFull);
+        }
+    }
+}
+
+impl Engine {
+    /// Offers the records of a read for comparison, as often as their flags say.
+    pub(super) fn sample(&self, view: &View, _command: &Command, keys: &[Key]) {
+        let Some(shadow) = &self.shadow else { return };
+        for key in keys {
+            let kind = self.catalog.kind_of(key.as_bytes());
+            let flag = view.flag(kind);
+            // A log holds more than Redis by design, so it is compared by entries in a sweep, never here.
+            if !kind.is_mirrored() || kind.layout == Layout::Log || !flag.stage.compares() {
+                continue;
+            }
+            if flag.sample_rate >= 1.0 || rand::rng().random_bool(flag.sample_rate.clamp(0.0, 1.0)) {
+                shadow.offer(kind, key);
+            }
+        }
+    }
+
+    /// Compares one record now; for health checks.
+    pub(super) async fn compare_now(&self, kind: &Kind, key: &Key) -> Option<Verdict> {
+        let postgres = self.postgres.clone()?;
+        let worker = Worker { redis: Arc::clone(&self.looks), postgres, metrics: self.metrics.clone() };
+        worker.look(kind, key).await.ok().map(|(verdict, _)| verdict)
+    }
+}
+
+impl Worker {
+    async fn run(self, receiver: Arc<tokio::sync::Mutex<mpsc::Receiver<Sampled>>>) {
+        loop {
+            let Some(Sampled { kind, key }) = receiver.lock().await.recv().await else { return };
+            self.compare(&kind, &key).await;
+        }
+    }
+
+    async fn compare(&self, kind: &Kind, key: &Key) {
+        for _ in 0..LOOKS_MAX {
+            match self.look(kind, key).await {
+                Ok((Verdict::ReadAgain, _)) => {
+                    self.metrics.compared(&kind.name, Compared::ReadAgain);
+                    tokio::time::sleep(LOOK_PAUSE).await;
+                }
+                Ok((verdict, found)) => return self.conclude(kind, key, &verdict, found).await,
+                Err(dropped) => return self.metrics.comparison_dropped(dropped),
+            }
+        }
+        self.metrics.comparison_dropped(ComparisonDrop::GaveUp);
+    }
+
+    /// One look at both stores: Redis first, Postgres second (R2). Answers the verdict and both versions.
+    async fn look(&self, kind: &Kind, key: &Key) -> Result<(Verdict, (i64, i64)), ComparisonDrop> {
+        let began = Instant::now();
+        let look = fence::look(&self.redis, key).await.map_err(|_| ComparisonDrop::RedisError)?;
+        self.metrics.store_latency(Store::Redis, Operation::Compare, began.elapsed());
+        if look.is_pending {
+            return Ok((Verdict::InFlight, (0, 0)));
+        }
+        let began = Instant::now();
+        let (control, row) = read::row(&self.postgres, kind, key, None, look.fence.clock)
+            .await
+            .map_err(|_| ComparisonDrop::PostgresError)?;
+        self.metrics.store_latency(Store::Postgres, Operation::Compare, began.elapsed());
+        let versions = (look.fence.clock, row.as_ref().map_or(0, |row| row.version));
+        Ok((verdict::judge(kind, &look, &control, row.as_ref()), versions))
+    }
+
+    async fn conclude(&self, kind: &Kind, key: &Key, verdict: &Verdict, (redis, postgres): (i64, i64)) {
+        self.metrics.compared(&kind.name, label(verdict));
+        let Some(class) = verdict.class() else { return };
+        let fields = match verdict {
+            Verdict::Value(fields) => fields.clone(),
+            Verdict::Match
+            | Verdict::InFlight
+            | Verdict::ReadAgain
+            | Verdict::Type
+            | Verdict::Ttl
+            | Verdict::MissingInPostgres
+            | Verdict::MissingInRedis => Vec::new(),
+        };
+        tracing::warn!(key.kind = %kind.name, ?key, class, "a mismatch was confirmed");
+        let mismatch = Mismatch {
+            kind: kind.name.clone(),
+            key: key.clone(),
+            id: kind.id_of(key.as_bytes()),
+            class,
+            fields,
+            redis_version: redis,
+            postgres_version: postgres,
+        };
+        if let Err(error) = journal::mismatch(&self.postgres, &mismatch).await {
+            tracing::warn!(%error, "a mismatch could not be written down");
+        }
+    }
+}
+
+fn label(verdict: &Verdict) -> Compared {
+    match verdict {
+        Verdict::Match => Compared::Match,
+        Verdict::InFlight => Compared::InFlight,
+        Verdict::ReadAgain => Compared::ReadAgain,
+        Verdict::Value(_) => Compared::Value,
+        Verdict::Type => Compared::Type,
+        Verdict::Ttl => Compared::Ttl,
+        Verdict::MissingInPostgres => Compared::MissingInPostgres,
+        Verdict::MissingInRedis => Compared::MissingInRedis,
+    }
+}

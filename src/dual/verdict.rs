@@ -1,0 +1,187 @@
+//! Verdicts: what the outcome of a comparison means (rule R2). Pure: a look at Redis, a row of Postgres, and the kind.
+
+use crate::model::catalog::Kind;
+use crate::model::value::Value;
+use crate::stores::postgres::read::{Control, Row};
+use crate::stores::postgres::rows::Fate;
+use crate::stores::redis::fence::{Fence, Look};
+
+/// The outcome of a comparison.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Both stores say the same.
+    Match,
+    /// The record has a mark: lag, not a mismatch.
+    InFlight,
+    /// Nothing can be said from this look.
+    ReadAgain,
+    /// The values differ, in these fields where they have names.
+    Value(Vec<String>),
+    /// The types differ.
+    Type,
+    /// The expiry differs.
+    Ttl,
+    /// Redis has it, Postgres not.
+    MissingInPostgres,
+    /// Postgres has it, Redis not.
+    MissingInRedis,
+}
+
+impl Verdict {
+    /// The class of a mismatch; `None` when it is none.
+    #[must_use]
+    pub fn class(&self) -> Option<&'static str> {
+        match self {
+            Self::Match | Self::InFlight | Self::ReadAgain => None,
+            Self::Value(_) => Some("value"),
+            Self::Type => Some("type"),
+            Self::Ttl => Some("ttl"),
+            Self::MissingInPostgres => Some("missing_in_postgres"),
+            Self::MissingInRedis => Some("missing_in_redis"),
+        }
+    }
+}
+
+/// Names of differing fields in a report at most.
+const FIELDS_MAX: usize = 20;
+
+/// Whether what Postgres said can be compared with the fence at all: same lineage, and nothing newer than the fence.
+#[must_use]
+pub fn is_comparable(fence: &Fence, control: &Control, row: Option<&Row>) -> bool {
+    fence.epoch >= 0
+        && fence.epoch == control.epoch
+        && control.beat >= fence.beat
+        && match row {
+            Some(row) => row.version <= fence.clock,
+            None => control.floor <= fence.clock,
+        }
+}
+
+/// Judges a record by a look at Redis and the row that was read after it.
+#[must_use]
+pub fn judge(kind: &Kind, look: &Look, control: &Control, row: Option<&Row>) -> Verdict {
+    if look.is_pending {
+        return Verdict::InFlight;
+    }
+    if !is_comparable(&look.fence, control, row) {
+        return Verdict::ReadAgain;
+    }
+    let time_ms = look.fence.time_us / 1000;
+    let live = row.filter(|row| row.fate == Fate::Present);
+    match (&look.value, live) {
+        (None, None) => Verdict::Match,
+        (None, Some(row)) => match row.expires_at_ms {
+            Some(expires) if expires <= time_ms => Verdict::Match,
+            Some(_) | None => Verdict::MissingInRedis,
+        },
+        // It may have expired and been swept since the look.
+        (Some(_), None) if row.is_none() && look.expires_at_ms.is_some() && control.floor > 0 => Verdict::ReadAgain,
+        (Some(_), None) => Verdict::MissingInPostgres,
+        (Some(value), Some(row)) => compare(kind, value, look.expires_at_ms, row),
+    }
+}
+
+fn compare(kind: &Kind, redis: &Value, redis_expires_ms: Option<i64>, row: &Row) -> Verdict {
+    let Some(postgres) = &row.value else { return Verdict::Value(Vec::new()) };
+    if redis.type_name() != postgres.type_name() {
+        return Verdict::Type;
+    }
+    let (one, two) = (normal(kind, redis), normal(kind, postgres));
+    if one != two {
+        return Verdict::Value(one.differing_names(&two, FIELDS_MAX));
+    }
+    let tolerance = i64::try_from(kind.expiry_tolerance_ms).unwrap_or(i64::MAX);
+    match (redis_expires_ms, row.expires_at_ms) {
+        (None, None) => Verdict::Match,
+        (Some(one), Some(two)) if (one.min(LAST_MS) - two).abs() <= tolerance => Verdict::Match,
+        (None | Some(_), None | Some(_)) => Verdict::Ttl,
+    }
+}
+
+/// The latest expiry that a row can hold: the end of the year 9999.
+const LAST_MS: i64 = 253_402_300_799_000;
+
+/// A value without what the kind ignores, and with numbers in one form where the kind compares them by value.
+fn normal(kind: &Kind, value: &Value) -> Value {
+    let mut value = value.clone();
+    if let Value::Hash(fields) = &mut value {
+        for name in &kind.ignored_fields {
+            fields.remove(name.as_bytes());
+        }
+        if kind.numbers_by_value {
+            fields.values_mut().for_each(number);
+        }
+    }
+    if let (Value::String(text), true) = (&mut value, kind.numbers_by_value) {
+        number(text);
+    }
+    value
+}
+
+fn number(text: &mut bytes::Bytes) {
+    let parsed = std::str::from_utf8(text).ok().and_then(|text| text.parse::<f64>().ok());
+    if let Some(number) = parsed {
+        *text = number.to_string().into();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::catalog::Catalog;
+
+    fn string(text: &'static str) -> Value {
+        Value::String(text.into())
+    }
+
+    fn look(value: Option<Value>) -> Look {
+        let fence = Fence { clock: 100, epoch: 1, time_us: 5_000_000, beat: 7 };
+        Look { fence, is_pending: false, type_name: String::new(), expires_at_ms: None, etag: String::new(), value }
+    }
+
+    fn row(version: i64, value: Option<Value>) -> Row {
+        Row { version, fate: Fate::Present, expires_at_ms: None, value, is_complete: true }
+    }
+
+    const CONTROL: Control = Control { epoch: 1, floor: 0, beat: 7 };
+
+    fn verdict(look: &Look, control: &Control, row: Option<&Row>) -> Verdict {
+        let catalog = Catalog::embedded();
+        judge(catalog.by_name("unmatched").expect("always there"), look, control, row)
+    }
+
+    #[test]
+    fn a_pending_record_is_never_a_mismatch() {
+        let pending = Look { is_pending: true, ..look(Some(string("a"))) };
+        assert_eq!(verdict(&pending, &CONTROL, Some(&row(1, Some(string("b"))))), Verdict::InFlight);
+    }
+
+    #[test]
+    fn a_row_above_the_clock_or_of_another_lineage_is_read_again() {
+        let (look, newer) = (look(Some(string("a"))), row(101, Some(string("b"))));
+        assert_eq!(verdict(&look, &CONTROL, Some(&newer)), Verdict::ReadAgain);
+        let old = row(1, Some(string("b")));
+        for control in [Control { epoch: 2, ..CONTROL }, Control { beat: 6, ..CONTROL }] {
+            assert_eq!(verdict(&look, &control, Some(&old)), Verdict::ReadAgain);
+        }
+        assert_eq!(verdict(&look, &Control { floor: 101, ..CONTROL }, None), Verdict::ReadAgain);
+    }
+
+    #[test]
+    fn every_difference_has_its_class() {
+        let present = look(Some(string("a")));
+        assert_eq!(verdict(&present, &CONTROL, Some(&row(1, Some(string("a"))))), Verdict::Match);
+        assert_eq!(verdict(&present, &CONTROL, Some(&row(1, Some(string("b"))))), Verdict::Value(Vec::new()));
+        assert_eq!(verdict(&present, &CONTROL, Some(&row(1, Some(Value::List(Vec::new()))))), Verdict::Type);
+        assert_eq!(verdict(&present, &CONTROL, None), Verdict::MissingInPostgres);
+        let expiring = Row { expires_at_ms: Some(9_000), ..row(1, Some(string("a"))) };
+        assert_eq!(verdict(&present, &CONTROL, Some(&expiring)), Verdict::Ttl);
+        let absent = look(None);
+        assert_eq!(verdict(&absent, &CONTROL, Some(&row(1, Some(string("a"))))), Verdict::MissingInRedis);
+        let expired = Row { expires_at_ms: Some(4_000), ..row(1, Some(string("a"))) };
+        assert_eq!(verdict(&absent, &CONTROL, Some(&expired)), Verdict::Match);
+        let gone = Row { fate: Fate::Gone, ..row(1, Some(string("a"))) };
+        assert_eq!(verdict(&absent, &CONTROL, Some(&gone)), Verdict::Match);
+        assert_eq!(verdict(&present, &CONTROL, Some(&gone)), Verdict::MissingInPostgres);
+    }
+}

@@ -1,0 +1,101 @@
+//! What a sidecar believes of the flags: one version of them, seen as a whole.
+//!
+//! Every operation holds the view it was decided under until it is answered. A version is confirmed when nobody holds an
+//! older view any more (S2).
+
+use std::collections::BTreeMap;
+
+use crate::model::catalog::{Catalog, Kind};
+use crate::model::flag::{Flag, Stage};
+use crate::stores::redis::lease::Renewal;
+
+/// The name under which the default of all kinds is kept.
+pub const DEFAULT: &str = "*";
+
+/// One version of the flags.
+#[derive(Clone, Debug, Default)]
+pub struct View {
+    /// The version; 0 before any flag was set.
+    pub version: u64,
+    /// Flags as they are kept: kind or `*`.
+    pub stored: BTreeMap<String, Flag>,
+    /// The flag of each kind, by its index.
+    flags: Vec<Flag>,
+    /// For a kind of another catalog: off.
+    fallback: Flag,
+    /// The epoch in which each kind's backfill was committed, by its index.
+    backfilled: Vec<Option<i64>>,
+    /// Kinds with writes that no mark can follow, and why.
+    pub unverifiable: BTreeMap<String, String>,
+}
+
+impl View {
+    /// The view that a renewal gives. A flag that cannot be read counts as not set: its kind falls back to its default.
+    #[must_use]
+    pub fn of(catalog: &Catalog, renewal: &Renewal) -> Self {
+        let parse = |(kind, flag): (&String, &String)| Some((kind.clone(), serde_json::from_str(flag).ok()?));
+        let stored: BTreeMap<String, Flag> = renewal.flags.iter().filter_map(parse).collect();
+        Self::from_stored(catalog, renewal.version, stored, &renewal.backfilled, renewal.unverifiable.clone())
+    }
+
+    fn from_stored(
+        catalog: &Catalog,
+        version: u64,
+        stored: BTreeMap<String, Flag>,
+        backfilled: &BTreeMap<String, i64>,
+        unverifiable: BTreeMap<String, String>,
+    ) -> Self {
+        let flags = catalog.kinds().iter().map(|kind| effective(&stored, kind)).collect();
+        let backfilled = catalog.kinds().iter().map(|kind| backfilled.get(&kind.name).copied()).collect();
+        Self { version, stored, flags, fallback: Flag::default(), backfilled, unverifiable }
+    }
+
+    /// A view without any flag, as a sidecar boots (S3).
+    #[must_use]
+    pub fn empty(catalog: &Catalog) -> Self {
+        Self::from_stored(catalog, 0, BTreeMap::new(), &BTreeMap::new(), BTreeMap::new())
+    }
+
+    /// The flag of a kind: its own, the default of all kinds, or what the catalog says.
+    #[must_use]
+    pub fn flag(&self, kind: &Kind) -> &Flag {
+        self.flags.get(kind.index).unwrap_or(&self.fallback)
+    }
+
+    /// The epoch in which the backfill of a kind was committed.
+    #[must_use]
+    pub fn backfilled(&self, kind: &Kind) -> Option<i64> {
+        self.backfilled.get(kind.index).copied().flatten()
+    }
+
+    /// Whether the kind has a flag of its own.
+    #[must_use]
+    pub fn is_own(&self, kind: &Kind) -> bool {
+        self.stored.contains_key(&kind.name)
+    }
+
+    /// Takes these kinds out of stage live.
+    pub fn lower(&mut self, catalog: &Catalog, names: &[String]) {
+        for kind in catalog.kinds().iter().filter(|kind| names.contains(&kind.name)) {
+            if let Some(flag) = self.flags.get_mut(kind.index) {
+                *flag = rolled_back(flag);
+            }
+        }
+    }
+
+    /// Whether it says the same as `other`, apart from backfills and what cannot be verified.
+    #[must_use]
+    pub fn has_all_of(&self, other: &Self) -> bool {
+        self.version == other.version && self.backfilled == other.backfilled && self.unverifiable == other.unverifiable
+    }
+}
+
+/// A flag after a rollback: no reads from Postgres, marking and comparing go on, and it stays there until somebody resumes.
+#[must_use]
+pub fn rolled_back(flag: &Flag) -> Flag {
+    Flag { stage: flag.stage.min(Stage::Shadow), latched: true, ..flag.clone() }
+}
+
+fn effective(stored: &BTreeMap<String, Flag>, kind: &Kind) -> Flag {
+    stored.get(&kind.name).or_else(|| stored.get(DEFAULT)).cloned().unwrap_or_else(|| kind.flag.clone())
+}

@@ -1,0 +1,120 @@
+//! The operator's hand in the demo: flags, jobs, rollback and mismatches over the admin door, as anybody would use it.
+
+use anyhow::{Context, bail};
+use bytes::Bytes;
+use http::{Method, StatusCode};
+use serde_json::{Value, json};
+use tokio::time::{Duration, Instant, sleep};
+
+use crate::traffic::client::{Client, ClientError};
+use crate::traffic::demo::figures::Figures;
+
+/// How long a change may wait for a barrier or for another change.
+const CHANGE_DEADLINE: Duration = Duration::from_secs(40);
+
+/// How long a backfill of the demo's keyspace may take.
+const BACKFILL_DEADLINE: Duration = Duration::from_secs(90);
+
+const POLL: Duration = Duration::from_millis(50);
+
+/// A client of the admin door.
+pub(super) struct Control {
+    client: Client,
+}
+
+impl Control {
+    pub(super) fn new(admin_door: &str) -> Self {
+        Self {
+            client: Client::new(admin_door),
+        }
+    }
+
+    /// Changes the flag of all kinds. Waits where a barrier is not yet reached; returns how long it took.
+    pub(super) async fn change(&mut self, change: &Value) -> anyhow::Result<Duration> {
+        let began = Instant::now();
+        loop {
+            let flags = self.client.json(Method::GET, "/v1/flags", &[], None).await?;
+            let version = flags
+                .get("version")
+                .and_then(Value::as_u64)
+                .context("the flags have no version")?;
+            let tag = format!("\"{version}\"");
+            let headers = [("if-match", tag.as_str())];
+            match self
+                .client
+                .json(Method::PATCH, "/v1/flags/*", &headers, Some(change))
+                .await
+            {
+                Ok(_) => return Ok(began.elapsed()),
+                // Somebody else changed it, or a sidecar has not confirmed yet.
+                Err(ClientError::Status {
+                    status: StatusCode::CONFLICT | StatusCode::PRECONDITION_FAILED,
+                    ..
+                }) if began.elapsed() < CHANGE_DEADLINE => {}
+                Err(error) => return Err(error).with_context(|| format!("changing the flags to {change}")),
+            }
+            sleep(POLL).await;
+        }
+    }
+
+    /// Copies everything that was there before marking began; returns how long it took.
+    pub(super) async fn backfill(&mut self) -> anyhow::Result<Duration> {
+        let began = Instant::now();
+        let body = json!({"job": "backfill", "kinds": ["*"]});
+        let started = self.client.json(Method::POST, "/v1/jobs", &[], Some(&body)).await?;
+        let id = started
+            .get("id")
+            .and_then(Value::as_str)
+            .context("the job has no id")?
+            .to_owned();
+        loop {
+            let job = self
+                .client
+                .json(Method::GET, &format!("/v1/jobs/{id}"), &[], None)
+                .await?;
+            if let Some(reason) = job.get("error").filter(|error| !error.is_null()) {
+                bail!("the backfill failed: {reason}");
+            }
+            if job.get("finished_at").is_some_and(|at| !at.is_null()) {
+                return Ok(began.elapsed());
+            }
+            if began.elapsed() > BACKFILL_DEADLINE {
+                bail!("the backfill did not finish within {BACKFILL_DEADLINE:?}");
+            }
+            sleep(POLL).await;
+        }
+    }
+
+    /// Takes all reads back to Redis; returns what the sidecar reports.
+    pub(super) async fn rollback(&mut self, reason: &str) -> anyhow::Result<Value> {
+        let body = json!({"scope": "*", "reason": reason});
+        Ok(self.client.json(Method::POST, "/v1/rollback", &[], Some(&body)).await?)
+    }
+
+    /// The classes of the stored mismatches of `kind`.
+    pub(super) async fn mismatch_classes(&mut self, kind: &str) -> anyhow::Result<Vec<String>> {
+        let list = self
+            .client
+            .json(Method::GET, &format!("/v1/mismatches?kind={kind}"), &[], None)
+            .await?;
+        let rows = list
+            .get("mismatches")
+            .unwrap_or(&list)
+            .as_array()
+            .cloned()
+            .unwrap_or_default();
+        Ok(rows
+            .iter()
+            .filter_map(|row| row.get("class")?.as_str().map(str::to_owned))
+            .collect())
+    }
+
+    /// All figures.
+    pub(super) async fn figures(&mut self) -> anyhow::Result<Figures> {
+        let answer = self.client.send(Method::GET, "/metrics", &[], Bytes::new()).await?;
+        if !answer.status.is_success() {
+            bail!("/metrics was answered with {}", answer.status);
+        }
+        Ok(Figures::parse(&String::from_utf8_lossy(&answer.body)))
+    }
+}
