@@ -4,6 +4,7 @@
 
 mod command_line;
 mod catalog;
+mod http_door;
 mod http_server;
 mod metrics;
 mod schema;
