@@ -2,19 +2,17 @@
 
 #![cfg(test)]
 
-mod command_line;
+mod arrows;
 mod catalog;
 mod http_door;
+mod chart;
+mod command_line;
 mod http_server;
 mod metrics;
+mod requirements;
 mod schema;
 mod settings;
 mod support;
-mod arrows;
-mod chart;
-mod metrics;
-mod requirements;
-mod settings;
 mod tidy;
 mod tls;
 mod traffic;
