@@ -219,6 +219,7 @@ impl<H: Handler> Client<H> {
                 .max_header_size(self.limits.header_bytes_max)
                 .serve_connection(io, service)
         );
+        let mut is_watching = true;
         let mut patrol = time::interval(activity::patrol_every(&self.limits));
         loop {
             tokio::select! {
@@ -229,13 +230,13 @@ impl<H: Handler> Client<H> {
                     }
                     return;
                 }
-                changed = running.changed() => match (changed.is_ok(), *running.borrow_and_update()) {
+                changed = running.changed(), if is_watching => match (changed.is_ok(), *running.borrow_and_update()) {
                     (true, Running::Serving) => {}
                     (true, Running::Cut) => return,
-                    (true, Running::Draining) | (false, _) => {
-                        if self.activity.phase() == Phase::Idle {
-                            return;
-                        }
+                    (true, Running::Draining) => connection.as_mut().graceful_shutdown(),
+                    (false, _) => {
+                        // The server was dropped, and nobody can say more.
+                        is_watching = false;
                         connection.as_mut().graceful_shutdown();
                     }
                 },

@@ -5,6 +5,7 @@
 mod admin_door;
 mod arrows;
 mod catalog;
+mod http_door;
 mod chart;
 mod command_line;
 mod http_server;

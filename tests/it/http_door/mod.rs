@@ -50,9 +50,7 @@ struct Answer {
 
 impl Answer {
     fn header(&self, name: &str) -> &str {
-        self.headers
-            .get(name)
-            .map_or("", |value| value.to_str().expect("a header of text"))
+        self.headers.get(name).map_or("", |value| value.to_str().expect("a header of text"))
     }
 
     fn json(&self) -> Value {
@@ -63,9 +61,7 @@ impl Answer {
     fn problem(&self) -> String {
         assert_eq!(self.header("content-type"), "application/problem+json", "{self:?}");
         let kind = self.json()["type"].as_str().expect("a type").to_owned();
-        kind.strip_prefix("urn:parallax:problem:")
-            .expect("a type of ours")
-            .to_owned()
+        kind.strip_prefix("urn:parallax:problem:").expect("a type of ours").to_owned()
     }
 }
 
@@ -88,14 +84,7 @@ impl Door {
             .spawn()
             .expect("the program starts");
         let client = Client::builder(TokioExecutor::new()).build_http();
-        let door = Self {
-            redis,
-            _database: database,
-            process,
-            data,
-            admin,
-            client,
-        };
+        let door = Self { redis, _database: database, process, data, admin, client };
         wait_until("the sidecar is ready", PATIENCE, || async {
             let ready = door.request(door.admin, Method::GET, "/readyz", &[], "").await;
             ready.is_some_and(|answer| answer.status == StatusCode::OK)
@@ -121,17 +110,11 @@ impl Door {
         let response = self.client.request(request).await.ok()?;
         let (parts, body) = response.into_parts();
         let body = body.collect().await.expect("a whole body").to_bytes();
-        Some(Answer {
-            status: parts.status,
-            headers: parts.headers,
-            body,
-        })
+        Some(Answer { status: parts.status, headers: parts.headers, body })
     }
 
     async fn send(&self, method: Method, path: &str, headers: &[(&str, &str)], body: impl Into<Bytes>) -> Answer {
-        self.request(self.data, method, path, headers, body)
-            .await
-            .expect("the data door answers")
+        self.request(self.data, method, path, headers, body).await.expect("the data door answers")
     }
 
     async fn get(&self, path: &str) -> Answer {
@@ -152,13 +135,7 @@ impl Door {
 
     /// A request to the command API.
     async fn post(&self, path: &str, body: Value) -> Answer {
-        self.send(
-            Method::POST,
-            path,
-            &[("content-type", "application/json")],
-            body.to_string(),
-        )
-        .await
+        self.send(Method::POST, path, &[("content-type", "application/json")], body.to_string()).await
     }
 
     /// What a command answers, straight from Redis: what the door says is not asked of the door.
@@ -166,25 +143,16 @@ impl Door {
         let client = redis::Client::open(self.redis.url()).expect("an address");
         let mut connection = client.get_multiplexed_async_connection().await.expect("Redis listens");
         let (name, arguments) = command.split_first().expect("a command");
-        redis::cmd(name)
-            .arg(arguments)
-            .query_async(&mut connection)
-            .await
-            .expect("an answer")
+        redis::cmd(name).arg(arguments).query_async(&mut connection).await.expect("an answer")
     }
 
     /// Takes every kind to dualwrite.
     async fn mirror_everything(&self) {
-        let flags = self
-            .request(self.admin, Method::GET, "/v1/flags/*", &[], "")
-            .await
-            .expect("the admin door answers");
+        let flags =
+            self.request(self.admin, Method::GET, "/v1/flags/*", &[], "").await.expect("the admin door answers");
         let headers = [("if-match", flags.header("etag")), ("content-type", "application/json")];
         let body = json!({"stage": "dualwrite", "reason": "a test"}).to_string();
-        let changed = self
-            .request(self.admin, Method::PATCH, "/v1/flags/*", &headers, body)
-            .await
-            .expect("answers");
+        let changed = self.request(self.admin, Method::PATCH, "/v1/flags/*", &headers, body).await.expect("answers");
         assert_eq!(changed.status, StatusCode::OK, "{changed:?}");
     }
 }
@@ -196,22 +164,13 @@ fn free_address() -> SocketAddr {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn web_pages_foreign_hosts_and_wrong_tokens_stay_outside() {
-    let door = Door::start_with(&[("PARALLAX_HTTP_TOKEN", "open sesame")]).await;
-    let token = ("authorization", "Bearer open sesame");
+    let door = Door::start_with(&[("PARALLAX_HTTP_TOKEN", "open-sesame")]).await;
+    let token = ("authorization", "Bearer open-sesame");
     assert_eq!(door.ping(&[token]).await.json(), json!({"result": "PONG"}));
     assert_eq!(door.ping(&[]).await.problem(), "unauthorized");
-    assert_eq!(
-        door.ping(&[("authorization", "Bearer open")]).await.problem(),
-        "unauthorized"
-    );
-    assert_eq!(
-        door.ping(&[token, ("origin", "http://localhost")]).await.problem(),
-        "foreign-origin"
-    );
-    assert_eq!(
-        door.ping(&[token, ("host", "evil.example")]).await.problem(),
-        "foreign-host"
-    );
+    assert_eq!(door.ping(&[("authorization", "Bearer open")]).await.problem(), "unauthorized");
+    assert_eq!(door.ping(&[token, ("origin", "http://localhost")]).await.problem(), "foreign-origin");
+    assert_eq!(door.ping(&[token, ("host", "evil.example")]).await.problem(), "foreign-host");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -226,33 +185,21 @@ async fn a_redis_that_is_gone_is_answered_503_with_retry_after() {
     ] {
         assert!([503, 504].contains(&answer.status.as_u16()), "{answer:?}");
         if answer.status == StatusCode::SERVICE_UNAVAILABLE {
-            assert_eq!(
-                (answer.problem(), answer.header("retry-after")),
-                ("redis-unreachable".into(), "1")
-            );
+            assert_eq!((answer.problem(), answer.header("retry-after")), ("redis-unreachable".into(), "1"));
         }
     }
     let read = door.get("/v1/records/apikey/a").await;
-    assert_eq!(
-        read.status,
-        StatusCode::SERVICE_UNAVAILABLE,
-        "a read has no unknown outcome"
-    );
+    assert_eq!(read.status, StatusCode::SERVICE_UNAVAILABLE, "a read has no unknown outcome");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_write_whose_client_went_away_is_done_whole() {
     let door = Door::start().await;
-    let commands: Vec<Value> = (0..2000)
-        .map(|number| json!(["HSET", "apikey:k", format!("f{number}"), "v"]))
-        .collect();
+    let commands: Vec<Value> = (0..2000).map(|number| json!(["HSET", "apikey:k", format!("f{number}"), "v"])).collect();
     let body = Value::Array(commands).to_string();
     let mut client = TcpStream::connect(door.data).await.expect("the door listens");
-    let head = format!(
-        "POST /redis/pipeline HTTP/1.1\r\nhost: {}\r\ncontent-length: {}\r\n\r\n",
-        door.data,
-        body.len()
-    );
+    let head =
+        format!("POST /redis/pipeline HTTP/1.1\r\nhost: {}\r\ncontent-length: {}\r\n\r\n", door.data, body.len());
     client.write_all(head.as_bytes()).await.expect("sent");
     client.write_all(body.as_bytes()).await.expect("sent");
     wait_until("the first command arrived", PATIENCE, || async {
