@@ -40,30 +40,10 @@ pub struct DemoArguments {
 
 impl DemoArguments {
     fn source(&self) -> Source {
-        let Self {
-            requests,
-            api_keys,
-            days,
-            seed,
-            ..
-        } = *self;
-        let shape = Shape {
-            seed,
-            api_keys,
-            days,
-            now_ms: Utc::now().timestamp_millis(),
-        };
-        let mut source = Source {
-            trace: self.trace.clone(),
-            keyspace: self.keyspace.clone(),
-            requests,
-            shape,
-        };
-        if let Some(folder) = self
-            .recording
-            .as_deref()
-            .filter(|folder| !folder.as_os_str().is_empty())
-        {
+        let Self { requests, api_keys, days, seed, .. } = *self;
+        let shape = Shape { seed, api_keys, days, now_ms: Utc::now().timestamp_millis() };
+        let mut source = Source { trace: self.trace.clone(), keyspace: self.keyspace.clone(), requests, shape };
+        if let Some(folder) = self.recording.as_deref().filter(|folder| !folder.as_os_str().is_empty()) {
             source.use_folder(folder);
         }
         source

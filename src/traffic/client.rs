@@ -75,10 +75,7 @@ impl Client {
     /// A client of the door at `door` (`127.0.0.1:8380`).
     #[must_use]
     pub fn new(door: impl Into<String>) -> Self {
-        Self {
-            door: door.into(),
-            connection: None,
-        }
+        Self { door: door.into(), connection: None }
     }
 
     /// Sends one request and reads the whole answer, whatever its status.
@@ -94,20 +91,12 @@ impl Client {
         headers: &[(&str, &str)],
         body: Bytes,
     ) -> Result<Answer, ClientError> {
-        let broken = |reason: String| ClientError::Connection {
-            door: self.door.clone(),
-            reason,
-        };
-        let mut request = Request::builder()
-            .method(method)
-            .uri(path)
-            .header(header::HOST, &self.door);
+        let broken = |reason: String| ClientError::Connection { door: self.door.clone(), reason };
+        let mut request = Request::builder().method(method).uri(path).header(header::HOST, &self.door);
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        let request = request
-            .body(Full::new(body))
-            .map_err(|error| broken(error.to_string()))?;
+        let request = request.body(Full::new(body)).map_err(|error| broken(error.to_string()))?;
         let mut connection = match self.connection.take() {
             Some(connection) if !connection.is_closed() => connection,
             _ => connect(&self.door).await?,
@@ -117,21 +106,14 @@ impl Client {
             let answer = connection.send_request(request).await?;
             let (head, body) = answer.into_parts();
             let body = body.collect().await?.to_bytes();
-            Ok::<_, hyper::Error>(Answer {
-                status: head.status,
-                headers: head.headers,
-                body,
-            })
+            Ok::<_, hyper::Error>(Answer { status: head.status, headers: head.headers, body })
         };
         match timeout(ANSWER_DEADLINE, exchange).await {
             Ok(Ok(answer)) => {
                 self.connection = Some(connection);
                 Ok(answer)
             }
-            Ok(Err(error)) => Err(ClientError::Connection {
-                door: self.door.clone(),
-                reason: error.to_string(),
-            }),
+            Ok(Err(error)) => Err(ClientError::Connection { door: self.door.clone(), reason: error.to_string() }),
             Err(_) => Err(ClientError::Deadline(self.door.clone())),
         }
     }
@@ -150,10 +132,7 @@ impl Client {
         let mut all = headers.to_vec();
         let bytes = match body {
             Some(value) => {
-                if !headers
-                    .iter()
-                    .any(|(name, _)| name.eq_ignore_ascii_case("content-type"))
-                {
+                if !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("content-type")) {
                     all.push(("content-type", "application/json"));
                 }
                 Bytes::from(value.to_string())
@@ -163,12 +142,7 @@ impl Client {
         let answer = self.send(method.clone(), path, &all, bytes).await?;
         if !answer.status.is_success() {
             let body = String::from_utf8_lossy(&answer.body).chars().take(600).collect();
-            return Err(ClientError::Status {
-                method,
-                path: path.to_owned(),
-                status: answer.status,
-                body,
-            });
+            return Err(ClientError::Status { method, path: path.to_owned(), status: answer.status, body });
         }
         if answer.body.is_empty() {
             return Ok(Value::Null);
@@ -178,17 +152,10 @@ impl Client {
 }
 
 async fn connect(door: &str) -> Result<SendRequest<Full<Bytes>>, ClientError> {
-    let broken = |reason: String| ClientError::Connection {
-        door: door.to_owned(),
-        reason,
-    };
-    let socket = TcpStream::connect(door)
-        .await
-        .map_err(|error| broken(error.to_string()))?;
+    let broken = |reason: String| ClientError::Connection { door: door.to_owned(), reason };
+    let socket = TcpStream::connect(door).await.map_err(|error| broken(error.to_string()))?;
     socket.set_nodelay(true).map_err(|error| broken(error.to_string()))?;
-    let (sender, connection) = handshake(TokioIo::new(socket))
-        .await
-        .map_err(|error| broken(error.to_string()))?;
+    let (sender, connection) = handshake(TokioIo::new(socket)).await.map_err(|error| broken(error.to_string()))?;
     // It ends by itself when the sender is dropped or the door closes; the next request sees either.
     tokio::spawn(connection);
     Ok(sender)

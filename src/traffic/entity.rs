@@ -150,11 +150,7 @@ pub(super) fn accounts(world: &mut World, calendar: &Calendar, out: &mut Vec<Com
         let name = format!("{}-{number}", account.family.platform);
         if prefix == "bedrock_account" {
             let secret = credential(world);
-            out.push(command(&[
-                "set",
-                &account.key(),
-                &bedrock(account, &name, &secret, calendar),
-            ]));
+            out.push(command(&["set", &account.key(), &bedrock(account, &name, &secret, calendar)]));
             continue;
         }
         let mut fields = account_fields(account, &name, calendar);
@@ -164,11 +160,7 @@ pub(super) fn accounts(world: &mut World, calendar: &Calendar, out: &mut Vec<Com
         out.push(hash(&account.key(), &fields));
     }
     let group = world.dice.uuid();
-    let Some(member) = world
-        .accounts
-        .iter()
-        .find(|account| account.family.platform == "claude")
-    else {
+    let Some(member) = world.accounts.iter().find(|account| account.family.platform == "claude") else {
         return;
     };
     out.push(command(&["sadd", "account_groups", &group]));
@@ -188,22 +180,10 @@ pub(super) fn accounts(world: &mut World, calendar: &Calendar, out: &mut Vec<Com
         "updatedAt",
         &calendar.iso,
     ]));
-    out.push(command(&[
-        "sadd",
-        &format!("account_group_members:{group}"),
-        &member.id,
-    ]));
-    out.push(command(&[
-        "sadd",
-        &format!("account_groups_reverse:claude:{}", member.id),
-        &group,
-    ]));
+    out.push(command(&["sadd", &format!("account_group_members:{group}"), &member.id]));
+    out.push(command(&["sadd", &format!("account_groups_reverse:claude:{}", member.id), &group]));
     out.push(command(&["set", "account_groups_reverse:migrated", "true"]));
-    out.push(command(&[
-        "set",
-        &format!("account_balance_script:claude:{}", member.id),
-        r#"{"enabled":false}"#,
-    ]));
+    out.push(command(&["set", &format!("account_balance_script:claude:{}", member.id), r#"{"enabled":false}"#]));
 }
 
 fn account_fields(account: &Account, name: &str, calendar: &Calendar) -> Vec<(&'static str, String)> {

@@ -21,12 +21,7 @@ pub fn keyspace(shape: &Shape) -> Vec<Command> {
 /// The bursts of `requests` relayed requests upon that keyspace, made one request at a time.
 #[must_use]
 pub fn requests(shape: &Shape, requests: usize) -> Requests {
-    Requests {
-        world: World::new(shape.clone()),
-        left: requests,
-        sent: 0,
-        ready: Vec::new().into_iter(),
-    }
+    Requests { world: World::new(shape.clone()), left: requests, sent: 0, ready: Vec::new().into_iter() }
 }
 
 /// An iterator over bursts; see [`requests`].
@@ -60,11 +55,7 @@ impl Requests {
         self.world.now_ms += REQUEST_EVERY_MS;
         // A few keys make most of the requests, as in life: the first half of the dice goes to the first four.
         let busy = self.world.dice.below(2) == 0;
-        let choices = if busy {
-            4.min(self.world.api_keys.len())
-        } else {
-            self.world.api_keys.len()
-        };
+        let choices = if busy { 4.min(self.world.api_keys.len()) } else { self.world.api_keys.len() };
         let candidates = self.world.api_keys.iter().take(choices).cloned().collect::<Vec<_>>();
         let key = self.world.dice.pick(&candidates).clone();
         let session = self.world.dice.pick(&key.sessions).clone();
@@ -85,12 +76,7 @@ mod tests {
     use crate::model::catalog::{Catalog, UNMATCHED};
 
     fn shape() -> Shape {
-        Shape {
-            seed: 42,
-            api_keys: 12,
-            days: 3,
-            now_ms: 1_795_435_200_000,
-        }
+        Shape { seed: 42, api_keys: 12, days: 3, now_ms: 1_795_435_200_000 }
     }
 
     fn name(command: &Command) -> String {
@@ -105,10 +91,8 @@ mod tests {
         for command in &commands {
             *counts.entry(name(command)).or_default() += 1;
         }
-        let reads: usize = ["hget", "hgetall", "get", "ttl", "smembers", "exists"]
-            .map(|read| counts[read])
-            .iter()
-            .sum();
+        let reads: usize =
+            ["hget", "hgetall", "get", "ttl", "smembers", "exists"].map(|read| counts[read]).iter().sum();
         assert_eq!((reads, counts["eval"], counts["multi"], counts["exec"]), (36, 14, 1, 1));
         let writes = [
             ("hincrby", 197),
@@ -132,21 +116,14 @@ mod tests {
     #[test]
     fn forty_one_commands_come_before_the_answer_of_the_upstream() {
         let commands: Vec<Command> = requests(&shape(), 1).flatten().collect();
-        let leases: Vec<usize> = (0..commands.len())
-            .filter(|at| name(&commands[*at]) == "eval" && commands[*at].len() == 7)
-            .collect();
-        assert_eq!(
-            leases[1] + 1,
-            41,
-            "the second lease, on the account, is the last command before the upstream"
-        );
+        let leases: Vec<usize> =
+            (0..commands.len()).filter(|at| name(&commands[*at]) == "eval" && commands[*at].len() == 7).collect();
+        assert_eq!(leases[1] + 1, 41, "the second lease, on the account, is the last command before the upstream");
     }
 
     #[test]
     fn one_request_touches_sixty_three_written_keys() {
-        let reads = [
-            "hget", "hgetall", "get", "ttl", "smembers", "exists", "eval", "multi", "exec",
-        ];
+        let reads = ["hget", "hgetall", "get", "ttl", "smembers", "exists", "eval", "multi", "exec"];
         let keys: std::collections::HashSet<Vec<u8>> = requests(&shape(), 1)
             .flatten()
             .filter(|command| !reads.contains(&name(command).as_str()))
@@ -168,28 +145,13 @@ mod tests {
     #[test]
     fn administration_brings_renames_temporary_sets_nul_members_and_floods() {
         let commands: Vec<Command> = requests(&shape(), 48).flatten().collect();
-        for wanted in [
-            "sdiffstore",
-            "sinterstore",
-            "zinterstore",
-            "rename",
-            "hdel",
-            "zrem",
-            "srem",
-            "mget",
-            "scan",
-            "hmset",
-        ] {
+        for wanted in
+            ["sdiffstore", "sinterstore", "zinterstore", "rename", "hdel", "zrem", "srem", "mget", "scan", "hmset"]
+        {
             assert!(commands.iter().any(|command| name(command) == wanted), "{wanted}");
         }
-        assert!(
-            commands
-                .iter()
-                .any(|command| command.iter().any(|part| part.contains(&0)))
-        );
-        let flood = requests(&shape(), 48)
-            .map(|burst| burst.iter().filter(|one| name(one) == "lpush").count())
-            .max();
+        assert!(commands.iter().any(|command| command.iter().any(|part| part.contains(&0))));
+        let flood = requests(&shape(), 48).map(|burst| burst.iter().filter(|one| name(one) == "lpush").count()).max();
         assert!(flood > Some(200));
     }
 
@@ -214,14 +176,7 @@ mod tests {
                 seen.insert(kind.name.clone());
             }
         }
-        for kind in [
-            "apikey",
-            "apikey_hash_map",
-            "bedrock_account",
-            "usage_records",
-            "billing_events",
-            "cost_rank",
-        ] {
+        for kind in ["apikey", "apikey_hash_map", "bedrock_account", "usage_records", "billing_events", "cost_rank"] {
             assert!(seen.contains(kind), "{kind} is missing among {seen:?}");
         }
     }

@@ -11,10 +11,7 @@ use crate::traffic::{Command, command};
 
 /// One HSET of all counters in `fields`.
 fn counters(key: &str, fields: &[(String, u64)]) -> Command {
-    let fields: Vec<(&str, String)> = fields
-        .iter()
-        .map(|(name, value)| (name.as_str(), value.to_string()))
-        .collect();
+    let fields: Vec<(&str, String)> = fields.iter().map(|(name, value)| (name.as_str(), value.to_string())).collect();
     hash(key, &fields)
 }
 
@@ -59,36 +56,17 @@ fn history(world: &mut World, key: &ApiKey, out: &mut Vec<Command>) {
             out.push(command(&["expire", &name, &left(ttl)]));
         };
         figure(format!("usage:daily:{id}:{day}"), usage.period_fields(), DAILY);
-        figure(
-            format!("usage:{id}:model:daily:{model}:{day}"),
-            usage.cost_fields(),
-            DAILY,
-        );
+        figure(format!("usage:{id}:model:daily:{model}:{day}"), usage.cost_fields(), DAILY);
         if age <= 2 {
-            figure(
-                format!("usage:hourly:{id}:{}", calendar.hour),
-                usage.period_fields(),
-                HOURLY,
-            );
-            figure(
-                format!("usage:{id}:model:hourly:{model}:{}", calendar.hour),
-                usage.cost_fields(),
-                HOURLY,
-            );
+            figure(format!("usage:hourly:{id}:{}", calendar.hour), usage.period_fields(), HOURLY);
+            figure(format!("usage:{id}:model:hourly:{model}:{}", calendar.hour), usage.cost_fields(), HOURLY);
         }
-        for name in [
-            format!("usage:cost:daily:{id}:{day}"),
-            format!("usage:cost:real:daily:{id}:{day}"),
-        ] {
+        for name in [format!("usage:cost:daily:{id}:{day}"), format!("usage:cost:real:daily:{id}:{day}")] {
             out.push(command(&["set", &name, &usage.cost(), "EX", &left("2592000")]));
         }
         out.push(command(&["sadd", &format!("usage:daily:index:{day}"), id]));
         out.push(command(&["expire", &format!("usage:daily:index:{day}"), &left(DAILY)]));
-        out.push(command(&[
-            "sadd",
-            &format!("usage:keymodel:daily:index:{day}"),
-            &format!("{id}:{model}"),
-        ]));
+        out.push(command(&["sadd", &format!("usage:keymodel:daily:index:{day}"), &format!("{id}:{model}")]));
     }
     totals(world, id, total, out);
 }
@@ -98,29 +76,13 @@ fn totals(world: &World, id: &str, count: u64, out: &mut Vec<Command>) {
     let usage = Usage::of(1208).times(count);
     let calendar = world.calendar();
     out.push(counters(&format!("usage:{id}"), &usage.total_fields()));
-    out.push(counters(
-        &format!("usage:{id}:model:alltime:{}", MODELS[0].0),
-        &usage.alltime_fields(),
-    ));
-    out.push(counters(
-        &format!("usage:monthly:{id}:{}", calendar.month),
-        &usage.period_fields(),
-    ));
-    out.push(command(&[
-        "expire",
-        &format!("usage:monthly:{id}:{}", calendar.month),
-        MONTHLY,
-    ]));
+    out.push(counters(&format!("usage:{id}:model:alltime:{}", MODELS[0].0), &usage.alltime_fields()));
+    out.push(counters(&format!("usage:monthly:{id}:{}", calendar.month), &usage.period_fields()));
+    out.push(command(&["expire", &format!("usage:monthly:{id}:{}", calendar.month), MONTHLY]));
     for name in ["cost:total", "cost:real:total", "opus:total", "opus:real:total"] {
         out.push(command(&["set", &format!("usage:{name}:{id}"), &usage.cost()]));
     }
-    out.push(command(&[
-        "set",
-        &format!("usage:opus:weekly:{id}:{}", calendar.week),
-        &usage.cost(),
-        "EX",
-        "1209600",
-    ]));
+    out.push(command(&["set", &format!("usage:opus:weekly:{id}:{}", calendar.week), &usage.cost(), "EX", "1209600"]));
 }
 
 /// Lists that are full, and a stream. Keys are used unevenly: the first has 200 entries, the others less and less.
@@ -128,10 +90,7 @@ fn logs(world: &mut World, calendar: &Calendar, out: &mut Vec<Command>) {
     let usage = Usage::of(1208);
     for (place, key) in world.api_keys.clone().iter().enumerate() {
         let entries = (200 / (place + 1)).max(3);
-        let account = world
-            .console_for(key.sessions.first().map_or("", String::as_str))
-            .id
-            .clone();
+        let account = world.console_for(key.sessions.first().map_or("", String::as_str)).id.clone();
         let mut push = vec![b"lpush".to_vec(), format!("usage:records:{}", key.id).into_bytes()];
         for _ in 0..entries {
             let request = world.dice.uuid();
@@ -142,38 +101,19 @@ fn logs(world: &mut World, calendar: &Calendar, out: &mut Vec<Command>) {
         for _ in 0..3 {
             let request = world.dice.uuid();
             let event = billing_event(calendar, key, &account, MODELS[1].0, &usage, &request);
-            out.push(command(&[
-                "xadd",
-                "billing:events",
-                "MAXLEN",
-                "~",
-                "100000",
-                "*",
-                "data",
-                &event,
-            ]));
+            out.push(command(&["xadd", "billing:events", "MAXLEN", "~", "100000", "*", "data", &event]));
         }
     }
     let Some(account) = world.accounts.first().cloned() else {
         return;
     };
     let history = format!("error_history:claude-console:{}", account.id);
-    out.push(command(&[
-        "lpush",
-        &history,
-        r#"{"status":500,"errorType":"server_error","context":null}"#,
-    ]));
+    out.push(command(&["lpush", &history, r#"{"status":500,"errorType":"server_error","context":null}"#]));
     out.push(command(&["expire", &history, "259200"]));
     for number in 0..5 {
         let id = world.dice.hex(11);
         let item = serde_json::json!({"requestId": id, "timestamp": calendar.iso, "number": number}).to_string();
-        out.push(command(&[
-            "set",
-            &format!("request_detail:item:{id}"),
-            &item,
-            "EX",
-            "21600",
-        ]));
+        out.push(command(&["set", &format!("request_detail:item:{id}"), &item, "EX", "21600"]));
         let index = format!("request_detail:index:day:{}", calendar.compact_day);
         out.push(command(&["zadd", &index, &calendar.ms.to_string(), &id]));
         out.push(command(&["expire", &index, "108000"]));
@@ -257,18 +197,9 @@ fn configs(calendar: &Calendar, out: &mut Vec<Command>) {
             "claude_relay_config",
             format!(r#"{{"claudeCodeOnlyEnabled":false,"message":"你的本地session已污染",{stamp}}}"#),
         ),
-        (
-            "webhook_config:default",
-            format!(r#"{{"enabled":true,"platforms":[],{stamp}}}"#),
-        ),
-        (
-            "oem:settings",
-            format!(r#"{{"siteName":"Example","siteIcon":"",{stamp}}}"#),
-        ),
-        (
-            "system:service_rates",
-            format!(r#"{{"baseService":"claude","rates":{{"claude":1,"codex":1}},{stamp}}}"#),
-        ),
+        ("webhook_config:default", format!(r#"{{"enabled":true,"platforms":[],{stamp}}}"#)),
+        ("oem:settings", format!(r#"{{"siteName":"Example","siteIcon":"",{stamp}}}"#)),
+        ("system:service_rates", format!(r#"{{"baseService":"claude","rates":{{"claude":1,"codex":1}},{stamp}}}"#)),
         ("system:migrated:version", "1.1.314".to_owned()),
         ("system:migration:usage_index_v2", calendar.ms.to_string()),
         ("apikey:index:version", "2".to_owned()),
@@ -294,43 +225,19 @@ fn ephemeral(world: &mut World, calendar: &Calendar, out: &mut Vec<Command>) {
     out.push(command(&["expire", &session, "86400"]));
     for key in world.api_keys.iter().take(5) {
         let ms = calendar.ms.to_string();
-        out.push(command(&[
-            "set",
-            &format!("rate_limit:window_start:{}", key.id),
-            &ms,
-            "PX",
-            "3600000",
-        ]));
-        out.push(command(&[
-            "set",
-            &format!("rate_limit:requests:{}", key.id),
-            "1",
-            "PX",
-            "3600000",
-        ]));
+        out.push(command(&["set", &format!("rate_limit:window_start:{}", key.id), &ms, "PX", "3600000"]));
+        out.push(command(&["set", &format!("rate_limit:requests:{}", key.id), "1", "PX", "3600000"]));
         let Some(conversation) = key.sessions.first() else {
             continue;
         };
         let account = &world.console_for(conversation).id;
         let mapping = format!(r#"{{"accountId":"{account}","accountType":"claude-console"}}"#);
-        out.push(command(&[
-            "setex",
-            &format!("unified_claude_session_mapping:{conversation}"),
-            "3600",
-            &mapping,
-        ]));
+        out.push(command(&["setex", &format!("unified_claude_session_mapping:{conversation}"), "3600", &mapping]));
     }
     let lease = (calendar.ms + 600_000).to_string();
     out.push(command(&["zadd", "concurrency:queued-example", &lease, "request-1"]));
     out.push(command(&["expire", "concurrency:queued-example", "600"]));
     out.push(command(&["setex", "user:index:empty", "3600", "1"]));
     out.push(command(&["set", "cost_rank_lock:today", "1", "NX", "EX", "300"]));
-    out.push(command(&[
-        "hset",
-        "cost_rank_meta:today",
-        "status",
-        "ready",
-        "keyCount",
-        "0",
-    ]));
+    out.push(command(&["hset", "cost_rank_meta:today", "status", "ready", "keyCount", "0"]));
 }

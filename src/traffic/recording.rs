@@ -62,18 +62,9 @@ struct Line {
 /// # Errors
 /// [`RecordingError`] when the file cannot be read or has another form.
 pub fn keyspace(path: &Path) -> Result<Vec<Command>, RecordingError> {
-    let form = |place: &str, reason: String| RecordingError::Form {
-        path: path.into(),
-        place: place.into(),
-        reason,
-    };
+    let form = |place: &str, reason: String| RecordingError::Form { path: path.into(), place: place.into(), reason };
     let mut text = String::new();
-    open(path)?
-        .read_to_string(&mut text)
-        .map_err(|source| RecordingError::File {
-            path: path.into(),
-            source,
-        })?;
+    open(path)?.read_to_string(&mut text).map_err(|source| RecordingError::File { path: path.into(), source })?;
     let keys: std::collections::BTreeMap<String, Recorded> =
         serde_json::from_str(&text).map_err(|error| form("JSON", error.to_string()))?;
     let mut out = Vec::new();
@@ -90,11 +81,7 @@ pub fn keyspace(path: &Path) -> Result<Vec<Command>, RecordingError> {
 /// The commands that build one recorded key; `None` where type and value do not fit each other.
 fn build(key: &str, recorded: &Recorded) -> Option<Vec<Command>> {
     let texts = |value: &Value| -> Option<Vec<String>> {
-        value
-            .as_array()?
-            .iter()
-            .map(|item| item.as_str().map(str::to_owned))
-            .collect()
+        value.as_array()?.iter().map(|item| item.as_str().map(str::to_owned)).collect()
     };
     let one = |name: &str, arguments: &[String]| -> Vec<Command> {
         let mut parts = vec![name, key];
@@ -140,10 +127,7 @@ pub fn bursts(path: &Path) -> Result<Vec<Burst>, RecordingError> {
     let mut last = f64::NEG_INFINITY;
     let mut in_multi = false;
     for (number, line) in BufReader::new(open(path)?).lines().enumerate() {
-        let line = line.map_err(|source| RecordingError::File {
-            path: path.into(),
-            source,
-        })?;
+        let line = line.map_err(|source| RecordingError::File { path: path.into(), source })?;
         let Line { t, cmd } = serde_json::from_str(&line).map_err(|error| RecordingError::Form {
             path: path.into(),
             place: format!("line {}", number + 1),
@@ -168,12 +152,7 @@ pub fn bursts(path: &Path) -> Result<Vec<Burst>, RecordingError> {
 }
 
 fn open(path: &Path) -> Result<GzDecoder<File>, RecordingError> {
-    File::open(path)
-        .map(GzDecoder::new)
-        .map_err(|source| RecordingError::File {
-            path: path.into(),
-            source,
-        })
+    File::open(path).map(GzDecoder::new).map_err(|source| RecordingError::File { path: path.into(), source })
 }
 
 #[cfg(test)]

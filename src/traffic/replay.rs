@@ -37,13 +37,7 @@ pub struct Tally {
 impl Default for Tally {
     fn default() -> Self {
         let latency_us = Histogram::new_with_bounds(1, LATENCY_MAX_US, 3).expect("bounds that the histogram allows");
-        Self {
-            commands: 0,
-            requests: 0,
-            redis_errors: BTreeMap::new(),
-            failures: BTreeMap::new(),
-            latency_us,
-        }
+        Self { commands: 0, requests: 0, redis_errors: BTreeMap::new(), failures: BTreeMap::new(), latency_us }
     }
 }
 
@@ -62,11 +56,7 @@ impl Tally {
 
     fn note_error(&mut self, text: &str) {
         let word = text.split_whitespace().next().unwrap_or("empty").to_owned();
-        let list = if word.starts_with("PARALLAX") {
-            &mut self.failures
-        } else {
-            &mut self.redis_errors
-        };
+        let list = if word.starts_with("PARALLAX") { &mut self.failures } else { &mut self.redis_errors };
         *list.entry(word).or_default() += 1;
     }
 
@@ -109,10 +99,7 @@ impl Replay {
     /// A replay against the data door at `door` (`127.0.0.1:8380`).
     #[must_use]
     pub fn new(door: impl Into<String>) -> Self {
-        Self {
-            client: Client::new(door),
-            tally: Tally::default(),
-        }
+        Self { client: Client::new(door), tally: Tally::default() }
     }
 
     /// Sends one burst and waits for its answers.
@@ -140,19 +127,11 @@ impl Replay {
     async fn post(&mut self, path: &str, commands: &[Command]) -> Result<(), ClientError> {
         let texts: Vec<Vec<&str>> = commands
             .iter()
-            .map(|command| {
-                command
-                    .iter()
-                    .filter_map(|part| std::str::from_utf8(part).ok())
-                    .collect()
-            })
+            .map(|command| command.iter().filter_map(|part| std::str::from_utf8(part).ok()).collect())
             .collect();
         let body = serde_json::to_vec(&texts).unwrap_or_default();
         let headers = [("content-type", "application/json")];
-        let answer = self
-            .client
-            .send(Method::POST, path, &headers, Bytes::from(body))
-            .await?;
+        let answer = self.client.send(Method::POST, path, &headers, Bytes::from(body)).await?;
         self.tally.commands += commands.len() as u64;
         match (answer.status, answer.json()) {
             (StatusCode::OK, Ok(Value::Array(replies))) => {
@@ -160,15 +139,11 @@ impl Replay {
                     self.tally.note_error(error.as_str().unwrap_or("unnamed"));
                 }
                 if replies.len() != commands.len() {
-                    self.tally
-                        .note_failure("answers-missing", commands.len().abs_diff(replies.len()));
+                    self.tally.note_failure("answers-missing", commands.len().abs_diff(replies.len()));
                 }
             }
             (_, Ok(Value::Object(problem))) => {
-                let text = problem
-                    .get("error")
-                    .or_else(|| problem.get("type"))
-                    .and_then(Value::as_str);
+                let text = problem.get("error").or_else(|| problem.get("type")).and_then(Value::as_str);
                 if let (StatusCode::OK | StatusCode::BAD_REQUEST, Some(text)) = (answer.status, text)
                     && problem.contains_key("error")
                 {
@@ -178,39 +153,30 @@ impl Replay {
                     self.tally.note_failure(&name, commands.len());
                 }
             }
-            (status, _) => self
-                .tally
-                .note_failure(&format!("{} without JSON", status.as_u16()), commands.len()),
+            (status, _) => self.tally.note_failure(&format!("{} without JSON", status.as_u16()), commands.len()),
         }
         Ok(())
     }
 
     async fn by_path(&mut self, command: &Command) -> Result<(), ClientError> {
-        let encoded: Vec<String> = command
-            .iter()
-            .map(|part| percent_encode(part, NON_ALPHANUMERIC).to_string())
-            .collect();
+        let encoded: Vec<String> =
+            command.iter().map(|part| percent_encode(part, NON_ALPHANUMERIC).to_string()).collect();
         let path = format!("/redis/{}", encoded.join("/"));
         let answer = self.client.send(Method::GET, &path, &[], Bytes::new()).await?;
         self.tally.commands += 1;
         match answer.json() {
             Ok(Value::Object(reply)) if reply.contains_key("result") => {}
             Ok(Value::Object(reply)) if reply.contains_key("error") => {
-                self.tally
-                    .note_error(reply.get("error").and_then(Value::as_str).unwrap_or("unnamed"));
+                self.tally.note_error(reply.get("error").and_then(Value::as_str).unwrap_or("unnamed"));
             }
-            _ => self
-                .tally
-                .note_failure(&format!("{} by path", answer.status.as_u16()), 1),
+            _ => self.tally.note_failure(&format!("{} by path", answer.status.as_u16()), 1),
         }
         Ok(())
     }
 }
 
 fn is_named(command: &Command, name: &str) -> bool {
-    command
-        .first()
-        .is_some_and(|first| first.eq_ignore_ascii_case(name.as_bytes()))
+    command.first().is_some_and(|first| first.eq_ignore_ascii_case(name.as_bytes()))
 }
 
 /// A burst cut into HTTP requests, in order. A MULTI without EXEC takes the rest of the burst.
@@ -219,10 +185,7 @@ fn parts(burst: &Burst) -> Vec<Part<'_>> {
     let mut rest = burst.as_slice();
     while let Some((first, after)) = rest.split_first() {
         if is_named(first, "multi") {
-            let end = after
-                .iter()
-                .position(|command| is_named(command, "exec"))
-                .unwrap_or(after.len());
+            let end = after.iter().position(|command| is_named(command, "exec")).unwrap_or(after.len());
             let (inside, exec) = after.split_at(end);
             parts.push(Part::MultiExec(inside));
             rest = exec.get(1..).unwrap_or_default();

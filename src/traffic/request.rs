@@ -46,28 +46,16 @@ pub(super) fn relayed(world: &mut World, key: &ApiKey, session: &str) -> Vec<Bur
     ]);
     bursts.push(key_figures(&calendar, &key.id, model, &usage));
     bursts.extend(key_cost(&calendar, &key.id, &usage));
-    bursts.push(vec![
-        command(&["hgetall", &apikey(key)]),
-        command(&["hgetall", &apikey(key)]),
-    ]);
+    bursts.push(vec![command(&["hgetall", &apikey(key)]), command(&["hgetall", &apikey(key)])]);
     bursts.push(vec![
         entity::hash(&apikey(key), &entity::apikey_fields(key, &calendar.iso)),
         command(&["expire", &apikey(key), "31536000"]),
     ]);
-    bursts.push(vec![command(&[
-        "zadd",
-        "apikey:idx:lastUsedAt",
-        &calendar.ms.to_string(),
-        &key.id,
-    ])]);
+    bursts.push(vec![command(&["zadd", "apikey:idx:lastUsedAt", &calendar.ms.to_string(), &key.id])]);
     bursts.push(account_figures(&calendar, &account.id, model, &usage));
     bursts.extend(usage::events(&calendar, key, &account.id, model, &usage, &request));
     bursts.push(vec![
-        command(&[
-            "incrby",
-            &format!("rate_limit:tokens:{}", key.id),
-            &usage.all().to_string(),
-        ]),
+        command(&["incrby", &format!("rate_limit:tokens:{}", key.id), &usage.all().to_string()]),
         command(&["incrbyfloat", &format!("rate_limit:cost:{}", key.id), &usage.cost()]),
     ]);
     bursts.push(vec![lease]);
@@ -122,10 +110,7 @@ fn before_upstream(
     bursts.push(vec![
         command(&["hgetall", &format!("account_usage:{account}")]),
         command(&["hgetall", &format!("account_usage:daily:{account}:{day}")]),
-        command(&[
-            "hgetall",
-            &format!("account_usage:monthly:{account}:{}", calendar.month),
-        ]),
+        command(&["hgetall", &format!("account_usage:monthly:{account}:{}", calendar.month)]),
     ]);
     // To find the family of an account, the relay asks for it in each one.
     for prefix in [
@@ -138,20 +123,11 @@ fn before_upstream(
     ] {
         bursts.push(vec![command(&["hgetall", &format!("{prefix}:{account}")])]);
     }
-    bursts.push(vec![command(&[
-        "smembers",
-        &format!("account_usage:model:daily:index:{day}"),
-    ])]);
+    bursts.push(vec![command(&["smembers", &format!("account_usage:model:daily:index:{day}")])]);
     for (model, _) in MODELS {
-        bursts.push(vec![command(&[
-            "hgetall",
-            &format!("account_usage:model:daily:{account}:{model}:{day}"),
-        ])]);
+        bursts.push(vec![command(&["hgetall", &format!("account_usage:model:daily:{account}:{model}:{day}")])]);
     }
-    bursts.push(vec![command(&[
-        "ttl",
-        &format!("temp_unavailable:claude-console:{account}"),
-    ])]);
+    bursts.push(vec![command(&["ttl", &format!("temp_unavailable:claude-console:{account}")])]);
     for _ in 0..6 {
         bursts.push(vec![command(&["hgetall", &console])]);
         bursts.push(look.clone());
@@ -165,59 +141,21 @@ fn before_upstream(
 
 /// The big pipeline: what one request adds to the figures of its API key, its model and the whole relay.
 fn key_figures(calendar: &Calendar, id: &str, model: &str, usage: &Usage) -> Burst {
-    let Calendar {
-        day,
-        month,
-        hour,
-        minute,
-        ..
-    } = calendar;
+    let Calendar { day, month, hour, minute, .. } = calendar;
     let metrics = format!("system:metrics:minute:{minute}");
     // (key, fields, seconds to live) in the order of the real pipeline.
     let figures = [
         (format!("usage:{id}"), usage.total_fields(), None),
         (format!("usage:daily:{id}:{day}"), usage.period_fields(), Some(DAILY)),
-        (
-            format!("usage:monthly:{id}:{month}"),
-            usage.period_fields(),
-            Some(MONTHLY),
-        ),
-        (
-            format!("usage:model:daily:{model}:{day}"),
-            usage.model_fields(),
-            Some(DAILY),
-        ),
-        (
-            format!("usage:model:monthly:{model}:{month}"),
-            usage.model_fields(),
-            Some(MONTHLY),
-        ),
-        (
-            format!("usage:{id}:model:daily:{model}:{day}"),
-            usage.cost_fields(),
-            Some(DAILY),
-        ),
-        (
-            format!("usage:{id}:model:monthly:{model}:{month}"),
-            usage.cost_fields(),
-            Some(MONTHLY),
-        ),
-        (
-            format!("usage:{id}:model:alltime:{model}"),
-            usage.alltime_fields(),
-            None,
-        ),
+        (format!("usage:monthly:{id}:{month}"), usage.period_fields(), Some(MONTHLY)),
+        (format!("usage:model:daily:{model}:{day}"), usage.model_fields(), Some(DAILY)),
+        (format!("usage:model:monthly:{model}:{month}"), usage.model_fields(), Some(MONTHLY)),
+        (format!("usage:{id}:model:daily:{model}:{day}"), usage.cost_fields(), Some(DAILY)),
+        (format!("usage:{id}:model:monthly:{model}:{month}"), usage.cost_fields(), Some(MONTHLY)),
+        (format!("usage:{id}:model:alltime:{model}"), usage.alltime_fields(), None),
         (format!("usage:hourly:{id}:{hour}"), usage.period_fields(), Some(HOURLY)),
-        (
-            format!("usage:model:hourly:{model}:{hour}"),
-            usage.model_fields(),
-            Some(HOURLY),
-        ),
-        (
-            format!("usage:{id}:model:hourly:{model}:{hour}"),
-            usage.cost_fields(),
-            Some(HOURLY),
-        ),
+        (format!("usage:model:hourly:{model}:{hour}"), usage.model_fields(), Some(HOURLY)),
+        (format!("usage:{id}:model:hourly:{model}:{hour}"), usage.cost_fields(), Some(HOURLY)),
         (metrics, minute_fields(usage), Some("600")),
     ];
     let mut burst = Burst::new();
@@ -280,9 +218,7 @@ fn index(burst: &mut Burst, entries: &[(String, &str, &str)]) {
 
 /// What one request adds to the money of its API key: six figures that limits are held against, and four of the week.
 fn key_cost(calendar: &Calendar, id: &str, usage: &Usage) -> Vec<Burst> {
-    let Calendar {
-        day, month, hour, week, ..
-    } = calendar;
+    let Calendar { day, month, hour, week, .. } = calendar;
     let cost = usage.cost();
     let rated = [
         (format!("usage:cost:daily:{id}:{day}"), Some("2592000")),
@@ -300,56 +236,25 @@ fn key_cost(calendar: &Calendar, id: &str, usage: &Usage) -> Vec<Burst> {
     ];
     let pipeline = |figures: &[(String, Option<&str>)]| {
         let adds = figures.iter().map(|(key, _)| command(&["incrbyfloat", key, &cost]));
-        let lives = figures
-            .iter()
-            .filter_map(|(key, ttl)| ttl.map(|seconds| command(&["expire", key, seconds])));
+        let lives = figures.iter().filter_map(|(key, ttl)| ttl.map(|seconds| command(&["expire", key, seconds])));
         adds.chain(lives).collect::<Burst>()
     };
-    vec![
-        pipeline(&rated),
-        vec![command(&["hgetall", &format!("apikey:{id}")])],
-        pipeline(&weekly),
-    ]
+    vec![pipeline(&rated), vec![command(&["hgetall", &format!("apikey:{id}")])], pipeline(&weekly)]
 }
 
 /// The second big burst: what one request adds to the figures of its account.
 fn account_figures(calendar: &Calendar, account: &str, model: &str, usage: &Usage) -> Burst {
     let Calendar { day, month, hour, .. } = calendar;
     let mut hourly = usage.period_fields();
-    hourly.extend(
-        usage
-            .model_fields()
-            .into_iter()
-            .map(|(name, value)| (format!("model:{model}:{name}"), value)),
-    );
+    hourly.extend(usage.model_fields().into_iter().map(|(name, value)| (format!("model:{model}:{name}"), value)));
     let figures = [
         (format!("account_usage:{account}"), usage.total_fields(), None),
-        (
-            format!("account_usage:daily:{account}:{day}"),
-            usage.period_fields(),
-            Some(DAILY),
-        ),
-        (
-            format!("account_usage:monthly:{account}:{month}"),
-            usage.period_fields(),
-            Some(MONTHLY),
-        ),
+        (format!("account_usage:daily:{account}:{day}"), usage.period_fields(), Some(DAILY)),
+        (format!("account_usage:monthly:{account}:{month}"), usage.period_fields(), Some(MONTHLY)),
         (format!("account_usage:hourly:{account}:{hour}"), hourly, Some(HOURLY)),
-        (
-            format!("account_usage:model:daily:{account}:{model}:{day}"),
-            usage.model_fields(),
-            Some(DAILY),
-        ),
-        (
-            format!("account_usage:model:monthly:{account}:{model}:{month}"),
-            usage.model_fields(),
-            Some(MONTHLY),
-        ),
-        (
-            format!("account_usage:model:hourly:{account}:{model}:{hour}"),
-            usage.model_fields(),
-            Some(HOURLY),
-        ),
+        (format!("account_usage:model:daily:{account}:{model}:{day}"), usage.model_fields(), Some(DAILY)),
+        (format!("account_usage:model:monthly:{account}:{model}:{month}"), usage.model_fields(), Some(MONTHLY)),
+        (format!("account_usage:model:hourly:{account}:{model}:{hour}"), usage.model_fields(), Some(HOURLY)),
     ];
     let mut burst = Burst::new();
     for (key, fields, _) in &figures {

@@ -23,15 +23,7 @@ pub(super) struct Usage {
 impl Usage {
     /// The typical request of the recorded run, with this cost.
     pub(super) fn of(cost_micro: u64) -> Self {
-        Self {
-            input: 120,
-            output: 45,
-            cache_create: 30,
-            cache_read: 200,
-            ephemeral_5m: 30,
-            requests: 1,
-            cost_micro,
-        }
+        Self { input: 120, output: 45, cache_create: 30, cache_read: 200, ephemeral_5m: 30, requests: 1, cost_micro }
     }
 
     /// The same request `n` times.
@@ -57,9 +49,7 @@ impl Usage {
 
     /// The cost as the float that the relay adds: its own arithmetic leaves tails like `...97`.
     pub(super) fn cost(&self) -> String {
-        format!("{:.17}", self.cost_micro as f64 / 1e6)
-            .trim_end_matches('0')
-            .to_owned()
+        format!("{:.17}", self.cost_micro as f64 / 1e6).trim_end_matches('0').to_owned()
     }
 
     /// Eight fields of a figure that is kept for each model.
@@ -86,19 +76,13 @@ impl Usage {
     /// Ten fields of a figure that is kept for each API key and model.
     pub(super) fn cost_fields(&self) -> Vec<(String, u64)> {
         let mut fields = self.model_fields();
-        fields.extend(named(&[
-            ("realCostMicro", self.cost_micro),
-            ("ratedCostMicro", self.cost_micro),
-        ]));
+        fields.extend(named(&[("realCostMicro", self.cost_micro), ("ratedCostMicro", self.cost_micro)]));
         fields
     }
 
     /// As [`Usage::cost_fields`] without `allTokens`, which the all-time figure does not have.
     pub(super) fn alltime_fields(&self) -> Vec<(String, u64)> {
-        self.cost_fields()
-            .into_iter()
-            .filter(|(name, _)| name != "allTokens")
-            .collect()
+        self.cost_fields().into_iter().filter(|(name, _)| name != "allTokens").collect()
     }
 
     /// Nine fields of a total.
@@ -118,10 +102,7 @@ impl Usage {
 }
 
 fn named(fields: &[(&str, u64)]) -> Vec<(String, u64)> {
-    fields
-        .iter()
-        .map(|(name, value)| ((*name).to_owned(), *value))
-        .collect()
+    fields.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect()
 }
 
 /// Six fields of the figure of one minute.
@@ -185,11 +166,7 @@ pub(super) fn events(
     vec![
         vec![
             command(&["multi"]),
-            command(&[
-                "lpush",
-                &records,
-                &usage_record(calendar, account, model, usage, request),
-            ]),
+            command(&["lpush", &records, &usage_record(calendar, account, model, usage, request)]),
             command(&["ltrim", &records, "0", "199"]),
             command(&["expire", &records, "7776000"]),
             command(&["exec"]),

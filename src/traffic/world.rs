@@ -44,9 +44,7 @@ impl Dice {
     /// One of `choices`, which are never empty.
     pub fn pick<'a, T>(&mut self, choices: &'a [T]) -> &'a T {
         let at = usize::try_from(self.below(choices.len() as u64)).unwrap_or(0);
-        choices
-            .get(at)
-            .expect("an index below the length of choices that are never empty")
+        choices.get(at).expect("an index below the length of choices that are never empty")
     }
 
     /// `digits` lower-case hexadecimal digits.
@@ -88,59 +86,19 @@ const fn family(
     shared: Option<&'static str>,
     credentials: &'static [&'static str],
 ) -> Family {
-    Family {
-        prefix,
-        platform,
-        shared,
-        credentials,
-    }
+    Family { prefix, platform, shared, credentials }
 }
 
 /// The ten account families. Only `bedrock_account` is a JSON string instead of a hash.
 pub const FAMILIES: [Family; 10] = [
-    family(
-        "claude_console_account",
-        "claude-console",
-        Some("shared_claude_console_accounts"),
-        &["apiKey"],
-    ),
-    family(
-        "claude:account",
-        "claude",
-        None,
-        &["claudeAiOauth", "accessToken", "refreshToken"],
-    ),
+    family("claude_console_account", "claude-console", Some("shared_claude_console_accounts"), &["apiKey"]),
+    family("claude:account", "claude", None, &["claudeAiOauth", "accessToken", "refreshToken"]),
     family("ccr_account", "ccr", Some("shared_ccr_accounts"), &["apiKey"]),
-    family(
-        "openai:account",
-        "openai",
-        Some("shared_openai_accounts"),
-        &["idToken", "accessToken", "refreshToken"],
-    ),
-    family(
-        "openai_responses_account",
-        "openai-responses",
-        Some("shared_openai_responses_accounts"),
-        &["apiKey"],
-    ),
-    family(
-        "azure_openai:account",
-        "azure-openai",
-        Some("shared_azure_openai_accounts"),
-        &["apiKey"],
-    ),
-    family(
-        "gemini_account",
-        "gemini",
-        Some("shared_gemini_accounts"),
-        &["geminiOauth", "accessToken", "refreshToken"],
-    ),
-    family(
-        "gemini_api_account",
-        "gemini-api",
-        Some("shared_gemini_api_accounts"),
-        &["apiKey"],
-    ),
+    family("openai:account", "openai", Some("shared_openai_accounts"), &["idToken", "accessToken", "refreshToken"]),
+    family("openai_responses_account", "openai-responses", Some("shared_openai_responses_accounts"), &["apiKey"]),
+    family("azure_openai:account", "azure-openai", Some("shared_azure_openai_accounts"), &["apiKey"]),
+    family("gemini_account", "gemini", Some("shared_gemini_accounts"), &["geminiOauth", "accessToken", "refreshToken"]),
+    family("gemini_api_account", "gemini-api", Some("shared_gemini_api_accounts"), &["apiKey"]),
     family("droid:account", "droid", None, &["apiKeys"]),
     family("bedrock_account", "bedrock", None, &["awsCredentials"]),
 ];
@@ -180,11 +138,8 @@ pub struct ApiKey {
 }
 
 /// The models that are asked for, with the cost of one request in millionths of a dollar.
-pub const MODELS: [(&str, u64); 3] = [
-    ("claude-3-5-haiku-20241022", 322),
-    ("claude-sonnet-4-20250514", 1208),
-    ("claude-opus-4-20250514", 6037),
-];
+pub const MODELS: [(&str, u64); 3] =
+    [("claude-3-5-haiku-20241022", 322), ("claude-sonnet-4-20250514", 1208), ("claude-opus-4-20250514", 6037)];
 
 /// Everybody who exists at one moment of the traffic.
 #[derive(Clone, Debug)]
@@ -211,25 +166,11 @@ impl World {
     pub fn new(shape: Shape) -> Self {
         let mut dice = Dice::new(shape.seed);
         let second_console = FAMILIES.iter().take(1);
-        let accounts = FAMILIES
-            .iter()
-            .chain(second_console)
-            .map(|family| Account {
-                family,
-                id: dice.uuid(),
-            })
-            .collect();
+        let accounts =
+            FAMILIES.iter().chain(second_console).map(|family| Account { family, id: dice.uuid() }).collect();
         let now_ms = shape.now_ms;
         let count = shape.api_keys.max(4);
-        let mut world = Self {
-            shape,
-            dice,
-            accounts,
-            api_keys: Vec::new(),
-            deleted: Vec::new(),
-            now_ms,
-            made: 0,
-        };
+        let mut world = Self { shape, dice, accounts, api_keys: Vec::new(), deleted: Vec::new(), now_ms, made: 0 };
         for _ in 0..count {
             let made = world.make_key();
             world.api_keys.push(made);
@@ -259,15 +200,10 @@ impl World {
     /// The claude-console account that serves this session: the same one every time.
     #[must_use]
     pub fn console_for(&self, session: &str) -> &Account {
-        let consoles: Vec<&Account> = self
-            .accounts
-            .iter()
-            .filter(|account| account.family.prefix == "claude_console_account")
-            .collect();
+        let consoles: Vec<&Account> =
+            self.accounts.iter().filter(|account| account.family.prefix == "claude_console_account").collect();
         let at = session.len() + session.bytes().map(usize::from).sum::<usize>();
-        consoles
-            .get(at % consoles.len().max(1))
-            .expect("a world has two console accounts")
+        consoles.get(at % consoles.len().max(1)).expect("a world has two console accounts")
     }
 
     /// The calendar at the moving "now".
@@ -343,12 +279,7 @@ mod tests {
 
     #[test]
     fn a_session_always_has_the_same_account() {
-        let world = World::new(Shape {
-            seed: 1,
-            api_keys: 6,
-            days: 2,
-            now_ms: NOON_UTC,
-        });
+        let world = World::new(Shape { seed: 1, api_keys: 6, days: 2, now_ms: NOON_UTC });
         let session = &world.api_keys[0].sessions[0];
         assert_eq!(world.console_for(session).id, world.console_for(session).id);
         assert_eq!(world.accounts.len(), 11);

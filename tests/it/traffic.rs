@@ -9,7 +9,7 @@
 
 use std::path::PathBuf;
 
-use parallax::dev::servers::{PostgresOptions, PrivatePostgres, PrivateRedis, RedisOptions};
+use parallax::dev::servers::PrivateRedis;
 use parallax::model::catalog::Catalog;
 use parallax::model::key::hash16;
 use parallax::model::text;
@@ -17,47 +17,24 @@ use parallax::traffic::compare::{self, Class, Equality};
 use parallax::traffic::world::Shape;
 use parallax::traffic::{Command, generator, recording};
 use redis::aio::MultiplexedConnection;
-use tokio_postgres::{Client, NoTls};
+use tokio_postgres::Client;
 
-const SHAPE: Shape = Shape {
-    seed: 7,
-    api_keys: 12,
-    days: 3,
-    now_ms: 1_795_435_200_000,
-};
+use crate::support::{self, Database};
+
+const SHAPE: Shape = Shape { seed: 7, api_keys: 12, days: 3, now_ms: 1_795_435_200_000 };
 
 struct Stores {
     redis: PrivateRedis,
-    postgres: PrivatePostgres,
+    postgres: Database,
     connection: MultiplexedConnection,
     client: Client,
 }
 
 impl Stores {
     async fn start() -> Self {
-        let (redis, postgres) = tokio::try_join!(
-            PrivateRedis::start(RedisOptions::default()),
-            PrivatePostgres::start(PostgresOptions::default()),
-        )
-        .unwrap();
-        let (client, task) = tokio_postgres::connect(&postgres.url(), NoTls).await.unwrap();
-        tokio::spawn(task);
-        let mut migrations: Vec<PathBuf> = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/migrations"))
-            .unwrap()
-            .map(|entry| entry.unwrap().path().join("up.sql"))
-            .collect();
-        migrations.sort();
-        for path in migrations {
-            let sql = std::fs::read_to_string(path).unwrap();
-            client.batch_execute(&sql).await.unwrap();
-        }
-        let connection = connection(&redis).await;
-        Self {
-            redis,
-            postgres,
-            connection,
-            client,
-        }
+        let (redis, postgres) = tokio::join!(support::redis(), support::postgres());
+        let (connection, client) = tokio::join!(connection(&redis), postgres.client());
+        Self { redis, postgres, connection, client }
     }
 
     async fn redis(&mut self, parts: &[&str]) {
@@ -76,10 +53,7 @@ impl Stores {
             "INSERT INTO {table} (key_hash, key, kind, id, type, doc, version) VALUES ($1, $2, '', '', '{type_name}', \
              $3::text::jsonb, 1)"
         );
-        self.client
-            .execute(&sql, &[&hash16(key.as_bytes()), &key, &doc])
-            .await
-            .unwrap();
+        self.client.execute(&sql, &[&hash16(key.as_bytes()), &key, &doc]).await.unwrap();
     }
 
     async fn header(&self, key: &str, type_name: &str) {
@@ -87,10 +61,7 @@ impl Stores {
             "INSERT INTO collections (key_hash, key, kind, id, type, version, complete) VALUES ($1, $2, '', '', \
              '{type_name}', 1, true)"
         );
-        self.client
-            .execute(&sql, &[&hash16(key.as_bytes()), &key])
-            .await
-            .unwrap();
+        self.client.execute(&sql, &[&hash16(key.as_bytes()), &key]).await.unwrap();
     }
 
     async fn element(&self, table: &str, key: &str, element: &[u8], doc: &str) {
@@ -99,16 +70,11 @@ impl Stores {
              $4::text::jsonb, 1)"
         );
         let (key_hash, element_hash) = (hash16(key.as_bytes()), hash16(element));
-        self.client
-            .execute(&sql, &[&key_hash, &element_hash, &text::encode(element), &doc])
-            .await
-            .unwrap();
+        self.client.execute(&sql, &[&key_hash, &element_hash, &text::encode(element), &doc]).await.unwrap();
     }
 
     async fn compare(&self) -> Equality {
-        compare::stores(&self.redis.url(), &self.postgres.url(), &Catalog::embedded())
-            .await
-            .unwrap()
+        compare::stores(&self.redis.url(), &self.postgres.url(), &Catalog::embedded()).await.unwrap()
     }
 
     async fn classes(&self) -> Vec<Class> {
@@ -118,11 +84,7 @@ impl Stores {
 }
 
 async fn connection(redis: &PrivateRedis) -> MultiplexedConnection {
-    redis::Client::open(redis.url())
-        .unwrap()
-        .get_multiplexed_async_connection()
-        .await
-        .unwrap()
+    redis::Client::open(redis.url()).unwrap().get_multiplexed_async_connection().await.unwrap()
 }
 
 /// Sends commands as one pipeline and returns the errors that Redis gave.
@@ -160,7 +122,7 @@ fn recording_folder() -> Option<PathBuf> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn generated_traffic_makes_the_mistakes_of_the_relay_and_no_others() {
-    let redis = PrivateRedis::start(RedisOptions::default()).await.unwrap();
+    let redis = support::redis().await;
     let mut connection = connection(&redis).await;
     assert_eq!(send(&mut connection, &generator::keyspace(&SHAPE)).await, [""; 0]);
     assert!(keys(&mut connection).await > 300);
@@ -170,18 +132,14 @@ async fn generated_traffic_makes_the_mistakes_of_the_relay_and_no_others() {
     }
     // One administrator's page that asks for the account that is a JSON string as if it were a hash.
     assert_eq!(errors, ["WRONGTYPE"]);
-    let records: u64 = redis::cmd("XLEN")
-        .arg("billing:events")
-        .query_async(&mut connection)
-        .await
-        .unwrap();
+    let records: u64 = redis::cmd("XLEN").arg("billing:events").query_async(&mut connection).await.unwrap();
     assert!(records >= 48);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_recorded_traffic_has_the_known_counts() {
     let Some(folder) = recording_folder() else { return };
-    let redis = PrivateRedis::start(RedisOptions::default()).await.unwrap();
+    let redis = support::redis().await;
     let mut connection = connection(&redis).await;
     let keyspace = recording::keyspace(&folder.join(recording::KEYSPACE_FILE)).unwrap();
     assert_eq!(send(&mut connection, &keyspace).await, [""; 0]);
@@ -202,45 +160,29 @@ async fn the_recorded_traffic_has_the_known_counts() {
 async fn equal_stores_are_found_equal_whatever_the_type_and_layout() {
     let mut stores = Stores::start().await;
     stores.redis(&["SET", "usage:cost:total:k", "0.1"]).await;
-    stores
-        .row("usage_counters", "usage:cost:total:k", "string", "\"0.1\"")
-        .await;
-    stores
-        .redis(&["HSET", "apikey:k", "name", "Schlüssel", "odd\0", "n\0v"])
-        .await;
+    stores.row("usage_counters", "usage:cost:total:k", "string", "\"0.1\"").await;
+    stores.redis(&["HSET", "apikey:k", "name", "Schlüssel", "odd\0", "n\0v"]).await;
     let doc = r#"{"name": "Schlüssel", "\\x6f646400": "\\x6e0076"}"#;
     stores.row("api_keys", "apikey:k", "hash", doc).await;
-    stores
-        .redis(&["ZADD", "apikey:idx:name", "0", "name\0id", "0.1", "b"])
-        .await;
+    stores.redis(&["ZADD", "apikey:idx:name", "0", "name\0id", "0.1", "b"]).await;
     stores.header("apikey:idx:name", "set").await;
-    stores
-        .element("elements", "apikey:idx:name", b"name\0id", "\"0\"")
-        .await;
-    stores
-        .element("elements", "apikey:idx:name", b"b", "\"0.10000000000000001\"")
-        .await;
+    stores.element("elements", "apikey:idx:name", b"name\0id", "\"0\"").await;
+    stores.element("elements", "apikey:idx:name", b"b", "\"0.10000000000000001\"").await;
     stores.redis(&["SADD", "apikey:idx:all", "k"]).await;
     stores.redis(&["RPUSH", "usage:records:k", "{}", "{}"]).await;
     stores.header("usage:records:k", "list").await;
     for id in ["1", "2", "3"] {
-        stores
-            .element("event_logs", "usage:records:k", id.as_bytes(), "\"{}\"")
-            .await;
+        stores.element("event_logs", "usage:records:k", id.as_bytes(), "\"{}\"").await;
     }
     stores.redis(&["XADD", "billing:events", "5-0", "data", "{}"]).await;
     stores.header("billing:events", "stream").await;
-    stores
-        .element("event_logs", "billing:events", b"5-0", r#"["data", "{}"]"#)
-        .await;
+    stores.element("event_logs", "billing:events", b"5-0", r#"["data", "{}"]"#).await;
     stores.redis(&["SET", "parallax:flags", "not yours"]).await;
     stores.redis(&["SET", "rate_limit:requests:k", "1"]).await;
 
     // A set without its header is no set.
     assert_eq!(stores.classes().await, [Class::MissingInPostgres, Class::Type]);
-    stores
-        .postgres("UPDATE collections SET type = 'zset' WHERE key = 'apikey:idx:name'")
-        .await;
+    stores.postgres("UPDATE collections SET type = 'zset' WHERE key = 'apikey:idx:name'").await;
     stores.header("apikey:idx:all", "set").await;
     stores.element("elements", "apikey:idx:all", b"k", "true").await;
     let equality = stores.compare().await;
@@ -252,25 +194,15 @@ async fn equal_stores_are_found_equal_whatever_the_type_and_layout() {
 async fn every_disturbance_of_a_store_is_found_and_classed() {
     let mut stores = Stores::start().await;
     stores.redis(&["SET", "usage:cost:total:k", "1"]).await;
-    stores
-        .row("usage_counters", "usage:cost:total:k", "string", "\"1\"")
-        .await;
+    stores.row("usage_counters", "usage:cost:total:k", "string", "\"1\"").await;
     stores.redis(&["HSET", "apikey:hash_map", "f", "k"]).await;
     stores.header("apikey:hash_map", "hash").await;
     stores.element("elements", "apikey:hash_map", b"f", "\"k\"").await;
     assert_eq!(stores.classes().await, []);
 
     let cases = [
-        (
-            "UPDATE usage_counters SET doc = '\"2\"'",
-            "UPDATE usage_counters SET doc = '\"1\"'",
-            Class::Value,
-        ),
-        (
-            "UPDATE usage_counters SET type = 'list'",
-            "UPDATE usage_counters SET type = 'string'",
-            Class::Type,
-        ),
+        ("UPDATE usage_counters SET doc = '\"2\"'", "UPDATE usage_counters SET doc = '\"1\"'", Class::Value),
+        ("UPDATE usage_counters SET type = 'list'", "UPDATE usage_counters SET type = 'string'", Class::Type),
         (
             "UPDATE usage_counters SET expires_at = now() + interval '1 hour'",
             "UPDATE usage_counters SET expires_at = NULL",
@@ -286,16 +218,8 @@ async fn every_disturbance_of_a_store_is_found_and_classed() {
             "UPDATE usage_counters SET gone_at = NULL",
             Class::MissingInPostgres,
         ),
-        (
-            "UPDATE elements SET doc = '\"other\"'",
-            "UPDATE elements SET doc = '\"k\"'",
-            Class::Value,
-        ),
-        (
-            "UPDATE elements SET deleted_at = now()",
-            "UPDATE elements SET deleted_at = NULL",
-            Class::Value,
-        ),
+        ("UPDATE elements SET doc = '\"other\"'", "UPDATE elements SET doc = '\"k\"'", Class::Value),
+        ("UPDATE elements SET deleted_at = now()", "UPDATE elements SET deleted_at = NULL", Class::Value),
         (
             "UPDATE collections SET deleted_at = now()",
             "UPDATE collections SET deleted_at = NULL",

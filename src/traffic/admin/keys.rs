@@ -38,16 +38,9 @@ pub(super) fn update_key(world: &mut World) -> Vec<Burst> {
     vec![
         vec![command(&["hgetall", &record])],
         vec![command(&["hset", "apikey:hash_map", &key.hash, &key.id])],
-        vec![
-            entity::hash(&record, &entity::apikey_fields(key, &calendar.iso)),
-            command(&["expire", &record, MONTHLY]),
-        ],
+        vec![entity::hash(&record, &entity::apikey_fields(key, &calendar.iso)), command(&["expire", &record, MONTHLY])],
         index,
-        before
-            .tags
-            .iter()
-            .map(|tag| command(&["scard", &format!("apikey:tag:{tag}")]))
-            .collect(),
+        before.tags.iter().map(|tag| command(&["scard", &format!("apikey:tag:{tag}")])).collect(),
     ]
 }
 
@@ -71,27 +64,14 @@ pub(super) fn list_keys(world: &mut World) -> Vec<Burst> {
         command(&["smembers", &tagged]),
         command(&filtered),
         command(&["expire", &filter, "60"]),
-        command(&[
-            "zinterstore",
-            &sorted,
-            "2",
-            &filter,
-            "apikey:idx:createdAt",
-            "WEIGHTS",
-            "0",
-            "1",
-        ]),
+        command(&["zinterstore", &sorted, "2", &filter, "apikey:idx:createdAt", "WEIGHTS", "0", "1"]),
         command(&["expire", &sorted, "60"]),
         command(&["zrevrange", &sorted, "0", "-1"]),
     ]
     .into_iter()
     .map(|single| vec![single])
     .collect();
-    bursts.push(
-        page.iter()
-            .map(|id| command(&["hgetall", &format!("apikey:{id}")]))
-            .collect(),
-    );
+    bursts.push(page.iter().map(|id| command(&["hgetall", &format!("apikey:{id}")])).collect());
     bursts.push(vec![command(&["smembers", "apikey:tags:all"])]);
     bursts
 }
@@ -100,10 +80,8 @@ pub(super) fn list_keys(world: &mut World) -> Vec<Burst> {
 pub(super) fn rebuild_rank(world: &mut World) -> Vec<Burst> {
     let temporary = format!("cost_rank:today:temp:{}", world.now_ms);
     let calendar = world.calendar();
-    let reads = world
-        .api_keys
-        .iter()
-        .map(|key| command(&["get", &format!("usage:cost:daily:{}:{}", key.id, calendar.day)]));
+    let reads =
+        world.api_keys.iter().map(|key| command(&["get", &format!("usage:cost:daily:{}:{}", key.id, calendar.day)]));
     let reads: Burst = reads.collect();
     let mut rank = Burst::new();
     for key in world.api_keys.clone() {
@@ -118,14 +96,7 @@ pub(super) fn rebuild_rank(world: &mut World) -> Vec<Burst> {
         rank,
         vec![command(&["rename", &temporary, "cost_rank:today"])],
         vec![command(&["zrevrange", "cost_rank:today", "0", "9", "WITHSCORES"])],
-        vec![command(&[
-            "hset",
-            "cost_rank_meta:today",
-            "status",
-            "ready",
-            "lastUpdate",
-            &calendar.iso,
-        ])],
+        vec![command(&["hset", "cost_rank_meta:today", "status", "ready", "lastUpdate", &calendar.iso])],
         vec![command(&["del", "cost_rank_lock:today"])],
     ]
 }
@@ -138,10 +109,7 @@ pub(super) fn delete_key(world: &mut World) -> Vec<Burst> {
     let Some(key) = world.api_keys.pop() else {
         return Vec::new();
     };
-    let bursts = soft_delete(&key, &world.calendar())
-        .into_iter()
-        .map(|single| vec![single])
-        .collect();
+    let bursts = soft_delete(&key, &world.calendar()).into_iter().map(|single| vec![single]).collect();
     world.deleted.push(key);
     bursts
 }

@@ -41,10 +41,7 @@ fn flood_list(world: &mut World) -> Vec<Burst> {
         return Vec::new();
     };
     let calendar = world.calendar();
-    let account = world
-        .console_for(key.sessions.first().map_or("", String::as_str))
-        .id
-        .clone();
+    let account = world.console_for(key.sessions.first().map_or("", String::as_str)).id.clone();
     let records = format!("usage:records:{}", key.id);
     let mut burst = Burst::new();
     for _ in 0..FLOOD {
@@ -63,10 +60,7 @@ fn edit_accounts(world: &mut World) -> Vec<Burst> {
     let mut bursts = Vec::new();
     for account in &world.accounts {
         let key = account.key();
-        bursts.push(vec![command(&[
-            "smembers",
-            &format!("{}:index", account.family.prefix),
-        ])]);
+        bursts.push(vec![command(&["smembers", &format!("{}:index", account.family.prefix)])]);
         if account.family.prefix == "bedrock_account" {
             bursts.push(vec![command(&["get", &key])]);
             // The relay makes this mistake itself: Redis answers WRONGTYPE, and so must we.
@@ -75,14 +69,7 @@ fn edit_accounts(world: &mut World) -> Vec<Burst> {
         }
         bursts.push(vec![command(&["hgetall", &key]), command(&["hget", &key, "status"])]);
         bursts.push(vec![
-            command(&[
-                "hmset",
-                &key,
-                "rateLimitStatus",
-                "limited",
-                "rateLimitedAt",
-                &calendar.iso,
-            ]),
+            command(&["hmset", &key, "rateLimitStatus", "limited", "rateLimitedAt", &calendar.iso]),
             command(&["hset", &key, "updatedAt", &calendar.iso]),
         ]);
         bursts.push(vec![command(&["hdel", &key, "rateLimitedAt", "fiveHourStoppedAt"])]);
@@ -112,30 +99,15 @@ fn dashboard(world: &mut World) -> Vec<Burst> {
         vec![command(&["scan", "0", "MATCH", "usage:daily:*", "COUNT", "100"])],
         vec![command(&["scan", "0", "MATCH", "concurrency:*", "COUNT", "100"])],
         vec![command(&["keys", "temp_unavailable:*"])],
-        vec![
-            command(&["zcard", "apikey:idx:createdAt"]),
-            command(&["scard", "apikey:set:active"]),
-        ],
-        vec![command(&[
-            "zrangebyscore",
-            "apikey:idx:lastUsedAt",
-            "1",
-            "+inf",
-            "WITHSCORES",
-        ])],
+        vec![command(&["zcard", "apikey:idx:createdAt"]), command(&["scard", "apikey:set:active"])],
+        vec![command(&["zrangebyscore", "apikey:idx:lastUsedAt", "1", "+inf", "WITHSCORES"])],
         vec![command(&["hgetall", "usage:global:total"])],
     ];
     for key in world.api_keys.iter().take(10) {
         let today = format!("usage:cost:daily:{}:{}", key.id, calendar.day);
         bursts.push(vec![
             command(&["mget", &today, &format!("usage:cost:total:{}", key.id)]),
-            command(&[
-                "hmget",
-                &format!("apikey:{}", key.id),
-                "name",
-                "isActive",
-                "dailyCostLimit",
-            ]),
+            command(&["hmget", &format!("apikey:{}", key.id), "name", "isActive", "dailyCostLimit"]),
             command(&["ttl", &format!("apikey:{}", key.id)]),
             command(&["lrange", &format!("usage:records:{}", key.id), "0", "9"]),
             command(&["zscore", "apikey:idx:createdAt", &key.id]),
@@ -176,16 +148,7 @@ fn redeem_card(world: &mut World) -> Vec<Burst> {
             command(&["expire", "redeem_card:ip:127.0.0.1:12", "3600"]),
         ],
         vec![
-            command(&[
-                "hset",
-                &record,
-                "status",
-                "redeemed",
-                "redeemedApiKeyId",
-                &key.id,
-                "redeemedAt",
-                &calendar.iso,
-            ]),
+            command(&["hset", &record, "status", "redeemed", "redeemedApiKeyId", &key.id, "redeemedAt", &calendar.iso]),
             command(&["srem", "quota_cards:status:unused", &card]),
             command(&["sadd", "quota_cards:status:redeemed", &card]),
             command(&[
@@ -211,14 +174,7 @@ fn sign_in(world: &mut World) -> Vec<Burst> {
     let token = world.dice.hex(32);
     let session = format!(r#"{{"username":"user-0","createdAt":"{}"}}"#, calendar.iso);
     let mut bursts = vec![
-        vec![command(&[
-            "eval",
-            "return 0",
-            "1",
-            "login_ip_limiter:127.0.0.1",
-            "1",
-            "900000",
-        ])],
+        vec![command(&["eval", "return 0", "1", "login_ip_limiter:127.0.0.1", "1", "900000"])],
         vec![command(&["get", "username:user-0"])],
         vec![command(&["setex", &format!("user_session:{token}"), "86400", &session])],
     ];
@@ -227,16 +183,10 @@ fn sign_in(world: &mut World) -> Vec<Burst> {
             let account = &world.console_for(conversation).id;
             let mapping = format!(r#"{{"accountId":"{account}","accountType":"claude-console"}}"#);
             let name = format!("unified_claude_session_mapping:{conversation}");
-            bursts.push(vec![
-                command(&["scard", "apikey:set:active"]),
-                command(&["setex", &name, "3600", &mapping]),
-            ]);
+            bursts.push(vec![command(&["scard", "apikey:set:active"]), command(&["setex", &name, "3600", &mapping])]);
         }
         let keyless = format!("usage:keymodel:daily:index:{}", calendar.day);
-        bursts.push(vec![
-            command(&["ttl", &keyless]),
-            command(&["expire", &keyless, "86400"]),
-        ]);
+        bursts.push(vec![command(&["ttl", &keyless]), command(&["expire", &keyless, "86400"])]);
     }
     bursts
 }

@@ -92,11 +92,7 @@ impl Equality {
     fn differ(&mut self, class: Class, kind: &str, key: &[u8]) {
         *self.differences.entry((class, kind.to_owned())).or_default() += 1;
         if self.examples.len() < EXAMPLES_MAX {
-            self.examples.push(Difference {
-                class,
-                kind: kind.to_owned(),
-                key_hash: text::hex(&hash16(key)),
-            });
+            self.examples.push(Difference { class, kind: kind.to_owned(), key_hash: text::hex(&hash16(key)) });
         }
     }
 }
@@ -169,11 +165,7 @@ fn hold_against_each_other(
         let kind = catalog.kind_of(key);
         let Some(postgres) = in_postgres.get(key).filter(|record| !has_expired(record)) else {
             // A row that says "expired" while Redis says "lives" has the wrong expiry.
-            let class = if in_postgres.contains_key(key) {
-                Class::Ttl
-            } else {
-                Class::MissingInPostgres
-            };
+            let class = if in_postgres.contains_key(key) { Class::Ttl } else { Class::MissingInPostgres };
             outcome.differ(class, &kind.name, key);
             continue;
         };
@@ -243,11 +235,7 @@ mod tests {
             Held::Zset(_) => "zset",
             Held::Stream(_) => "stream",
         };
-        Record {
-            type_name: type_name.to_owned(),
-            held,
-            expires_at_ms,
-        }
+        Record { type_name: type_name.to_owned(), held, expires_at_ms }
     }
 
     fn text_of(value: &str) -> Held {
@@ -255,12 +243,8 @@ mod tests {
     }
 
     fn outcome(key: &str, redis: Option<Record>, postgres: Option<Record>) -> Vec<Class> {
-        let side = |record: Option<Record>| {
-            record
-                .map(|record| (key.as_bytes().to_vec(), record))
-                .into_iter()
-                .collect()
-        };
+        let side =
+            |record: Option<Record>| record.map(|record| (key.as_bytes().to_vec(), record)).into_iter().collect();
         let mut outcome = Equality::default();
         let (redis, postgres): (Records, Records) = (side(redis), side(postgres));
         hold_against_each_other(&redis, &postgres, &Catalog::embedded(), 1_000, &mut outcome);
@@ -274,18 +258,9 @@ mod tests {
         assert_eq!(outcome(key, Some(one()), Some(one())), []);
         assert_eq!(outcome(key, Some(one()), None), [Class::MissingInPostgres]);
         assert_eq!(outcome(key, None, Some(one())), [Class::MissingInRedis]);
-        assert_eq!(
-            outcome(key, Some(one()), Some(record(text_of("2"), None))),
-            [Class::Value]
-        );
-        assert_eq!(
-            outcome(key, Some(one()), Some(record(text_of("1"), Some(5_000)))),
-            [Class::Ttl]
-        );
-        assert_eq!(
-            outcome(key, Some(one()), Some(record(Held::Set(BTreeSet::new()), None))),
-            [Class::Type]
-        );
+        assert_eq!(outcome(key, Some(one()), Some(record(text_of("2"), None))), [Class::Value]);
+        assert_eq!(outcome(key, Some(one()), Some(record(text_of("1"), Some(5_000)))), [Class::Ttl]);
+        assert_eq!(outcome(key, Some(one()), Some(record(Held::Set(BTreeSet::new()), None))), [Class::Type]);
     }
 
     #[test]
@@ -300,10 +275,7 @@ mod tests {
     #[test]
     fn a_log_may_hold_more_in_postgres_and_never_less() {
         let list = |entries: &[&str]| {
-            Some(record(
-                Held::List(entries.iter().map(|entry| entry.as_bytes().to_vec()).collect()),
-                None,
-            ))
+            Some(record(Held::List(entries.iter().map(|entry| entry.as_bytes().to_vec()).collect()), None))
         };
         let key = "usage:records:k";
         assert_eq!(outcome(key, list(&["b", "b"]), list(&["a", "b", "b"])), []);

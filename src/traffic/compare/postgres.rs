@@ -46,24 +46,8 @@ pub(super) async fn read(url: &str, catalog: &Catalog, outcome: &mut Equality) -
         elements(&client, table, &mut headers, outcome).await?;
     }
     for header in headers.into_values().filter(|header| header.is_live) {
-        let Header {
-            key,
-            type_name,
-            expires_at_ms,
-            held,
-            ..
-        } = header;
-        if records
-            .insert(
-                key.clone(),
-                Record {
-                    type_name,
-                    held,
-                    expires_at_ms,
-                },
-            )
-            .is_some()
-        {
+        let Header { key, type_name, expires_at_ms, held, .. } = header;
+        if records.insert(key.clone(), Record { type_name, held, expires_at_ms }).is_some() {
             outcome.differ(Class::Stray, &catalog.kind_of(&key).name, &key);
         }
     }
@@ -72,11 +56,7 @@ pub(super) async fn read(url: &str, catalog: &Catalog, outcome: &mut Equality) -
 
 #[expect(clippy::needless_pass_by_value, reason = "it is made for map_err")]
 fn failed(error: tokio_postgres::Error) -> CompareError {
-    CompareError::Postgres(
-        error
-            .as_db_error()
-            .map_or_else(|| error.to_string(), |db| db.message().to_owned()),
-    )
+    CompareError::Postgres(error.as_db_error().map_or_else(|| error.to_string(), |db| db.message().to_owned()))
 }
 
 async fn record_table(
@@ -91,31 +71,17 @@ async fn record_table(
          WHERE deleted_at IS NULL AND gone_at IS NULL",
         table.name()
     );
-    let rows = client
-        .query_raw(&query, std::iter::empty::<i32>())
-        .await
-        .map_err(failed)?;
+    let rows = client.query_raw(&query, std::iter::empty::<i32>()).await.map_err(failed)?;
     let mut rows = std::pin::pin!(rows);
     while let Some(row) = rows.try_next().await.map_err(failed)? {
         let key = text::decode(&column::<String>(&row, 0)?);
         let type_name: String = column(&row, 1)?;
         let doc: Option<String> = column(&row, 2)?;
         let expires_at_ms = column(&row, 3)?;
-        let held = doc
-            .and_then(|doc| document(&type_name, &serde_json::from_str(&doc).ok()?))
-            .unwrap_or(Held::Broken);
+        let held = doc.and_then(|doc| document(&type_name, &serde_json::from_str(&doc).ok()?)).unwrap_or(Held::Broken);
         let kind = catalog.kind_of(&key);
         let belongs_here = kind.is_mirrored() && kind.layout == Layout::Document && kind.table == table;
-        let is_second = records
-            .insert(
-                key.clone(),
-                Record {
-                    type_name,
-                    held,
-                    expires_at_ms,
-                },
-            )
-            .is_some();
+        let is_second = records.insert(key.clone(), Record { type_name, held, expires_at_ms }).is_some();
         if !belongs_here || is_second {
             outcome.differ(Class::Stray, &kind.name, &key);
         }
@@ -145,16 +111,7 @@ async fn headers(
             outcome.differ(Class::Stray, &kind.name, &key);
         }
         let held = empty(&type_name);
-        headers.insert(
-            column(&row, 0)?,
-            Header {
-                key,
-                type_name,
-                is_live,
-                expires_at_ms: column(&row, 3)?,
-                held,
-            },
-        );
+        headers.insert(column(&row, 0)?, Header { key, type_name, is_live, expires_at_ms: column(&row, 3)?, held });
     }
     Ok(headers)
 }
@@ -169,10 +126,7 @@ async fn elements(
         "SELECT key_hash, kind, element, doc::text FROM {} WHERE deleted_at IS NULL ORDER BY seq",
         table.name()
     );
-    let rows = client
-        .query_raw(&query, std::iter::empty::<i32>())
-        .await
-        .map_err(failed)?;
+    let rows = client.query_raw(&query, std::iter::empty::<i32>()).await.map_err(failed)?;
     let mut rows = std::pin::pin!(rows);
     while let Some(row) = rows.next().await {
         let row = row.map_err(failed)?;
@@ -184,9 +138,7 @@ async fn elements(
         };
         let element = text::decode(&column::<String>(&row, 2)?);
         let doc: Option<String> = column(&row, 3)?;
-        let doc = doc
-            .and_then(|doc| serde_json::from_str(&doc).ok())
-            .unwrap_or(Value::Null);
+        let doc = doc.and_then(|doc| serde_json::from_str(&doc).ok()).unwrap_or(Value::Null);
         if add(&mut header.held, element, &doc).is_none() {
             header.held = Held::Broken;
         }
@@ -211,10 +163,7 @@ fn document(type_name: &str, doc: &Value) -> Option<Held> {
     match type_name {
         "string" => string(doc).map(Held::Text),
         "hash" => {
-            let fields = doc
-                .as_object()?
-                .iter()
-                .map(|(field, value)| Some((text::decode(field), string(value)?)));
+            let fields = doc.as_object()?.iter().map(|(field, value)| Some((text::decode(field), string(value)?)));
             fields.collect::<Option<_>>().map(Held::Hash)
         }
         "list" => strings(doc).map(Held::List),
@@ -225,10 +174,7 @@ fn document(type_name: &str, doc: &Value) -> Option<Held> {
             members.collect::<Option<_>>().map(Held::Zset)
         }
         "stream" => {
-            let entries = doc
-                .as_array()?
-                .iter()
-                .map(|entry| Some((string(entry.get(0)?)?, strings(entry.get(1)?)?)));
+            let entries = doc.as_array()?.iter().map(|entry| Some((string(entry.get(0)?)?, strings(entry.get(1)?)?)));
             entries.collect::<Option<_>>().map(Held::Stream)
         }
         _ => None,
@@ -280,10 +226,7 @@ mod tests {
     fn a_document_of_another_form_is_never_taken_for_the_value() {
         assert_eq!(document("hash", &json!({"a": 1})), None);
         assert_eq!(document("string", &json!("\\x6e00")), Some(Held::Text(b"n\0".to_vec())));
-        assert_eq!(
-            document("zset", &json!({"m": "1e1"})),
-            document("zset", &json!({"m": "10"}))
-        );
+        assert_eq!(document("zset", &json!({"m": "1e1"})), document("zset", &json!({"m": "10"})));
         let mut set = empty("set");
         assert_eq!(add(&mut set, b"m".to_vec(), &json!("true")), None);
     }

@@ -80,25 +80,12 @@ async fn look(
         values.add_command(command);
         known.push((key, type_name.clone(), (*expires >= 0).then_some(*expires)));
     }
-    let values: Vec<Value> = if known.is_empty() {
-        Vec::new()
-    } else {
-        values.query_async(connection).await.map_err(failed)?
-    };
-    let records = known
-        .into_iter()
-        .zip(values)
-        .filter_map(|((key, type_name, expires_at_ms), value)| {
-            let held = held(&type_name, value)?;
-            Some((
-                key,
-                Record {
-                    type_name,
-                    held,
-                    expires_at_ms,
-                },
-            ))
-        });
+    let values: Vec<Value> =
+        if known.is_empty() { Vec::new() } else { values.query_async(connection).await.map_err(failed)? };
+    let records = known.into_iter().zip(values).filter_map(|((key, type_name, expires_at_ms), value)| {
+        let held = held(&type_name, value)?;
+        Some((key, Record { type_name, held, expires_at_ms }))
+    });
     Ok(records.collect())
 }
 
@@ -133,11 +120,7 @@ fn held(type_name: &str, answer: Value) -> Option<Held> {
         return None;
     }
     if type_name == "stream" {
-        return items
-            .into_iter()
-            .map(entry)
-            .collect::<Option<BTreeMap<_, _>>>()
-            .map(Held::Stream);
+        return items.into_iter().map(entry).collect::<Option<BTreeMap<_, _>>>().map(Held::Stream);
     }
     let parts = items.into_iter().map(bytes).collect::<Option<Vec<_>>>()?;
     match type_name {
@@ -168,11 +151,7 @@ fn entry(item: Value) -> Option<(Vec<u8>, Vec<Vec<u8>>)> {
 }
 
 fn bytes(value: Value) -> Option<Vec<u8>> {
-    if let Value::BulkString(bytes) = value {
-        Some(bytes)
-    } else {
-        None
-    }
+    if let Value::BulkString(bytes) = value { Some(bytes) } else { None }
 }
 
 fn pairs(parts: Vec<Vec<u8>>) -> impl Iterator<Item = (Vec<u8>, Vec<u8>)> {

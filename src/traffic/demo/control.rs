@@ -24,9 +24,7 @@ pub(super) struct Control {
 
 impl Control {
     pub(super) fn new(admin_door: &str) -> Self {
-        Self {
-            client: Client::new(admin_door),
-        }
+        Self { client: Client::new(admin_door) }
     }
 
     /// Changes the flag of all kinds. Waits where a barrier is not yet reached; returns how long it took.
@@ -34,23 +32,14 @@ impl Control {
         let began = Instant::now();
         loop {
             let flags = self.client.json(Method::GET, "/v1/flags", &[], None).await?;
-            let version = flags
-                .get("version")
-                .and_then(Value::as_u64)
-                .context("the flags have no version")?;
+            let version = flags.get("version").and_then(Value::as_u64).context("the flags have no version")?;
             let tag = format!("\"{version}\"");
             let headers = [("if-match", tag.as_str())];
-            match self
-                .client
-                .json(Method::PATCH, "/v1/flags/*", &headers, Some(change))
-                .await
-            {
+            match self.client.json(Method::PATCH, "/v1/flags/*", &headers, Some(change)).await {
                 Ok(_) => return Ok(began.elapsed()),
                 // Somebody else changed it, or a sidecar has not confirmed yet.
-                Err(ClientError::Status {
-                    status: StatusCode::CONFLICT | StatusCode::PRECONDITION_FAILED,
-                    ..
-                }) if began.elapsed() < CHANGE_DEADLINE => {}
+                Err(ClientError::Status { status: StatusCode::CONFLICT | StatusCode::PRECONDITION_FAILED, .. })
+                    if began.elapsed() < CHANGE_DEADLINE => {}
                 Err(error) => return Err(error).with_context(|| format!("changing the flags to {change}")),
             }
             sleep(POLL).await;
@@ -62,16 +51,9 @@ impl Control {
         let began = Instant::now();
         let body = json!({"job": "backfill", "kinds": ["*"]});
         let started = self.client.json(Method::POST, "/v1/jobs", &[], Some(&body)).await?;
-        let id = started
-            .get("id")
-            .and_then(Value::as_str)
-            .context("the job has no id")?
-            .to_owned();
+        let id = started.get("id").and_then(Value::as_str).context("the job has no id")?.to_owned();
         loop {
-            let job = self
-                .client
-                .json(Method::GET, &format!("/v1/jobs/{id}"), &[], None)
-                .await?;
+            let job = self.client.json(Method::GET, &format!("/v1/jobs/{id}"), &[], None).await?;
             if let Some(reason) = job.get("error").filter(|error| !error.is_null()) {
                 bail!("the backfill failed: {reason}");
             }
@@ -93,20 +75,9 @@ impl Control {
 
     /// The classes of the stored mismatches of `kind`.
     pub(super) async fn mismatch_classes(&mut self, kind: &str) -> anyhow::Result<Vec<String>> {
-        let list = self
-            .client
-            .json(Method::GET, &format!("/v1/mismatches?kind={kind}"), &[], None)
-            .await?;
-        let rows = list
-            .get("mismatches")
-            .unwrap_or(&list)
-            .as_array()
-            .cloned()
-            .unwrap_or_default();
-        Ok(rows
-            .iter()
-            .filter_map(|row| row.get("class")?.as_str().map(str::to_owned))
-            .collect())
+        let list = self.client.json(Method::GET, &format!("/v1/mismatches?kind={kind}"), &[], None).await?;
+        let rows = list.get("mismatches").unwrap_or(&list).as_array().cloned().unwrap_or_default();
+        Ok(rows.iter().filter_map(|row| row.get("class")?.as_str().map(str::to_owned)).collect())
     }
 
     /// All figures.

@@ -33,12 +33,7 @@ impl Feeder {
         let (gate, open_until) = watch::channel(0);
         let (report, progress) = watch::channel(Progress::default());
         let task = tokio::spawn(send(Replay::new(door), Arc::new(bursts), open_until, report));
-        Self {
-            gate,
-            progress,
-            total,
-            task,
-        }
+        Self { gate, progress, total, task }
     }
 
     /// How many bursts there are in all.
@@ -87,10 +82,7 @@ async fn send(
             break;
         }
         replay.send(burst).await?;
-        report.send_replace(Progress {
-            bursts: number + 1,
-            commands: replay.tally.commands,
-        });
+        report.send_replace(Progress { bursts: number + 1, commands: replay.tally.commands });
     }
     Ok(replay.tally)
 }

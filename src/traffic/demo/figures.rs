@@ -19,10 +19,7 @@ impl Sample {
     }
 
     fn label(&self, wanted: &str) -> Option<&str> {
-        self.labels
-            .iter()
-            .find(|(name, _)| name == wanted)
-            .map(|(_, value)| value.as_str())
+        self.labels.iter().find(|(name, _)| name == wanted).map(|(_, value)| value.as_str())
     }
 }
 
@@ -30,20 +27,13 @@ impl Figures {
     /// The figures on a page in Prometheus' text format; lines that cannot be read are left out.
     pub(super) fn parse(page: &str) -> Self {
         let lines = page.lines().filter(|line| !line.starts_with('#'));
-        Self {
-            samples: lines.filter_map(sample).collect(),
-        }
+        Self { samples: lines.filter_map(sample).collect() }
     }
 
     /// The sum of all series of `name` that have these labels.
     pub(super) fn sum(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
         // `Sum` of no floats is minus zero, which would show in the table.
-        self.samples
-            .iter()
-            .filter(|one| one.name == name && one.has(labels))
-            .map(|one| one.value)
-            .sum::<f64>()
-            + 0.0
+        self.samples.iter().filter(|one| one.name == name && one.has(labels)).map(|one| one.value).sum::<f64>() + 0.0
     }
 
     /// As [`Figures::sum`], as a count.
@@ -80,11 +70,7 @@ impl Figures {
         for (bound, count) in buckets {
             if count >= rank {
                 let inside = (count - below).max(f64::MIN_POSITIVE);
-                return Some(if bound.is_finite() {
-                    low + (bound - low) * ((rank - below) / inside)
-                } else {
-                    low
-                });
+                return Some(if bound.is_finite() { low + (bound - low) * ((rank - below) / inside) } else { low });
             }
             (low, below) = (bound, count);
         }
@@ -105,11 +91,7 @@ fn sample(line: &str) -> Option<Sample> {
         .filter_map(|label| label.split_once("=\""))
         .map(|(name, value)| (name.to_owned(), value.trim_end_matches('"').to_owned()))
         .collect();
-    Some(Sample {
-        name: name.to_owned(),
-        labels,
-        value: value.parse().ok()?,
-    })
+    Some(Sample { name: name.to_owned(), labels, value: value.parse().ok()? })
 }
 
 #[cfg(test)]

@@ -23,8 +23,7 @@ impl Source {
     /// Takes trace and keyspace from the folder of a recording, where they are not given one by one.
     pub fn use_folder(&mut self, folder: &Path) {
         self.trace.get_or_insert_with(|| folder.join(recording::TRACE_FILE));
-        self.keyspace
-            .get_or_insert_with(|| folder.join(recording::KEYSPACE_FILE));
+        self.keyspace.get_or_insert_with(|| folder.join(recording::KEYSPACE_FILE));
     }
 }
 
@@ -41,16 +40,11 @@ pub(super) struct Input {
 
 /// Reads or makes the traffic.
 pub(super) fn load(source: &Source) -> Result<Input, RecordingError> {
-    let Shape {
-        seed, api_keys, days, ..
-    } = source.shape;
+    let Shape { seed, api_keys, days, .. } = source.shape;
     let made = format!("generated with seed {seed}");
     let (keyspace, keyspace_about) = match &source.keyspace {
         Some(path) => (recording::keyspace(path)?, "recorded".to_owned()),
-        None => (
-            generator::keyspace(&source.shape),
-            format!("{made} ({api_keys} API keys, {days} days)"),
-        ),
+        None => (generator::keyspace(&source.shape), format!("{made} ({api_keys} API keys, {days} days)")),
     };
     let (bursts, bursts_about): (Vec<Burst>, _) = match &source.trace {
         Some(path) => (recording::bursts(path)?, "recorded".to_owned()),
@@ -59,9 +53,5 @@ pub(super) fn load(source: &Source) -> Result<Input, RecordingError> {
             (bursts, format!("{made} ({} relayed requests)", source.requests))
         }
     };
-    Ok(Input {
-        about: format!("keyspace {keyspace_about}; traffic {bursts_about}"),
-        keyspace,
-        bursts,
-    })
+    Ok(Input { about: format!("keyspace {keyspace_about}; traffic {bursts_about}"), keyspace, bursts })
 }

@@ -37,10 +37,7 @@ pub async fn run(source: &Source) -> anyhow::Result<Report> {
     match outcome {
         Ok(mut report) => {
             let left = stack.stop().await?;
-            screen.done(
-                "stop",
-                &format!("sidecar left in good order in {:.1} s", left.as_secs_f64()),
-            );
+            screen.done("stop", &format!("sidecar left in good order in {:.1} s", left.as_secs_f64()));
             report.line("whole demo", format!("{:.1} s", screen.seconds()));
             Ok(report)
         }

@@ -40,38 +40,24 @@ pub(super) async fn corrupt_find_repair(
     let path = format!("/v1/records/{KIND}/{ID}");
     let committed = [("parallax-ack", "both")];
     let record = json!({"id": ID, "name": "as it should be", "platform": "claude", "description": "demo"});
-    door.json(Method::PUT, &path, &committed, Some(&record))
-        .await
-        .context("writing the record")?;
+    door.json(Method::PUT, &path, &committed, Some(&record)).await.context("writing the record")?;
 
-    let (postgres, connection) = tokio_postgres::connect(postgres_url, NoTls)
-        .await
-        .context("connecting to Postgres")?;
+    let (postgres, connection) =
+        tokio_postgres::connect(postgres_url, NoTls).await.context("connecting to Postgres")?;
     tokio::spawn(connection);
     let corrupt =
         "UPDATE account_groups SET doc = jsonb_set(doc, '{name}', '\"corrupted\"') WHERE kind = $1 AND id = $2";
-    let rows = postgres
-        .execute(corrupt, &[&KIND, &ID])
-        .await
-        .context("corrupting the row")?;
+    let rows = postgres.execute(corrupt, &[&KIND, &ID]).await.context("corrupting the row")?;
     if rows != 1 {
         bail!("{rows} rows were corrupted instead of one");
     }
 
     let found = find(&mut door, &path, control).await?;
     let repair = json!({"name": "as it should be"});
-    let headers = [
-        ("parallax-ack", "both"),
-        ("content-type", "application/merge-patch+json"),
-    ];
-    door.json(Method::PATCH, &path, &headers, Some(&repair))
-        .await
-        .context("repairing the record")?;
+    let headers = [("parallax-ack", "both"), ("content-type", "application/merge-patch+json")];
+    door.json(Method::PATCH, &path, &headers, Some(&repair)).await.context("repairing the record")?;
     let name: Option<String> = postgres
-        .query_one(
-            "SELECT doc->>'name' FROM account_groups WHERE kind = $1 AND id = $2",
-            &[&KIND, &ID],
-        )
+        .query_one("SELECT doc->>'name' FROM account_groups WHERE kind = $1 AND id = $2", &[&KIND, &ID])
         .await
         .context("looking at the repaired row")?
         .get(0);
@@ -95,11 +81,7 @@ async fn find(door: &mut Client, path: &str, control: &mut Control) -> anyhow::R
         }
         reads += 1;
         if let Some(class) = control.mismatch_classes(KIND).await?.into_iter().next() {
-            return Ok(Found {
-                reads,
-                after: began.elapsed(),
-                class,
-            });
+            return Ok(Found { reads, after: began.elapsed(), class });
         }
         sleep(POLL).await;
     }

@@ -23,11 +23,7 @@ impl Screen {
             let style = ProgressStyle::with_template("{elapsed:>4} {bar:30} {percent:>3} % of the traffic  {msg}");
             bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
         });
-        Self {
-            began: Instant::now(),
-            bar,
-            follower: None,
-        }
+        Self { began: Instant::now(), bar, follower: None }
     }
 
     /// How long the demo runs.

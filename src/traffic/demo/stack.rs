@@ -35,14 +35,9 @@ pub(super) struct Stack {
 impl Stack {
     /// Starts both stores and the sidecar, and waits until it is ready.
     pub(super) async fn start() -> anyhow::Result<Self> {
-        let durable = PostgresOptions {
-            durable: true,
-            ..PostgresOptions::default()
-        };
-        let (redis, postgres) = tokio::try_join!(
-            PrivateRedis::start(RedisOptions::default()),
-            PrivatePostgres::start(durable)
-        )?;
+        let durable = PostgresOptions { durable: true, ..PostgresOptions::default() };
+        let (redis, postgres) =
+            tokio::try_join!(PrivateRedis::start(RedisOptions::default()), PrivatePostgres::start(durable))?;
         let scratch = tempfile::tempdir().context("making a scratch folder")?;
         let (data_door, admin_door) = (free_address()?, free_address()?);
         let log = std::fs::File::create(scratch.path().join("sidecar.log")).context("creating the sidecar's log")?;
@@ -69,14 +64,7 @@ impl Stack {
             .kill_on_drop(true)
             .spawn()
             .context("starting the sidecar")?;
-        let mut stack = Self {
-            redis,
-            postgres,
-            data_door,
-            admin_door,
-            sidecar,
-            scratch,
-        };
+        let mut stack = Self { redis, postgres, data_door, admin_door, sidecar, scratch };
         stack.wait_until_ready().await?;
         Ok(stack)
     }
@@ -93,10 +81,7 @@ impl Stack {
                 return Ok(());
             }
             if Instant::now() > deadline {
-                bail!(
-                    "the sidecar was not ready within {READY_DEADLINE:?}:\n{}",
-                    self.log_end()
-                );
+                bail!("the sidecar was not ready within {READY_DEADLINE:?}:\n{}", self.log_end());
             }
             sleep(POLL).await;
         }
@@ -106,12 +91,7 @@ impl Stack {
     pub(super) fn log_end(&self) -> String {
         let log = std::fs::read_to_string(self.scratch.path().join("sidecar.log")).unwrap_or_default();
         let lines: Vec<&str> = log.lines().collect();
-        lines
-            .iter()
-            .skip(lines.len().saturating_sub(LOG_LINES_SHOWN))
-            .copied()
-            .collect::<Vec<_>>()
-            .join("\n")
+        lines.iter().skip(lines.len().saturating_sub(LOG_LINES_SHOWN)).copied().collect::<Vec<_>>().join("\n")
     }
 
     /// A connection to the private Redis itself, past the sidecar.
@@ -123,10 +103,7 @@ impl Stack {
     /// How many marks wait in the outbox.
     pub(super) async fn outbox_depth(&self) -> anyhow::Result<u64> {
         let mut connection = self.redis_connection().await?;
-        Ok(redis::cmd("HLEN")
-            .arg("parallax:outbox")
-            .query_async(&mut connection)
-            .await?)
+        Ok(redis::cmd("HLEN").arg("parallax:outbox").query_async(&mut connection).await?)
     }
 
     /// Waits until no mark waits; returns how long it took.
@@ -148,19 +125,12 @@ impl Stack {
     pub(super) async fn stop(mut self) -> anyhow::Result<Duration> {
         let began = Instant::now();
         let id = self.sidecar.id().context("the sidecar has already ended")?;
-        let sent = Command::new("kill")
-            .args(["-TERM", &id.to_string()])
-            .status()
-            .await
-            .context("sending SIGTERM")?;
+        let sent = Command::new("kill").args(["-TERM", &id.to_string()]).status().await.context("sending SIGTERM")?;
         if !sent.success() {
             bail!("the sidecar could not be asked to leave");
         }
         let Ok(status) = timeout(LEAVE_DEADLINE, self.sidecar.wait()).await else {
-            bail!(
-                "the sidecar did not leave within {LEAVE_DEADLINE:?}:\n{}",
-                self.log_end()
-            );
+            bail!("the sidecar did not leave within {LEAVE_DEADLINE:?}:\n{}", self.log_end());
         };
         let status = status.context("waiting for the sidecar")?;
         if !status.success() {

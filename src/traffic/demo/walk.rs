@@ -75,12 +75,7 @@ pub(super) struct Walk<'a> {
 impl<'a> Walk<'a> {
     pub(super) fn new(stack: &'a Stack, screen: &'a mut Screen) -> Self {
         let control = Control::new(&stack.admin_door);
-        Self {
-            stack,
-            screen,
-            control,
-            seen: Seen::default(),
-        }
+        Self { stack, screen, control, seen: Seen::default() }
     }
 
     /// From off to the final comparison.
@@ -88,9 +83,7 @@ impl<'a> Walk<'a> {
         self.load(&input).await?;
         let mut feeder = Feeder::start(&self.stack.data_door, input.bursts);
         self.screen.follow(feeder.total(), feeder.watch());
-        self.up_to_shadow(&mut feeder)
-            .await
-            .context("on the way up to shadow")?;
+        self.up_to_shadow(&mut feeder).await.context("on the way up to shadow")?;
         self.live(&mut feeder).await.context("in stage live")?;
         self.outage(&mut feeder).await.context("while Postgres was stopped")?;
         self.rollback(&mut feeder).await.context("in the rollback")?;
@@ -107,10 +100,7 @@ impl<'a> Walk<'a> {
         self.seen.tally = replay.tally;
         let depth = self.stack.outbox_depth().await?;
         let loaded = grouped(self.seen.loaded);
-        self.screen.done(
-            "off",
-            &format!("keyspace loaded by {loaded} commands; {depth} marks in the outbox"),
-        );
+        self.screen.done("off", &format!("keyspace loaded by {loaded} commands; {depth} marks in the outbox"));
         Ok(())
     }
 
@@ -118,8 +108,7 @@ impl<'a> Walk<'a> {
         self.screen.doing(name);
         let took = self.control.change(change).await?;
         self.seen.stage_changes.insert(name, took);
-        self.screen
-            .done(name, &format!("confirmed after {:.2} s", took.as_secs_f64()));
+        self.screen.done(name, &format!("confirmed after {:.2} s", took.as_secs_f64()));
         Ok(())
     }
 
@@ -127,18 +116,14 @@ impl<'a> Walk<'a> {
         feeder.open(until::OFF);
         feeder.reach(until::OFF).await;
         feeder.open(until::DUALWRITE);
-        self.step("dualwrite", &json!({"stage": "dualwrite", "reason": "demo"}))
-            .await?;
+        self.step("dualwrite", &json!({"stage": "dualwrite", "reason": "demo"})).await?;
         self.seen.marked_from = feeder.progress();
         feeder.reach(until::DUALWRITE).await;
 
         feeder.open(until::BACKFILL);
         self.screen.doing("backfill");
         self.seen.backfill = self.control.backfill().await?;
-        self.screen.done(
-            "backfill",
-            &format!("finished after {:.2} s", self.seen.backfill.as_secs_f64()),
-        );
+        self.screen.done("backfill", &format!("finished after {:.2} s", self.seen.backfill.as_secs_f64()));
         feeder.reach(until::BACKFILL).await;
         self.seen.after_backfill = (feeder.progress(), self.control.figures().await?);
 
@@ -151,10 +136,7 @@ impl<'a> Walk<'a> {
         let after = found.after.as_secs_f64();
         self.screen.done(
             "corruption",
-            &format!(
-                "planted, found as `{}` by {} reads in {after:.2} s, repaired",
-                found.class, found.reads
-            ),
+            &format!("planted, found as `{}` by {} reads in {after:.2} s, repaired", found.class, found.reads),
         );
         self.seen.found = Some(found);
         feeder.reach(until::SHADOW).await;
@@ -167,8 +149,7 @@ impl<'a> Walk<'a> {
         self.step("live 50 %", &half).await?;
         feeder.reach(until::LIVE_HALF).await;
         feeder.open(until::LIVE_BEFORE_OUTAGE);
-        self.step("live 100 %", &json!({"percent": 100, "reason": "demo"}))
-            .await?;
+        self.step("live 100 %", &json!({"percent": 100, "reason": "demo"})).await?;
         feeder.reach(until::LIVE_BEFORE_OUTAGE).await;
         self.seen.before_outage = self.control.figures().await?;
         Ok(())
@@ -206,8 +187,7 @@ impl<'a> Walk<'a> {
         self.seen.rollback_wall = began.elapsed();
         self.seen.after_rollback = self.control.figures().await?;
         let seconds = self.seen.rollback_wall.as_secs_f64();
-        self.screen
-            .done("rollback", &format!("all reads back on Redis after {seconds:.2} s"));
+        self.screen.done("rollback", &format!("all reads back on Redis after {seconds:.2} s"));
         feeder.reach(95).await;
         Ok(())
     }
@@ -220,8 +200,7 @@ impl<'a> Walk<'a> {
         self.screen.doing("comparing every record of both stores");
         let catalog = Catalog::embedded();
         let equality = compare::stores(&self.stack.redis.url(), &self.stack.postgres.url(), &catalog).await?;
-        self.screen
-            .done("compare", &format!("{} records compared", grouped(equality.records)));
+        self.screen.done("compare", &format!("{} records compared", grouped(equality.records)));
         self.seen.last = self.control.figures().await?;
         self.seen.last_outbox = self.stack.outbox_depth().await?;
         Ok(summary::report(&self.seen, &equality))
