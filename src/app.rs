@@ -1,13 +1,152 @@
-//! A stand-in for the sidecar itself until the engine is there.
+//! The sidecar: build (no ports yet), check what it stands on, bind, announce, serve, drain. Reads as a boot log.
 
-use crate::settings::Settings;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use tokio::net::TcpListener;
+
+use crate::doors::admin::{self, AdminDoor};
+use crate::doors::http::arguments::CommandLimits;
+use crate::doors::http::{self as data, DataDoor};
+use crate::doors::server;
+use crate::dual::{self, Engine, Parts, Remedy};
+use crate::jobs::Jobs;
+use crate::model::catalog::Catalog;
+use crate::settings::{PostgresSettings, Settings};
 use crate::shutdown::Shutdown;
+use crate::stores::postgres::pool::{Options, Postgres};
+use crate::stores::redis::Redis;
+use crate::stores::tls;
+use crate::telemetry::metrics::Metrics;
 
-/// Serves until `shutdown`.
+/// How long the start waits for Redis, which may come up beside us in the same pod.
+const REDIS_WAIT: Duration = Duration::from_secs(30);
+/// How long between two tries.
+const REDIS_PAUSE: Duration = Duration::from_millis(250);
+
+/// Serves until `shutdown`, then answers what was received and drains its own marks.
 ///
 /// # Errors
-/// None yet.
-pub async fn serve(_settings: Settings, shutdown: Shutdown) -> anyhow::Result<()> {
-    shutdown.requested().await;
+/// When something it stands on is not as it must be, with what to do; or when a port is taken.
+pub async fn serve(settings: Settings, shutdown: Shutdown) -> anyhow::Result<()> {
+    let catalog = Arc::new(catalog(&settings)?);
+    let names: Vec<String> = catalog.kinds().iter().map(|kind| kind.name.clone()).collect();
+    let metrics = Metrics::new(&settings.instance, &names);
+    let deadline = Duration::from_millis(settings.limits.command_deadline_ms);
+    let client = tls::redis_client(&settings.redis).context("redis cannot be reached as configured")?;
+    let postgres = settings.postgres.as_ref().map(|postgres| pool(postgres, deadline)).transpose()?;
+    tokio::select! {
+        checked = check_redis(&client, deadline) => checked?,
+        () = shutdown.requested() => return Ok(()),
+    }
+    check_postgres(postgres.as_ref()).await?;
+
+    let limits = &settings.limits;
+    let engine = Engine::start(Parts {
+        catalog: Arc::clone(&catalog),
+        instance: settings.instance.clone(),
+        redis: client,
+        postgres,
+        command_deadline: deadline,
+        lease: Duration::from_millis(limits.lease_ms),
+        barrier_wait: Duration::from_millis(limits.barrier_wait_ms),
+        outbox_queue_max: limits.outbox_queue_max,
+        shadow_queue_max: limits.shadow_queue_max,
+        metrics: metrics.clone(),
+    })
+    .await
+    .context("the engine could not be started")?;
+
+    let bind = |address| async move {
+        TcpListener::bind(address).await.with_context(|| format!("the address {address} cannot be listened on"))
+    };
+    let (data_listener, admin_listener) = (bind(settings.http.listen).await?, bind(settings.admin.listen).await?);
+    let data_guard = data::guard(&settings.http)?;
+    let admin_guard = admin::guard(settings.admin.listen, &settings.admin)?;
+    let commands = CommandLimits::default();
+    let data_door = Arc::new(DataDoor::new(Arc::clone(&engine), catalog, data_guard, commands, metrics.clone()));
+    let admin_door =
+        Arc::new(AdminDoor::new(Arc::clone(&engine), Jobs::new(Arc::clone(&engine)), admin_guard, metrics));
+    tracing::info!(
+        instance = settings.instance,
+        data = %data_listener.local_addr()?,
+        admin = %admin_listener.local_addr()?,
+        "the doors are open"
+    );
+
+    let (admin_ends, ended) = crate::shutdown::pair();
+    let admin = tokio::spawn(async move {
+        server::serve(admin_listener, admin::limits(), admin_door, async move { ended.requested().await }).await
+    });
+    let drained =
+        server::serve(data_listener, data::limits(limits), data_door, async move { shutdown.requested().await }).await;
+    tracing::info!(cut = drained.cut, "the data door is closed; what was marked here is drained");
+    // The admin door stays open meanwhile: probes and metrics tell of the drain.
+    engine.stop(Duration::from_millis(limits.drain_deadline_ms)).await;
+    admin_ends.request();
+    admin.await.context("the admin door ended early")?;
     Ok(())
+}
+
+fn catalog(settings: &Settings) -> anyhow::Result<Catalog> {
+    let Some(path) = &settings.catalog else { return Ok(Catalog::embedded()) };
+    let file = path.display().to_string();
+    let text = std::fs::read_to_string(path).with_context(|| format!("the catalog {file} cannot be read"))?;
+    Catalog::parse(&file, &text).map_err(|errors| {
+        let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        anyhow::anyhow!("the catalog cannot be used:\n  {}", lines.join("\n  "))
+    })
+}
+
+fn pool(settings: &PostgresSettings, wait: Duration) -> anyhow::Result<Postgres> {
+    let options = Options {
+        config: tls::postgres_target(settings),
+        tls: tls::postgres_config(settings)?,
+        pool_size: settings.pool_size,
+        wait,
+    };
+    Postgres::new(options).context("postgres cannot be reached as configured")
+}
+
+async fn check_redis(client: &redis::Client, deadline: Duration) -> anyhow::Result<()> {
+    let redis = Redis::new(client.clone(), deadline);
+    let began = tokio::time::Instant::now();
+    let mut was_told = false;
+    loop {
+        match dual::check_redis(&redis).await {
+            Ok(remedies) => return tell(&remedies),
+            Err(error) if began.elapsed() >= REDIS_WAIT => return Err(error).context("redis is not there"),
+            Err(error) => {
+                if !std::mem::replace(&mut was_told, true) {
+                    tracing::warn!(%error, "waiting for redis");
+                }
+                tokio::time::sleep(REDIS_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Postgres may be down when we start: then writes are marked, and it is looked at when it comes.
+async fn check_postgres(postgres: Option<&Postgres>) -> anyhow::Result<()> {
+    let Some(postgres) = postgres else { return Ok(()) };
+    match dual::check_postgres(postgres).await {
+        Ok(remedies) => tell(&remedies),
+        Err(error) => {
+            tracing::warn!(%error, "postgres is not there at the start");
+            Ok(())
+        }
+    }
+}
+
+fn tell(remedies: &[Remedy]) -> anyhow::Result<()> {
+    let (fatal, others): (Vec<&Remedy>, Vec<&Remedy>) = remedies.iter().partition(|remedy| remedy.is_fatal);
+    for remedy in others {
+        tracing::warn!(reason = remedy.reason, remedy = remedy.remedy, "not as it should be");
+    }
+    if fatal.is_empty() {
+        return Ok(());
+    }
+    let lines: Vec<String> = fatal.iter().map(|remedy| format!("{}: {}", remedy.reason, remedy.remedy)).collect();
+    bail!("cannot start:\n  {}", lines.join("\n  "))
 }

@@ -76,9 +76,7 @@ pub(super) async fn check(arguments: CheckArguments) -> anyhow::Result<ExitCode>
     }
     let place = format!("{}:{}", settings.redis.host, settings.redis.port);
     let client = tls::redis_client(&settings.redis)?;
-    let count = count(&client, &catalog)
-        .await
-        .with_context(|| format!("the keys of Redis at {place}"))?;
+    let count = count(&client, &catalog).await.with_context(|| format!("the keys of Redis at {place}"))?;
     terminal::say(report(&catalog, &count).trim_end());
     Ok(ExitCode::SUCCESS)
 }
@@ -87,10 +85,7 @@ async fn count(client: &redis::Client, catalog: &Catalog) -> redis::RedisResult<
     let mut connection = client.get_multiplexed_async_connection().await?;
     let keys: u64 = redis::cmd("DBSIZE").query_async(&mut connection).await?;
     let progress = progress(keys);
-    let mut count = Count {
-        kinds: vec![0; catalog.kinds().len()],
-        ..Count::default()
-    };
+    let mut count = Count { kinds: vec![0; catalog.kinds().len()], ..Count::default() };
     let mut cursor = 0_u64;
     loop {
         let mut scan = redis::cmd("SCAN");
@@ -144,10 +139,7 @@ fn prefix_of(key: &[u8]) -> String {
     let Some(end) = key.iter().position(|byte| *byte == b':') else {
         return "(no colon)".to_owned();
     };
-    let head: String = text::encode(key.get(..end).unwrap_or_default())
-        .chars()
-        .take(PREFIX_CHARS_MAX)
-        .collect();
+    let head: String = text::encode(key.get(..end).unwrap_or_default()).chars().take(PREFIX_CHARS_MAX).collect();
     format!("{head}:")
 }
 
@@ -164,11 +156,7 @@ fn report(catalog: &Catalog, count: &Count) -> String {
     for kind in found {
         text += &format!("  {:>10}  {:widest$}  {}\n", of(kind), kind.name, policy_name(kind));
     }
-    let absent: Vec<&str> = named
-        .iter()
-        .filter(|kind| of(kind) == 0)
-        .map(|kind| kind.name.as_str())
-        .collect();
+    let absent: Vec<&str> = named.iter().filter(|kind| of(kind) == 0).map(|kind| kind.name.as_str()).collect();
     if !absent.is_empty() {
         text += &format!("\nno key matches these kinds:\n{}", wrapped(&absent));
     }
@@ -217,17 +205,8 @@ mod tests {
     #[test]
     fn keys_are_counted_by_kind_and_what_matches_nothing_by_what_stands_before_the_colon() {
         let catalog = Catalog::embedded();
-        let mut count = Count {
-            kinds: vec![0; catalog.kinds().len()],
-            ..Count::default()
-        };
-        let keys: [&[u8]; 5] = [
-            b"parallax:outbox",
-            b"nonsense:s3cret",
-            b"nonsense:x",
-            b"s3cret",
-            b"\xff:1",
-        ];
+        let mut count = Count { kinds: vec![0; catalog.kinds().len()], ..Count::default() };
+        let keys: [&[u8]; 5] = [b"parallax:outbox", b"nonsense:s3cret", b"nonsense:x", b"s3cret", b"\xff:1"];
         for key in keys {
             count.add(&catalog, key);
         }
@@ -246,18 +225,11 @@ mod tests {
     #[test]
     fn prefixes_without_end_are_counted_together() {
         let catalog = Catalog::embedded();
-        let mut count = Count {
-            kinds: vec![0; catalog.kinds().len()],
-            ..Count::default()
-        };
+        let mut count = Count { kinds: vec![0; catalog.kinds().len()], ..Count::default() };
         for number in 0..PREFIXES_MAX + 5 {
             count.add(&catalog, format!("nonsense{number}:x").as_bytes());
         }
         assert_eq!((count.prefixes.len(), count.other_prefixes), (PREFIXES_MAX, 5));
-        assert!(
-            report(&catalog, &count).contains("985  others"),
-            "{}",
-            report(&catalog, &count)
-        );
+        assert!(report(&catalog, &count).contains("985  others"), "{}", report(&catalog, &count));
     }
 }

@@ -47,10 +47,7 @@ async fn start(loaded: &Loaded) -> anyhow::Result<Servers> {
         if redis_is_named {
             return Ok(None);
         }
-        let options = RedisOptions {
-            password: password(settings.redis.password.as_ref()),
-            ..RedisOptions::default()
-        };
+        let options = RedisOptions { password: password(settings.redis.password.as_ref()), ..RedisOptions::default() };
         PrivateRedis::start(options).await.map(Some)
     };
     let postgres = async {
@@ -58,18 +55,11 @@ async fn start(loaded: &Loaded) -> anyhow::Result<Servers> {
             return Ok(None);
         };
         let password = password(wanted.password.as_ref());
-        PrivatePostgres::start(PostgresOptions {
-            password,
-            ..PostgresOptions::default()
-        })
-        .await
-        .map(Some)
+        PrivatePostgres::start(PostgresOptions { password, ..PostgresOptions::default() }).await.map(Some)
     };
     let (redis, postgres) = tokio::try_join!(redis, postgres)?;
     if let Some(postgres) = &postgres {
-        create_database(&postgres.url())
-            .await
-            .context("the private Postgres refused a database")?;
+        create_database(&postgres.url()).await.context("the private Postgres refused a database")?;
     }
     Ok(Servers { redis, postgres })
 }
@@ -106,25 +96,15 @@ fn addresses(loaded: &Loaded, servers: &Servers) -> String {
     let settings = &loaded.settings;
     let (http, admin) = (settings.http.listen, settings.admin.listen);
     let whose = |is_private: bool| {
-        if is_private {
-            "private, gone when this ends"
-        } else {
-            "yours"
-        }
+        if is_private { "private, gone when this ends" } else { "yours" }
     };
     let redis = format!("redis-cli -p {}", settings.redis.port);
-    let redis = if servers.redis.is_some() {
-        redis
-    } else {
-        format!("{redis} -h {}", settings.redis.host)
-    };
+    let redis = if servers.redis.is_some() { redis } else { format!("{redis} -h {}", settings.redis.host) };
     let postgres = settings.postgres.as_ref().map_or_else(
         || "none (ENABLE_POSTGRES is false)".to_owned(),
         |postgres| {
-            let place = format!(
-                "postgres://{}@{}:{}/{}",
-                postgres.user, postgres.host, postgres.port, postgres.database
-            );
+            let place =
+                format!("postgres://{}@{}:{}/{}", postgres.user, postgres.host, postgres.port, postgres.database);
             format!("psql {place}   ({})", whose(servers.postgres.is_some()))
         },
     );

@@ -24,14 +24,8 @@ pub(super) async fn run(inputs: &Inputs) -> anyhow::Result<ExitCode> {
 
 /// Applies what is missing and returns the names of what was applied.
 pub(super) async fn apply(settings: &Settings) -> anyhow::Result<Vec<String>> {
-    let postgres = settings
-        .postgres
-        .as_ref()
-        .context("there is no Postgres to migrate: ENABLE_POSTGRES is false")?;
-    let place = format!(
-        "{}:{}, database {}, role {}",
-        postgres.host, postgres.port, postgres.database, postgres.user
-    );
+    let postgres = settings.postgres.as_ref().context("there is no Postgres to migrate: ENABLE_POSTGRES is false")?;
+    let place = format!("{}:{}, database {}, role {}", postgres.host, postgres.port, postgres.database, postgres.user);
     let applied = migrations::apply(postgres, settings.timezone_offset_hours).await;
     applied.with_context(|| format!("the schema could not be brought to Postgres at {place}"))
 }

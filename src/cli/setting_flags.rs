@@ -58,33 +58,15 @@ fn argument(definition: &'static Definition) -> Arg {
         .help_heading(definition.heading())
         .hide_short_help(definition.is_rare())
         .help(help(definition))
-        .value_name(if definition.secrecy == Secrecy::Secret {
-            "FILE"
-        } else {
-            "VALUE"
-        });
+        .value_name(if definition.secrecy == Secrecy::Secret { "FILE" } else { "VALUE" });
     // `--migrate-on-start` alone says yes.
-    if is_switch {
-        argument
-            .num_args(0..=1)
-            .require_equals(true)
-            .default_missing_value("true")
-    } else {
-        argument
-    }
+    if is_switch { argument.num_args(0..=1).require_equals(true).default_missing_value("true") } else { argument }
 }
 
 fn help(definition: &Definition) -> String {
     let variables = definition.variables.join(", ");
-    let file = if definition.secrecy == Secrecy::Plain {
-        ""
-    } else {
-        ", or a path in .._FILE"
-    };
-    let default = definition
-        .default
-        .map(|default| format!(" [default: {default}]"))
-        .unwrap_or_default();
+    let file = if definition.secrecy == Secrecy::Plain { "" } else { ", or a path in .._FILE" };
+    let default = definition.default.map(|default| format!(" [default: {default}]")).unwrap_or_default();
     format!("{} [env: {variables}{file}]{default}", definition.help)
 }
 
@@ -99,19 +81,8 @@ mod tests {
 
     #[test]
     fn a_flag_reaches_its_setting() {
-        let flags = parsed(&[
-            "--redis-host",
-            "h",
-            "--migrate-on-start",
-            "--enable-postgres=false",
-            "--config",
-            "f",
-        ]);
-        let given = [
-            ("migrate_on_start", "true"),
-            ("redis.host", "h"),
-            ("postgres.enabled", "false"),
-        ];
+        let flags = parsed(&["--redis-host", "h", "--migrate-on-start", "--enable-postgres=false", "--config", "f"]);
+        let given = [("migrate_on_start", "true"), ("redis.host", "h"), ("postgres.enabled", "false")];
         assert_eq!(flags.given, given.map(|(key, value)| (key, value.to_owned())));
         assert_eq!(flags.config, Some(PathBuf::from("f")));
     }

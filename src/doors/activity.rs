@@ -52,11 +52,7 @@ pub(super) struct Activity {
 
 impl Activity {
     pub(super) fn new() -> Self {
-        Self {
-            started: Instant::now(),
-            phase: AtomicU8::new(Phase::Idle as u8),
-            since_ms: AtomicU64::new(0),
-        }
+        Self { started: Instant::now(), phase: AtomicU8::new(Phase::Idle as u8), since_ms: AtomicU64::new(0) }
     }
 
     pub(super) fn phase(&self) -> Phase {
@@ -89,10 +85,7 @@ impl Activity {
 
 /// How often a connection is looked at: a quarter of the shortest limit, so that no limit is overrun by more than that.
 pub(super) fn patrol_every(limits: &ServerLimits) -> Duration {
-    let shortest_ms = limits
-        .idle_timeout_ms
-        .min(limits.header_timeout_ms)
-        .min(limits.write_timeout_ms);
+    let shortest_ms = limits.idle_timeout_ms.min(limits.header_timeout_ms).min(limits.write_timeout_ms);
     Duration::from_millis((shortest_ms / 4).clamp(10, 1000))
 }
 

@@ -21,10 +21,7 @@ pub(super) struct Finishing<T: Send + 'static> {
 
 impl<T: Send + 'static> Finishing<T> {
     pub(super) fn new(call: impl Future<Output = T> + Send + 'static, slot: Arc<OwnedSemaphorePermit>) -> Self {
-        Self {
-            call: Some(Box::pin(call)),
-            slot,
-        }
+        Self { call: Some(Box::pin(call)), slot }
     }
 }
 

@@ -106,12 +106,7 @@ impl Guard {
             return Err(OpenDoor { listen });
         }
         let names = names.iter().map(|name| name.to_ascii_lowercase()).collect();
-        Ok(Self {
-            listen: listen.ip(),
-            names,
-            tokens,
-            without_token,
-        })
+        Ok(Self { listen: listen.ip(), names, tokens, without_token })
     }
 
     /// Whether the request may come from where it comes from; says nothing about tokens.
@@ -119,15 +114,10 @@ impl Guard {
     /// # Errors
     /// 403 for a request that a web page has sent, or that asks for a foreign host; 400 for one without a host.
     pub fn check_source(&self, head: &Parts) -> Result<(), Problem> {
-        let is_cross_site = head
-            .headers
-            .get(SEC_FETCH_SITE)
-            .is_some_and(|site| !matches!(site.as_bytes(), b"none" | b"same-origin"));
+        let is_cross_site =
+            head.headers.get(SEC_FETCH_SITE).is_some_and(|site| !matches!(site.as_bytes(), b"none" | b"same-origin"));
         if head.headers.contains_key(header::ORIGIN) || is_cross_site {
-            return Err(Problem::new(
-                ProblemKind::ForeignOrigin,
-                "requests from web pages are refused",
-            ));
+            return Err(Problem::new(ProblemKind::ForeignOrigin, "requests from web pages are refused"));
         }
         // The target's authority, where there is one, outranks the header (RFC 9112, 3.2.2); neither may be foreign.
         let mut hosts = head.headers.get_all(header::HOST).iter();
@@ -135,10 +125,7 @@ impl Guard {
             (Some(host), None, _) => host.to_str().ok(),
             (None, _, Some(_)) => None,
             (None, _, None) | (Some(_), Some(_), _) => {
-                return Err(Problem::new(
-                    ProblemKind::BadRequest,
-                    "a request needs exactly one Host header",
-                ));
+                return Err(Problem::new(ProblemKind::BadRequest, "a request needs exactly one Host header"));
             }
         };
         let is_ours = match (named, head.uri.authority()) {
@@ -175,10 +162,7 @@ impl Guard {
         self.check_source(head)?;
         let role = self.role(&head.headers)?;
         if role < needed {
-            return Err(Problem::new(
-                ProblemKind::Forbidden,
-                format!("this needs the right `{}`", needed.name()),
-            ));
+            return Err(Problem::new(ProblemKind::Forbidden, format!("this needs the right `{}`", needed.name())));
         }
         Ok(role)
     }
@@ -231,27 +215,16 @@ mod tests {
     }
 
     fn refusal(guard: &Guard, uri: &str, headers: &[(&str, &str)]) -> Option<ProblemKind> {
-        guard
-            .check_source(&head(uri, headers))
-            .err()
-            .map(|problem| problem.kind())
+        guard.check_source(&head(uri, headers)).err().map(|problem| problem.kind())
     }
 
     #[test]
     fn without_a_token_only_loopback_is_opened() {
-        for (listen, is_open) in [
-            ("127.0.0.1:1", true),
-            ("[::1]:1", true),
-            ("0.0.0.0:1", false),
-            ("10.0.0.1:1", false),
-            ("[::]:1", false),
-        ] {
+        for (listen, is_open) in
+            [("127.0.0.1:1", true), ("[::1]:1", true), ("0.0.0.0:1", false), ("10.0.0.1:1", false), ("[::]:1", false)]
+        {
             let listen = listen.parse().expect("an address");
-            assert_eq!(
-                Guard::new(listen, &[], Tokens::default(), Role::Operator).is_ok(),
-                is_open,
-                "{listen}"
-            );
+            assert_eq!(Guard::new(listen, &[], Tokens::default(), Role::Operator).is_ok(), is_open, "{listen}");
             assert!(Guard::new(listen, &[], token(), Role::Operator).is_ok(), "{listen}");
         }
     }
@@ -268,41 +241,20 @@ mod tests {
             ("sec-fetch-site", "cross-site"),
             ("sec-fetch-site", "same-site"),
         ] {
-            assert_eq!(
-                refusal(&guard, "/", &[host, mark]),
-                Some(ProblemKind::ForeignOrigin),
-                "{mark:?}"
-            );
+            assert_eq!(refusal(&guard, "/", &[host, mark]), Some(ProblemKind::ForeignOrigin), "{mark:?}");
         }
     }
 
     #[test]
     fn only_our_own_names_may_be_asked_for() {
         let guard = guard("10.1.2.3:80", token());
-        for host in [
-            "10.1.2.3",
-            "10.1.2.3:80",
-            "localhost:80",
-            "LOCALHOST",
-            "127.0.0.1",
-            "[::1]:80",
-            "Parallax.Internal:1",
-        ] {
+        for host in
+            ["10.1.2.3", "10.1.2.3:80", "localhost:80", "LOCALHOST", "127.0.0.1", "[::1]:80", "Parallax.Internal:1"]
+        {
             assert_eq!(refusal(&guard, "/", &[("host", host)]), None, "{host}");
         }
-        for host in [
-            "evil.example",
-            "10.1.2.4",
-            "localhost.evil.example",
-            "127.0.0.1.evil.example:80",
-            "",
-            "[::2]",
-        ] {
-            assert_eq!(
-                refusal(&guard, "/", &[("host", host)]),
-                Some(ProblemKind::ForeignHost),
-                "{host}"
-            );
+        for host in ["evil.example", "10.1.2.4", "localhost.evil.example", "127.0.0.1.evil.example:80", "", "[::2]"] {
+            assert_eq!(refusal(&guard, "/", &[("host", host)]), Some(ProblemKind::ForeignHost), "{host}");
         }
     }
 
@@ -310,24 +262,15 @@ mod tests {
     fn behind_a_wildcard_any_address_is_ours_but_no_foreign_name() {
         let guard = guard("0.0.0.0:80", token());
         assert_eq!(refusal(&guard, "/", &[("host", "10.9.9.9:80")]), None);
-        assert_eq!(
-            refusal(&guard, "/", &[("host", "evil.example")]),
-            Some(ProblemKind::ForeignHost)
-        );
+        assert_eq!(refusal(&guard, "/", &[("host", "evil.example")]), Some(ProblemKind::ForeignHost));
     }
 
     #[test]
     fn the_target_of_a_request_cannot_hide_a_foreign_host() {
         let guard = guard("127.0.0.1:80", Tokens::default());
         let foreign = Some(ProblemKind::ForeignHost);
-        assert_eq!(
-            refusal(&guard, "http://evil.example/", &[("host", "localhost")]),
-            foreign
-        );
-        assert_eq!(
-            refusal(&guard, "http://localhost/", &[("host", "evil.example")]),
-            foreign
-        );
+        assert_eq!(refusal(&guard, "http://evil.example/", &[("host", "localhost")]), foreign);
+        assert_eq!(refusal(&guard, "http://localhost/", &[("host", "evil.example")]), foreign);
         assert_eq!(refusal(&guard, "http://localhost/", &[("host", "localhost")]), None);
         assert_eq!(refusal(&guard, "http://localhost/", &[]), None);
         assert_eq!(refusal(&guard, "/", &[]), Some(ProblemKind::BadRequest));
@@ -348,9 +291,7 @@ mod tests {
         for wrong in ["Bearer ", "Bearer loo", "Bearer look2", "Basic look", "look"] {
             assert_eq!(admit(wrong, Role::Viewer), Err(ProblemKind::Unauthorized), "{wrong}");
         }
-        let without = guard
-            .admit(&head("/", &[("host", "localhost")]), Role::Viewer)
-            .expect_err("refused");
+        let without = guard.admit(&head("/", &[("host", "localhost")]), Role::Viewer).expect_err("refused");
         assert_eq!(without.into_response().headers()[header::WWW_AUTHENTICATE], "Bearer");
     }
 

@@ -3,6 +3,7 @@
 //! [`server`] speaks HTTP/1.1 with limits, [`guard`] says who may come in, [`problem`] says what went wrong in one form
 //! for every door. [`http`] is the data door, `admin` the operators' one.
 
+pub mod admin;
 pub mod guard;
 pub mod http;
 pub mod problem;

@@ -169,10 +169,7 @@ pub async fn serve<H: Handler>(
 
 async fn accept(listener: &TcpListener, slots: &Arc<Semaphore>) -> (TcpStream, SocketAddr, OwnedSemaphorePermit) {
     // The slot comes first, so that what cannot be served stays in the listener's queue.
-    let slot = Arc::clone(slots)
-        .acquire_owned()
-        .await
-        .expect("the semaphore is never closed");
+    let slot = Arc::clone(slots).acquire_owned().await.expect("the semaphore is never closed");
     loop {
         match listener.accept().await {
             Ok((stream, peer)) => return (stream, peer, slot),
@@ -256,13 +253,8 @@ impl<H: Handler> Client<H> {
         let (head, body) = request.into_parts();
         let response = match self.receive(&head, body).await {
             Ok(body) => {
-                let request = Request {
-                    method: head.method,
-                    uri: head.uri,
-                    headers: head.headers,
-                    body,
-                    peer: self.peer,
-                };
+                let request =
+                    Request { method: head.method, uri: head.uri, headers: head.headers, body, peer: self.peer };
                 Finishing::new(Arc::clone(&self.handler).call(request), Arc::clone(&self.slot)).await
             }
             Err(problem) => problem.into_response(),
@@ -297,10 +289,7 @@ impl<H: Handler> Client<H> {
         match time::timeout(deadline, limited.collect()).await {
             Ok(Ok(collected)) => Ok(collected.to_bytes()),
             Ok(Err(error)) if error.is::<LengthLimitError>() => Err(self.too_large()),
-            Ok(Err(_)) => Err(Problem::new(
-                ProblemKind::BadRequest,
-                "the body ended before it was whole",
-            )),
+            Ok(Err(_)) => Err(Problem::new(ProblemKind::BadRequest, "the body ended before it was whole")),
             Err(_) => Err(Problem::new(
                 ProblemKind::BodyTimeout,
                 format!("the body was not whole after {} ms", self.limits.body_timeout_ms),
@@ -315,9 +304,7 @@ impl<H: Handler> Client<H> {
             let mut left = self.body_bytes_max();
             let mut body = pin!(body);
             while let Some(Ok(frame)) = body.frame().await {
-                let bytes = frame
-                    .data_ref()
-                    .map_or(0, |data| u64::try_from(data.len()).unwrap_or(u64::MAX));
+                let bytes = frame.data_ref().map_or(0, |data| u64::try_from(data.len()).unwrap_or(u64::MAX));
                 match left.checked_sub(bytes) {
                     Some(fewer) => left = fewer,
                     None => break,

@@ -110,14 +110,19 @@ struct Group {
 impl Shared {
     /// Sends jobs that arrived together: one pipeline for those without marks, one EXEC (or a few) for the others.
     async fn batch(&self, jobs: Vec<Job>) {
-        let (marked, plain): (Vec<Job>, Vec<Job>) =
-            jobs.into_iter().partition(|job| job.is_marked() || job.is_atomic);
+        let (marked, plain): (Vec<Job>, Vec<Job>) = jobs.into_iter().partition(|job| job.is_marked() || job.is_atomic);
         let mut groups: Vec<Group> = Vec::new();
         let mut count = usize::MAX;
         for job in marked {
             // A caller's transaction has an EXEC to itself: it fails or runs as a whole.
             let shares = !job.is_atomic && count.saturating_add(job.steps.len()) <= EXEC_COMMANDS_MAX;
-            count = if job.is_atomic { usize::MAX } else if shares { count + job.steps.len() } else { job.steps.len() };
+            count = if job.is_atomic {
+                usize::MAX
+            } else if shares {
+                count + job.steps.len()
+            } else {
+                job.steps.len()
+            };
             match groups.last_mut() {
                 Some(group) if shares => group.jobs.push(job),
                 Some(_) | None => groups.push(Group { jobs: vec![job] }),
@@ -166,7 +171,8 @@ impl Shared {
         let mut answers: Vec<Option<Reply>> = vec![None; steps.len()];
         let mut by_script = false;
         loop {
-            let open: Vec<usize> = (0..steps.len()).filter(|index| answers.get(*index).is_some_and(Option::is_none)).collect();
+            let open: Vec<usize> =
+                (0..steps.len()).filter(|index| answers.get(*index).is_some_and(Option::is_none)).collect();
             if open.is_empty() {
                 break;
             }
@@ -179,7 +185,9 @@ impl Shared {
                         }
                     }
                 }
-                Attempt::Refused { mark: Some(error), .. } if !by_script && error.starts_with("OOM") => by_script = true,
+                Attempt::Refused { mark: Some(error), .. } if !by_script && error.starts_with("OOM") => {
+                    by_script = true
+                }
                 Attempt::Refused { mark: Some(error), .. } => {
                     for index in open {
                         if let Some(answer) = answers.get_mut(index) {
@@ -214,7 +222,9 @@ impl Shared {
         loop {
             return match self.attempt(steps, by_script).await? {
                 Attempt::Done(replies) => Ok(vec![Reply::Array(replies)]),
-                Attempt::Refused { mark: Some(error), steps, .. } if !by_script && error.starts_with("OOM") && steps.is_empty() => {
+                Attempt::Refused { mark: Some(error), steps, .. }
+                    if !by_script && error.starts_with("OOM") && steps.is_empty() =>
+                {
                     by_script = true;
                     continue;
                 }

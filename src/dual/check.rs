@@ -58,7 +58,8 @@ pub async fn check_redis(redis: &Redis) -> Result<Vec<Remedy>, RedisError> {
     if !policy.is_empty() && policy != "noeviction" {
         remedies.push(Remedy {
             reason: format!("maxmemory-policy is {policy}: redis may evict records"),
-            remedy: "set maxmemory-policy noeviction; evictions are counted, but what is evicted is gone from redis".to_owned(),
+            remedy: "set maxmemory-policy noeviction; evictions are counted, but what is evicted is gone from redis"
+                .to_owned(),
             is_fatal: false,
         });
     }
@@ -72,7 +73,15 @@ pub async fn check_redis(redis: &Redis) -> Result<Vec<Remedy>, RedisError> {
 pub async fn check_postgres(postgres: &Postgres) -> Result<Vec<Remedy>, PostgresError> {
     let mut tables: Vec<&str> = Table::ALL.iter().map(|table| table.name()).collect();
     tables.extend([
-        "collections", "control", "heartbeat", "flag_changes", "mismatches", "dead_letters", "log_gaps", "jobs", "proofs",
+        "collections",
+        "control",
+        "heartbeat",
+        "flag_changes",
+        "mismatches",
+        "dead_letters",
+        "log_gaps",
+        "jobs",
+        "proofs",
     ]);
     let facts = facts(postgres, &tables).await?;
     let mut remedies = Vec::new();

@@ -13,11 +13,11 @@ use crate::dual::settle::{self, Due};
 use crate::dual::whole;
 use crate::model::catalog::Kind;
 use crate::model::key::Key;
+use crate::stores::postgres::Postgres;
 use crate::stores::postgres::apply::{self, Applied, Basis};
 use crate::stores::postgres::journal::{self, DeadLetter};
 use crate::stores::postgres::pool::PostgresError;
 use crate::stores::postgres::rows::Item;
-use crate::stores::postgres::Postgres;
 use crate::stores::redis::Redis;
 use crate::stores::redis::capture::{self, CAPTURE_RECORDS_MAX, Captured, Purpose, Stamp, Token, Wanted};
 use crate::stores::redis::connection::RedisError;
@@ -99,7 +99,11 @@ impl Drain {
     fn report(&self, error: &DrainError) {
         match error {
             DrainError::Redis(RedisError::Answered(text)) if text.starts_with("LINEAGE") => {
-                self.metrics.capture_refused(if text.contains("no anchor") { CaptureRefusal::NoAnchor } else { CaptureRefusal::OtherRun });
+                self.metrics.capture_refused(if text.contains("no anchor") {
+                    CaptureRefusal::NoAnchor
+                } else {
+                    CaptureRefusal::OtherRun
+                });
                 self.lineage.doubt();
             }
             DrainError::Redis(_) => self.metrics.store_error(Store::Redis, Operation::Capture),
@@ -122,7 +126,8 @@ impl Drain {
     async fn settle(&self, owed: &mut HashMap<Key, Owed>) -> Result<(), DrainError> {
         let wanted: Vec<Wanted> =
             owed.values().map(|owed| (owed.key.clone(), settle::shape(&owed.kind), Bytes::new())).collect();
-        let captures = wanted.chunks(CAPTURE_RECORDS_MAX).map(|chunk| capture::capture(&self.redis, chunk, Purpose::Drain));
+        let captures =
+            wanted.chunks(CAPTURE_RECORDS_MAX).map(|chunk| capture::capture(&self.redis, chunk, Purpose::Drain));
         let mut pending: BTreeMap<i64, (Basis, Vec<Pending>)> = BTreeMap::new();
         let (mut wholes, mut unproven) = (Vec::new(), Vec::new());
         for captured in futures_util::future::join_all(captures).await {
@@ -226,7 +231,9 @@ impl Drain {
     }
 
     async fn acknowledge(&self, epoch: i64, part: &[Pending]) -> Result<(), DrainError> {
-        let acks: Vec<(Key, Ack)> = part.iter().map(|pending| (pending.key.clone(), pending.ack.clone())).collect();
+        let owed = |pending: &&Pending| matches!(pending.ack, Ack::Log { .. }) || !token_of(&pending.ack).is_none();
+        let acks: Vec<(Key, Ack)> =
+            part.iter().filter(owed).map(|pending| (pending.key.clone(), pending.ack.clone())).collect();
         for chunk in acks.chunks(CAPTURE_RECORDS_MAX) {
             marks::ack(&self.redis, epoch, chunk).await?;
         }

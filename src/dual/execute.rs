@@ -69,9 +69,11 @@ impl Engine {
                         reads.push((answers.len(), command, keys));
                         answers.push(None);
                     }
-                    let done = join_all(reads.into_iter().map(async |(place, command, keys)| {
-                        (place, self.read(&view, command, &keys).await)
-                    }));
+                    let done = join_all(
+                        reads
+                            .into_iter()
+                            .map(async |(place, command, keys)| (place, self.read(&view, command, &keys).await)),
+                    );
                     for (place, answer) in done.await {
                         set(&mut answers, place, answer?);
                     }
@@ -195,7 +197,8 @@ impl Engine {
             let is_committed = all.is_ok_and(|waits| waits.iter().all(Result::is_ok));
             if !is_committed {
                 return Err(EngineError::UnknownOutcome(
-                    "redis has the write, but whether postgres committed it is unknown, never that it did not".to_owned(),
+                    "redis has the write, but whether postgres committed it is unknown, never that it did not"
+                        .to_owned(),
                 ));
             }
         }
@@ -225,10 +228,16 @@ impl Engine {
         let refuse = |cause, message: String| Err(Refusal { cause, message });
         let access = match self.table.class(&command) {
             Class::Connection => {
-                return refuse(RefusalCause::Connection, format!("{name} belongs to a connection, which a request has not"));
+                return refuse(
+                    RefusalCause::Connection,
+                    format!("{name} belongs to a connection, which a request has not"),
+                );
             }
             Class::Administrative => {
-                return refuse(RefusalCause::Administrative, format!("{name} acts on the server and is refused while records are mirrored"));
+                return refuse(
+                    RefusalCause::Administrative,
+                    format!("{name} acts on the server and is refused while records are mirrored"),
+                );
             }
             Class::Unknown => {
                 return refuse(RefusalCause::UnknownCommand, format!("the server does not know the command {name}"));
@@ -237,7 +246,8 @@ impl Engine {
             Class::Data(access) => Some(access),
         };
         let positions = self.table.key_positions(&command);
-        let keys: Vec<Key> = positions.iter().filter_map(|index| command.arg(*index)).map(|key| Key::new(key.clone())).collect();
+        let keys: Vec<Key> =
+            positions.iter().filter_map(|index| command.arg(*index)).map(|key| Key::new(key.clone())).collect();
         if keys.iter().any(Key::is_control) || names_control_keys(&name, &command) {
             return refuse(RefusalCause::ControlKey, "keys that begin with `parallax:` are closed".to_owned());
         }
@@ -249,7 +259,10 @@ impl Engine {
             None => {
                 let is_mirrored = keys.iter().any(|key| self.is_marked(view, key));
                 if is_mirrored {
-                    return refuse(RefusalCause::Blocking, format!("{name} would block while it writes a mirrored record"));
+                    return refuse(
+                        RefusalCause::Blocking,
+                        format!("{name} would block while it writes a mirrored record"),
+                    );
                 }
                 Ok(Admitted::Blocking(command))
             }
@@ -335,7 +348,8 @@ fn refused(refusal: Refusal) -> Answer {
 
 /// Whether a command that can reach keys it does not declare names ours: scripts, and SORT by its patterns.
 fn names_control_keys(name: &str, command: &Command) -> bool {
-    let reaches_further = matches!(name, "EVAL" | "EVALSHA" | "EVAL_RO" | "EVALSHA_RO" | "FCALL" | "FCALL_RO" | "SORT" | "SORT_RO");
+    let reaches_further =
+        matches!(name, "EVAL" | "EVALSHA" | "EVAL_RO" | "EVALSHA_RO" | "FCALL" | "FCALL_RO" | "SORT" | "SORT_RO");
     let contains = |arg: &bytes::Bytes| arg.windows(CONTROL_PREFIX.len()).any(|window| window == CONTROL_PREFIX);
     reaches_further && command.0.iter().skip(1).any(contains)
 }

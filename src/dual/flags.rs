@@ -53,8 +53,8 @@ pub struct FlagsReport {
     pub lease_valid: bool,
     /// Mirrored kinds in the order of the catalog.
     pub kinds: Vec<KindFlag>,
-    /// The flag of kinds without one of their own, if it was set.
-    pub default: Option<Flag>,
+    /// The flag of kinds without one of their own.
+    pub default: Flag,
 }
 
 /// Why a flag was not changed.
@@ -111,7 +111,7 @@ impl Engine {
             version: view.version,
             lease_valid: self.keeper.has_lease(),
             kinds: kinds.collect(),
-            default: view.stored.get(DEFAULT).cloned(),
+            default: view.stored.get(DEFAULT).cloned().unwrap_or_default(),
         }
     }
 
@@ -181,7 +181,9 @@ impl Engine {
         }
         let kind = self.catalog.by_name(name).ok_or(ChangeError::UnknownKind)?;
         if kind.policy == Policy::Ephemeral {
-            return Err(ChangeError::Refused { unmet: vec![format!("the kind {name} is ephemeral: it never goes to postgres")] });
+            return Err(ChangeError::Refused {
+                unmet: vec![format!("the kind {name} is ephemeral: it never goes to postgres")],
+            });
         }
         Ok((vec![Arc::clone(kind)], view.flag(kind).clone()))
     }
@@ -281,7 +283,9 @@ impl Engine {
     pub async fn flag_history(&self, kind: &str) -> Result<Vec<serde_json::Value>, EngineError> {
         const HISTORY_MAX: i64 = 200;
         let postgres = self.postgres_or_error()?;
-        journal::history(postgres, kind, HISTORY_MAX).await.map_err(|error| EngineError::PostgresUnavailable(error.to_string()))
+        journal::history(postgres, kind, HISTORY_MAX)
+            .await
+            .map_err(|error| EngineError::PostgresUnavailable(error.to_string()))
     }
 
     /// Brings the flags back from Postgres' copy when Redis has lost them (L3).
@@ -335,7 +339,10 @@ impl Audits {
     /// How often it looks without being told.
     const POLL: Duration = Duration::from_secs(5);
 
-    pub(super) fn start(redis: Arc<crate::stores::redis::Redis>, postgres: Option<crate::stores::postgres::Postgres>) -> Self {
+    pub(super) fn start(
+        redis: Arc<crate::stores::redis::Redis>,
+        postgres: Option<crate::stores::postgres::Postgres>,
+    ) -> Self {
         let wake = Arc::new(tokio::sync::Notify::new());
         if let Some(postgres) = postgres {
             let wake = Arc::clone(&wake);

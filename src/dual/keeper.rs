@@ -12,9 +12,9 @@ use tokio::time::Instant;
 
 use crate::dual::view::View;
 use crate::model::catalog::Catalog;
+use crate::stores::redis::FLAGS_CHANNEL;
 use crate::stores::redis::connection::{Redis, RedisError};
 use crate::stores::redis::lease::{self, Renewal};
-use crate::stores::redis::FLAGS_CHANNEL;
 use crate::telemetry::metrics::Metrics;
 
 /// How often the lease is renewed when nothing happens.

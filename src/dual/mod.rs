@@ -5,6 +5,7 @@
 //! Postgres; the *fence* is what is asked of Redis before Postgres may answer; a *verdict* is the outcome of a comparison.
 
 pub mod answer;
+pub mod backfill;
 mod batch;
 mod check;
 mod drain;
@@ -181,7 +182,7 @@ pub struct Engine {
     drain: Option<Arc<Drain>>,
     shadow: Option<Shadow>,
     audits: flags::Audits,
-        command_deadline: Duration,
+    command_deadline: Duration,
     lease: Duration,
     barrier_wait: Duration,
     metrics: Metrics,
@@ -211,10 +212,10 @@ impl Engine {
             let (lineage, queue) = (Arc::clone(&lineage), Arc::clone(&queue));
             Arc::new(Drain::new(Arc::clone(&background), postgres, lineage, metrics.clone(), queue))
         });
-        let shadow =
-            parts.postgres.clone().map(|postgres| {
-                Shadow::start(Arc::clone(&background), postgres, metrics.clone(), parts.shadow_queue_max)
-            });
+        let shadow = parts
+            .postgres
+            .clone()
+            .map(|postgres| Shadow::start(Arc::clone(&background), postgres, metrics.clone(), parts.shadow_queue_max));
         let engine = Arc::new(Self {
             audits: flags::Audits::start(Arc::clone(&background), parts.postgres.clone()),
             catalog: parts.catalog,
@@ -292,7 +293,10 @@ impl Engine {
             }
         };
         if self.drain.is_some() && tokio::time::timeout(deadline, drained).await.is_err() {
-            tracing::warn!(records = self.queue.len(), "left with marks in the outbox: a survivor or successor drains them");
+            tracing::warn!(
+                records = self.queue.len(),
+                "left with marks in the outbox: a survivor or successor drains them"
+            );
         }
         let _ = crate::stores::redis::lease::leave(&self.redis, &self.instance).await;
     }

@@ -113,9 +113,8 @@ pub fn unverifiable(touch: &MirroredTouch) -> Option<&'static str> {
     let side = touch.kind.log.map(|log| log.push)?;
     match (&touch.touch.touched, side) {
         (Touched::Rewritten, PushSide::Left | PushSide::Right) => Some("a log was rewritten in its middle"),
-        (Touched::Pushed { end: End::Left, .. }, PushSide::Right) | (Touched::Pushed { end: End::Right, .. }, PushSide::Left) => {
-            Some("a log was pushed at its other end")
-        }
+        (Touched::Pushed { end: End::Left, .. }, PushSide::Right)
+        | (Touched::Pushed { end: End::Right, .. }, PushSide::Left) => Some("a log was pushed at its other end"),
         _ => None,
     }
 }

@@ -173,8 +173,10 @@ mod tests {
     use crate::model::catalog::Catalog;
 
     fn kind(min_interval_ms: u64) -> Arc<Kind> {
-        let kind = Catalog::embedded().by_name("unmatched").expect("always there").clone();
-        Arc::new(Kind { min_interval_ms, ..(*kind).clone() })
+        let catalog = Catalog::embedded();
+        let mut kind = (**catalog.by_name("unmatched").expect("always there")).clone();
+        kind.min_interval_ms = min_interval_ms;
+        Arc::new(kind)
     }
 
     #[tokio::test(start_paused = true)]

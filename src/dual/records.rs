@@ -89,7 +89,8 @@ impl Engine {
     pub async fn record_get(&self, kind: &Kind, key: &Key) -> Result<Option<RecordView>, EngineError> {
         let view = self.keeper.view();
         let keys = std::slice::from_ref(key);
-        let command = crate::model::command::Command::new([Bytes::from_static(b"TYPE"), Bytes::copy_from_slice(key.as_bytes())]);
+        let command =
+            crate::model::command::Command::new([Bytes::from_static(b"TYPE"), Bytes::copy_from_slice(key.as_bytes())]);
         self.sample(&view, &command, keys);
         if self.may_read_postgres(&view, &command, keys) {
             let deadline = std::time::Duration::from_millis(view.flag(kind).deadline_ms);
@@ -133,7 +134,9 @@ impl Engine {
         ack: Option<Ack>,
     ) -> Result<Written, EngineError> {
         let (type_name, values) = match body {
-            RecordBody::Hash(fields) => ("hash", fields.into_iter().flat_map(|(field, value)| [field, value]).collect()),
+            RecordBody::Hash(fields) => {
+                ("hash", fields.into_iter().flat_map(|(field, value)| [field, value]).collect())
+            }
             RecordBody::Text(text) => ("string", vec![text]),
         };
         self.record_write(kind, key, ["put", type_name], ttl_seconds, &precondition, values, ack).await
@@ -193,8 +196,7 @@ impl Engine {
             Precondition::Absent => "!",
         };
         let ttl = ttl_seconds.map(|seconds| seconds.saturating_mul(1000).to_string()).unwrap_or_default();
-        let mut args: Vec<&[u8]> =
-            vec![what.as_bytes(), type_name.as_bytes(), condition.as_bytes(), ttl.as_bytes()];
+        let mut args: Vec<&[u8]> = vec![what.as_bytes(), type_name.as_bytes(), condition.as_bytes(), ttl.as_bytes()];
         args.extend(values.iter().map(AsRef::as_ref));
         let step = self.record_step(&view, kind, key, script::RECORD.eval(&[key.as_bytes()], &args));
         let touched = [step.touches.clone()];

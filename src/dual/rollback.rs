@@ -82,11 +82,21 @@ impl Engine {
         }
         report.elapsed_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.metrics.rolled_back(began.elapsed());
-        tracing::info!(scope, version = report.version, elapsed_ms = report.elapsed_ms, "reads were rolled back to redis");
+        tracing::info!(
+            scope,
+            version = report.version,
+            elapsed_ms = report.elapsed_ms,
+            "reads were rolled back to redis"
+        );
         Ok(report)
     }
 
-    async fn write_rollback(&self, scope: &str, reason: &str, actor: &Actor) -> Result<(u64, Vec<String>), ChangeError> {
+    async fn write_rollback(
+        &self,
+        scope: &str,
+        reason: &str,
+        actor: &Actor,
+    ) -> Result<(u64, Vec<String>), ChangeError> {
         for _ in 0..WRITES_MAX {
             self.keeper.renew(&self.redis).await?;
             let view = self.keeper.view();

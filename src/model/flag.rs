@@ -116,14 +116,7 @@ pub struct Flag {
 
 impl Default for Flag {
     fn default() -> Self {
-        Self {
-            stage: Stage::Off,
-            percent: 0.0,
-            sample_rate: 0.01,
-            ack: Ack::Redis,
-            deadline_ms: 5,
-            latched: false,
-        }
+        Self { stage: Stage::Off, percent: 0.0, sample_rate: 0.01, ack: Ack::Redis, deadline_ms: 5, latched: false }
     }
 }
 
@@ -156,10 +149,7 @@ impl FlagChange {
         if let Some(percent) = self.percent
             && (!(0.0..=100.0).contains(&percent) || has_more_than_three_decimals(percent))
         {
-            return Err(FieldError::new(
-                "percent",
-                "must be 0 to 100 with at most three decimals",
-            ));
+            return Err(FieldError::new("percent", "must be 0 to 100 with at most three decimals"));
         }
         if let Some(rate) = self.sample_rate
             && !(0.0..=1.0).contains(&rate)
@@ -205,10 +195,7 @@ pub struct FieldError {
 impl FieldError {
     /// An error of `field`.
     pub fn new(field: &'static str, reason: impl Into<String>) -> Self {
-        Self {
-            field,
-            reason: reason.into(),
-        }
+        Self { field, reason: reason.into() }
     }
 }
 
@@ -246,10 +233,7 @@ mod tests {
 
     #[test]
     fn a_percent_outside_its_range_names_the_field() {
-        let change = |percent| FlagChange {
-            percent: Some(percent),
-            ..FlagChange::default()
-        };
+        let change = |percent| FlagChange { percent: Some(percent), ..FlagChange::default() };
         for wrong in [-0.1, 100.1, 0.0001, f64::NAN] {
             let error = change(wrong).applied_to(&Flag::default()).expect_err("refused");
             assert_eq!(error.field, "percent");
@@ -259,19 +243,10 @@ mod tests {
 
     #[test]
     fn a_latch_goes_only_with_a_reason() {
-        let latched = Flag {
-            latched: true,
-            ..Flag::default()
-        };
-        let resume = FlagChange {
-            resume: Some(true),
-            ..FlagChange::default()
-        };
+        let latched = Flag { latched: true, ..Flag::default() };
+        let resume = FlagChange { resume: Some(true), ..FlagChange::default() };
         assert_eq!(resume.applied_to(&latched).expect_err("refused").field, "reason");
-        let reasoned = FlagChange {
-            reason: Some("fixed the index".into()),
-            ..resume
-        };
+        let reasoned = FlagChange { reason: Some("fixed the index".into()), ..resume };
         assert!(!reasoned.applied_to(&latched).expect("accepted").latched);
     }
 

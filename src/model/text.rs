@@ -25,18 +25,13 @@ pub fn encode(bytes: &[u8]) -> Cow<'_, str> {
 /// The bytes of a text form. A text that begins with `\x` but is no hex is taken as it stands: no encoder wrote it.
 #[must_use]
 pub fn decode(text: &str) -> Vec<u8> {
-    text.strip_prefix("\\x")
-        .and_then(unhex)
-        .unwrap_or_else(|| text.as_bytes().to_vec())
+    text.strip_prefix("\\x").and_then(unhex).unwrap_or_else(|| text.as_bytes().to_vec())
 }
 
 /// `bytes` as lower-case hex, two digits a byte.
 #[must_use]
 pub fn hex(bytes: &[u8]) -> String {
-    bytes
-        .iter()
-        .flat_map(|byte| [hex_digit(byte >> 4), hex_digit(byte & 15)])
-        .collect()
+    bytes.iter().flat_map(|byte| [hex_digit(byte >> 4), hex_digit(byte & 15)]).collect()
 }
 
 fn hex_digit(nibble: u8) -> char {
@@ -47,11 +42,7 @@ fn unhex(digits: &str) -> Option<Vec<u8>> {
     if !digits.len().is_multiple_of(2) {
         return None;
     }
-    digits
-        .as_bytes()
-        .chunks(2)
-        .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok())
-        .collect()
+    digits.as_bytes().chunks(2).map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()).collect()
 }
 
 #[cfg(test)]

@@ -28,10 +28,7 @@ impl Score {
     /// The number; a text that is none (which Redis never sends) counts as zero.
     #[must_use]
     pub fn number(&self) -> f64 {
-        std::str::from_utf8(&self.0)
-            .ok()
-            .and_then(|text| text.parse().ok())
-            .unwrap_or(0.0)
+        std::str::from_utf8(&self.0).ok().and_then(|text| text.parse().ok()).unwrap_or(0.0)
     }
 }
 
@@ -84,9 +81,7 @@ impl Value {
             "hash" => Some(Self::Hash(pairs(parts).collect())),
             "list" => Some(Self::List(parts)),
             "set" => Some(Self::Set(parts.into_iter().collect())),
-            "zset" => Some(Self::Zset(
-                pairs(parts).map(|(member, score)| (member, Score(score))).collect(),
-            )),
+            "zset" => Some(Self::Zset(pairs(parts).map(|(member, score)| (member, Score(score))).collect())),
             _ => None,
         }
     }
@@ -124,11 +119,9 @@ impl Value {
             "hash" => Some(Self::Hash(object(doc)?.collect::<Option<_>>()?)),
             "list" => Some(Self::List(strings(doc)?)),
             "set" => Some(Self::Set(strings(doc)?.into_iter().collect())),
-            "zset" => Some(Self::Zset(
-                object(doc)?
-                    .map(|pair| pair.map(|(m, s)| (m, Score(s))))
-                    .collect::<Option<_>>()?,
-            )),
+            "zset" => {
+                Some(Self::Zset(object(doc)?.map(|pair| pair.map(|(m, s)| (m, Score(s)))).collect::<Option<_>>()?))
+            }
             "stream" => {
                 let entry = |entry: &Json| Some((string(entry.get(0)?)?, strings(entry.get(1)?)?));
                 Some(Self::Stream(doc.as_array()?.iter().map(entry).collect::<Option<_>>()?))
@@ -206,22 +199,13 @@ fn strings(doc: &Json) -> Option<Vec<Bytes>> {
 }
 
 fn object(doc: &Json) -> Option<impl Iterator<Item = Option<(Bytes, Bytes)>>> {
-    Some(
-        doc.as_object()?
-            .iter()
-            .map(|(name, value)| Some((Bytes::from(text::decode(name)), string(value)?))),
-    )
+    Some(doc.as_object()?.iter().map(|(name, value)| Some((Bytes::from(text::decode(name)), string(value)?))))
 }
 
 fn differing<V: PartialEq>(one: &BTreeMap<Bytes, V>, two: &BTreeMap<Bytes, V>, limit: usize) -> Vec<String> {
     let names: BTreeSet<&Bytes> = one.keys().chain(two.keys()).collect();
     let differs = |name: &&&Bytes| one.get(**name) != two.get(**name);
-    names
-        .iter()
-        .filter(differs)
-        .take(limit)
-        .map(|name| text::encode(name).into_owned())
-        .collect()
+    names.iter().filter(differs).take(limit).map(|name| text::encode(name).into_owned()).collect()
 }
 
 #[cfg(test)]
@@ -235,9 +219,7 @@ mod tests {
     }
 
     fn value() -> impl Strategy<Value = Value> {
-        let score = any::<f64>()
-            .prop_filter("no NaN", |s| !s.is_nan())
-            .prop_map(|s| Score::new(s.to_string()));
+        let score = any::<f64>().prop_filter("no NaN", |s| !s.is_nan()).prop_map(|s| Score::new(s.to_string()));
         prop_oneof![
             blob().prop_map(Value::String),
             proptest::collection::btree_map(blob(), blob(), 0..6).prop_map(Value::Hash),

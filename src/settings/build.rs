@@ -46,10 +46,7 @@ fn instance(reader: &mut Reader<'_>) -> String {
     };
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
     if name.len() > INSTANCE_LENGTH_MAX || !name.bytes().all(is_plain) {
-        reader.refuse(
-            "instance",
-            "a name is at most 128 letters, digits, dots, dashes and underscores",
-        );
+        reader.refuse("instance", "a name is at most 128 letters, digits, dots, dashes and underscores");
     }
     name
 }
@@ -57,16 +54,11 @@ fn instance(reader: &mut Reader<'_>) -> String {
 fn log(reader: &mut Reader<'_>) -> LogSettings {
     let filter = reader.text("log.filter");
     if let Err(error) = tracing_subscriber::EnvFilter::try_new(&filter) {
-        reader.refuse(
-            "log.filter",
-            format!("`{filter}` will not do ({error}): give a level, or `info,parallax=debug`"),
-        );
+        reader
+            .refuse("log.filter", format!("`{filter}` will not do ({error}): give a level, or `info,parallax=debug`"));
     }
     let formats = [("text", LogFormat::Text), ("json", LogFormat::Json)];
-    LogSettings {
-        filter,
-        format: reader.choice("log.format", &formats, LogFormat::Text),
-    }
+    LogSettings { filter, format: reader.choice("log.format", &formats, LogFormat::Text) }
 }
 
 fn redis(reader: &mut Reader<'_>) -> RedisSettings {
@@ -74,10 +66,7 @@ fn redis(reader: &mut Reader<'_>) -> RedisSettings {
     let is_tls = reader.boolean("redis.enable_tls");
     if ca_file.is_some() && !is_tls {
         // A certificate that nobody looks at would let its owner believe that the connection is safe.
-        reader.refuse(
-            "redis.ca_file",
-            "is given, but TLS is not spoken: set REDIS_ENABLE_TLS=true, or use rediss://",
-        );
+        reader.refuse("redis.ca_file", "is given, but TLS is not spoken: set REDIS_ENABLE_TLS=true, or use rediss://");
     }
     let settings = RedisSettings {
         host: reader.text("redis.host"),
@@ -88,10 +77,7 @@ fn redis(reader: &mut Reader<'_>) -> RedisSettings {
         tls: is_tls.then_some(TlsSettings { ca_file }),
     };
     if settings.username.is_some() && settings.password.is_none() {
-        reader.refuse(
-            "redis.username",
-            "is given without a password: set REDIS_PASSWORD or REDIS_PASSWORD_FILE",
-        );
+        reader.refuse("redis.username", "is given without a password: set REDIS_PASSWORD or REDIS_PASSWORD_FILE");
     }
     settings
 }
@@ -116,10 +102,7 @@ fn postgres(reader: &mut Reader<'_>) -> Option<PostgresSettings> {
         sslrootcert: reader.file("postgres.sslrootcert"),
     };
     if settings.sslrootcert.is_some() && settings.sslmode == SslMode::Disable {
-        reader.refuse(
-            "postgres.sslrootcert",
-            "is given, but TLS is not spoken: set POSTGRES_SSLMODE=verify-full",
-        );
+        reader.refuse("postgres.sslrootcert", "is given, but TLS is not spoken: set POSTGRES_SSLMODE=verify-full");
     }
     reader.boolean("postgres.enabled").then_some(settings)
 }
@@ -175,26 +158,14 @@ fn limits(reader: &mut Reader<'_>) -> Limits {
 
 /// Two doors on one address, or a door that is its own upstream.
 fn check_doors(settings: &Settings, reader: &mut Reader<'_>) {
-    let doors = [
-        ("http.listen", settings.http.listen),
-        ("admin.listen", settings.admin.listen),
-    ];
+    let doors = [("http.listen", settings.http.listen), ("admin.listen", settings.admin.listen)];
     if settings.http.listen == settings.admin.listen && settings.http.listen.port() != 0 {
         reader.refuse("admin.listen", "the data door listens there: give another port");
     }
-    let mut upstreams = vec![(
-        "redis.host",
-        "PARALLAX_REDIS_HOST and PARALLAX_REDIS_PORT",
-        &settings.redis.host,
-        settings.redis.port,
-    )];
+    let mut upstreams =
+        vec![("redis.host", "PARALLAX_REDIS_HOST and PARALLAX_REDIS_PORT", &settings.redis.host, settings.redis.port)];
     if let Some(postgres) = &settings.postgres {
-        upstreams.push((
-            "postgres.host",
-            "POSTGRES_HOST and POSTGRES_PORT",
-            &postgres.host,
-            postgres.port,
-        ));
+        upstreams.push(("postgres.host", "POSTGRES_HOST and POSTGRES_PORT", &postgres.host, postgres.port));
     }
     for (key, instead, host, port) in upstreams {
         if doors.iter().any(|(_, listen)| is_own_door(host, port, *listen)) {
@@ -214,9 +185,7 @@ fn is_own_door(host: &str, port: u16, listen: SocketAddr) -> bool {
     let Ok(addresses) = (host, port).to_socket_addrs() else {
         return false;
     };
-    addresses
-        .map(|address| address.ip())
-        .any(|ip| leads_to(ip, listen.ip()))
+    addresses.map(|address| address.ip()).any(|ip| leads_to(ip, listen.ip()))
 }
 
 fn leads_to(ip: IpAddr, listen: IpAddr) -> bool {

@@ -70,14 +70,7 @@ const fn plain(
     default: Option<&'static str>,
     help: &'static str,
 ) -> Definition {
-    Definition {
-        key,
-        variables,
-        flag,
-        default,
-        secrecy: Secrecy::Plain,
-        help,
-    }
+    Definition { key, variables, flag, default, secrecy: Secrecy::Plain, help }
 }
 
 const fn hidden(
@@ -87,14 +80,7 @@ const fn hidden(
     secrecy: Secrecy,
     help: &'static str,
 ) -> Definition {
-    Definition {
-        key,
-        variables,
-        flag,
-        default: None,
-        secrecy,
-        help,
-    }
+    Definition { key, variables, flag, default: None, secrecy, help }
 }
 
 /// All of them, in the order in which help and `config check` show them.
@@ -212,10 +198,7 @@ mod tests {
 
     #[test]
     fn a_secret_can_be_given_on_the_command_line_only_by_a_file() {
-        for definition in DEFINITIONS
-            .iter()
-            .filter(|definition| definition.secrecy == Secrecy::Secret)
-        {
+        for definition in DEFINITIONS.iter().filter(|definition| definition.secrecy == Secrecy::Secret) {
             assert!(definition.flag.ends_with("-file"), "--{}", definition.flag);
         }
     }

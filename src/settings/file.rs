@@ -15,10 +15,7 @@ pub(super) fn read(
     let text = match std::fs::read_to_string(&path) {
         Ok(text) => text,
         Err(error) => {
-            errors.push(SettingError::new(
-                name,
-                format!("{} cannot be read: {error}", path.display()),
-            ));
+            errors.push(SettingError::new(name, format!("{} cannot be read: {error}", path.display())));
             return None;
         }
     };
@@ -27,20 +24,14 @@ pub(super) fn read(
         Err(error) => {
             // Not the error's own display, which quotes the line: it may be the one with the password.
             let line = error.span().map_or(1, |span| line_of(&text, span.start));
-            errors.push(SettingError::new(
-                format!("{}:{line}", path.display()),
-                error.message().to_owned(),
-            ));
+            errors.push(SettingError::new(format!("{}:{line}", path.display()), error.message().to_owned()));
             return None;
         }
     };
     let mut values = BTreeMap::new();
     flatten("", &table, &path, &mut values, errors);
     for key in values.keys().filter(|key| !is_known(key)) {
-        errors.push(SettingError::new(
-            format!("{}: {key}", path.display()),
-            unknown_key(key),
-        ));
+        errors.push(SettingError::new(format!("{}: {key}", path.display()), unknown_key(key)));
     }
     Some((path, values))
 }
@@ -57,20 +48,13 @@ fn flatten(
     errors: &mut Vec<SettingError>,
 ) {
     for (name, value) in table {
-        let key = if prefix.is_empty() {
-            name.clone()
-        } else {
-            format!("{prefix}.{name}")
-        };
+        let key = if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };
         if let toml::Value::Table(inner) = value {
             flatten(&key, inner, path, values, errors);
         } else if let Some(text) = scalar(value) {
             values.insert(key, text);
         } else {
-            let problem = format!(
-                "a {} is not understood here: give text, a number, or true",
-                value.type_str()
-            );
+            let problem = format!("a {} is not understood here: give text, a number, or true", value.type_str());
             errors.push(SettingError::new(format!("{}: {key}", path.display()), problem));
         }
     }
@@ -98,10 +82,7 @@ fn is_known(key: &str) -> bool {
 
 fn unknown_key(key: &str) -> String {
     let last = key.rsplit('.').next().unwrap_or(key);
-    match DEFINITIONS
-        .iter()
-        .find(|definition| definition.key.rsplit('.').next() == Some(last))
-    {
+    match DEFINITIONS.iter().find(|definition| definition.key.rsplit('.').next() == Some(last)) {
         Some(near) => format!("there is no such setting: is `{}` meant?", near.key),
         None => "there is no such setting: `parallax config check` lists them all".to_owned(),
     }

@@ -190,10 +190,7 @@ pub struct SettingError {
 
 impl SettingError {
     fn new(setting: impl Into<String>, problem: impl Into<String>) -> Self {
-        Self {
-            setting: setting.into(),
-            problem: problem.into(),
-        }
+        Self { setting: setting.into(), problem: problem.into() }
     }
 }
 
@@ -210,11 +207,7 @@ pub struct SettingErrors(pub Vec<SettingError>);
 impl fmt::Display for SettingErrors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let count = self.0.len();
-        write!(
-            f,
-            "{count} setting{} cannot be used:",
-            if count == 1 { "" } else { "s" }
-        )?;
+        write!(f, "{count} setting{} cannot be used:", if count == 1 { "" } else { "s" })?;
         self.0.iter().try_for_each(|error| write!(f, "\n  {error}"))
     }
 }
@@ -244,9 +237,5 @@ pub fn load(inputs: &Inputs) -> Result<Loaded, SettingErrors> {
     }
     let mut warnings = resolved.warnings.clone();
     warnings.extend(report::warnings(&settings));
-    Ok(Loaded {
-        settings,
-        resolved,
-        warnings,
-    })
+    Ok(Loaded { settings, resolved, warnings })
 }

@@ -44,24 +44,14 @@ impl Reader<'_> {
     /// Texts separated by commas.
     pub(super) fn list(&self, key: &str) -> Vec<String> {
         let text = self.optional(key).unwrap_or_default();
-        text.split(',')
-            .map(str::trim)
-            .filter(|part| !part.is_empty())
-            .map(str::to_owned)
-            .collect()
+        text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(str::to_owned).collect()
     }
 
     /// Bearer tokens separated by commas.
     pub(super) fn tokens(&mut self, key: &str) -> Vec<SecretString> {
         let tokens = self.list(key);
-        if tokens
-            .iter()
-            .any(|token| !token.bytes().all(|byte| byte.is_ascii_graphic()))
-        {
-            self.refuse(
-                key,
-                "a token may hold visible ASCII characters only, since it travels in a header",
-            );
+        if tokens.iter().any(|token| !token.bytes().all(|byte| byte.is_ascii_graphic())) {
+            self.refuse(key, "a token may hold visible ASCII characters only, since it travels in a header");
         }
         tokens.into_iter().map(SecretString::from).collect()
     }
@@ -75,11 +65,8 @@ impl Reader<'_> {
         match text.trim().parse::<T>() {
             Ok(number) if range.contains(&number) => number,
             Ok(_) | Err(_) => {
-                let mut problem = format!(
-                    "`{text}` will not do: give a whole number from {} to {}",
-                    range.start(),
-                    range.end()
-                );
+                let mut problem =
+                    format!("`{text}` will not do: give a whole number from {} to {}", range.start(), range.end());
                 if text.starts_with("tcp://") {
                     // The form of Kubernetes' service links, which nobody writes by hand.
                     problem += ". Kubernetes sets this variable for a Service of that name: set it yourself, or \
@@ -115,17 +102,11 @@ impl Reader<'_> {
 
     pub(super) fn address(&mut self, key: &str) -> SocketAddr {
         let text = self.text(key);
-        let named = text
-            .trim()
-            .strip_prefix("localhost:")
-            .map(|port| format!("127.0.0.1:{port}"));
+        let named = text.trim().strip_prefix("localhost:").map(|port| format!("127.0.0.1:{port}"));
         match named.as_deref().unwrap_or(text.trim()).parse() {
             Ok(address) => address,
             Err(_) => {
-                self.refuse(
-                    key,
-                    format!("`{text}` will not do: give an address and a port, like 127.0.0.1:8380"),
-                );
+                self.refuse(key, format!("`{text}` will not do: give an address and a port, like 127.0.0.1:8380"));
                 SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0)
             }
         }

@@ -11,15 +11,8 @@ const MASK: &str = "********";
 pub fn effective(loaded: &Loaded) -> String {
     let mut text = String::new();
     let mut heading = "";
-    let widest = DEFINITIONS
-        .iter()
-        .map(|definition| definition.key.len())
-        .max()
-        .unwrap_or(0);
-    for definition in DEFINITIONS
-        .iter()
-        .filter(|definition| definition.secrecy != Secrecy::Address)
-    {
+    let widest = DEFINITIONS.iter().map(|definition| definition.key.len()).max().unwrap_or(0);
+    for definition in DEFINITIONS.iter().filter(|definition| definition.secrecy != Secrecy::Address) {
         if definition.heading() != heading {
             heading = definition.heading();
             text += &format!("{}{heading}\n", if text.is_empty() { "" } else { "\n" });
@@ -64,11 +57,7 @@ pub(super) fn warnings(settings: &Settings) -> Vec<String> {
 fn shown(definition: &Definition, loaded: &Loaded) -> (String, String) {
     if definition.key == "instance" {
         let source = source_of(definition, &loaded.resolved);
-        let source = if source.is_empty() {
-            "random, another at each start".to_owned()
-        } else {
-            source
-        };
+        let source = if source.is_empty() { "random, another at each start".to_owned() } else { source };
         return (loaded.settings.instance.clone(), source);
     }
     let value = match loaded.resolved.winner(definition.key) {
@@ -83,10 +72,7 @@ fn shown(definition: &Definition, loaded: &Loaded) -> (String, String) {
 }
 
 fn source_of(definition: &Definition, resolved: &Resolved) -> String {
-    resolved
-        .winner(definition.key)
-        .map(|given| given.source.to_string())
-        .unwrap_or_default()
+    resolved.winner(definition.key).map(|given| given.source.to_string()).unwrap_or_default()
 }
 
 fn note(definition: &Definition, settings: &Settings) -> &'static str {
@@ -104,14 +90,7 @@ fn note(definition: &Definition, settings: &Settings) -> &'static str {
 #[must_use]
 pub fn stores_named(resolved: &Resolved) -> (bool, bool) {
     let is_named = |keys: [&str; 3]| {
-        keys.iter().any(|key| {
-            resolved
-                .winner(key)
-                .is_some_and(|given| given.source != Source::Default)
-        })
+        keys.iter().any(|key| resolved.winner(key).is_some_and(|given| given.source != Source::Default))
     };
-    (
-        is_named(["redis.url", "redis.host", "redis.port"]),
-        is_named(["postgres.url", "postgres.host", "postgres.port"]),
-    )
+    (is_named(["redis.url", "redis.host", "redis.port"]), is_named(["postgres.url", "postgres.host", "postgres.port"]))
 }

@@ -11,13 +11,8 @@ use crate::settings::definitions::{DEFINITIONS, Definition, Secrecy};
 use crate::settings::{SettingError, file};
 
 /// Variables with our prefix that are no settings of the sidecar.
-const OTHER_VARIABLES: [&str; 5] = [
-    "PARALLAX_CONFIG",
-    "PARALLAX_POSTGRES_BIN",
-    "PARALLAX_REDIS_BIN",
-    "PARALLAX_RECORDING",
-    "PARALLAX_SOAK",
-];
+const OTHER_VARIABLES: [&str; 5] =
+    ["PARALLAX_CONFIG", "PARALLAX_POSTGRES_BIN", "PARALLAX_REDIS_BIN", "PARALLAX_RECORDING", "PARALLAX_SOAK"];
 
 /// What a process was given: pure data, so that a test can be a process.
 #[derive(Clone, Debug, Default)]
@@ -35,40 +30,21 @@ impl Inputs {
     #[must_use]
     pub fn of_process(flags: Vec<(&'static str, String)>, config: Option<PathBuf>) -> Self {
         let environment = std::env::vars_os()
-            .map(|(name, value)| {
-                (
-                    name.to_string_lossy().into_owned(),
-                    value.to_string_lossy().into_owned().into(),
-                )
-            })
+            .map(|(name, value)| (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned().into()))
             .collect();
-        Self {
-            flags,
-            config,
-            environment,
-        }
+        Self { flags, config, environment }
     }
 
     /// An environment of these variables and nothing else.
     #[must_use]
     pub fn of_variables(variables: &[(&str, &str)]) -> Self {
-        let environment = variables
-            .iter()
-            .map(|(name, value)| ((*name).to_owned(), (*value).into()))
-            .collect();
-        Self {
-            flags: Vec::new(),
-            config: None,
-            environment,
-        }
+        let environment = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).into())).collect();
+        Self { flags: Vec::new(), config: None, environment }
     }
 
     fn variable(&self, name: &str) -> Option<&str> {
         // An empty variable is how compose files and charts say "not set".
-        self.environment
-            .get(name)
-            .map(ExposeSecret::expose_secret)
-            .filter(|value| !value.is_empty())
+        self.environment.get(name).map(ExposeSecret::expose_secret).filter(|value| !value.is_empty())
     }
 }
 
@@ -155,10 +131,7 @@ impl Resolved {
 /// Gathers all that was said.
 pub(super) fn resolve(inputs: &Inputs, errors: &mut Vec<SettingError>) -> Resolved {
     let file = config_path(inputs).and_then(|(name, path)| file::read(name, path, errors));
-    let mut resolved = Resolved {
-        warnings: unknown_variables(inputs),
-        ..Resolved::default()
-    };
+    let mut resolved = Resolved { warnings: unknown_variables(inputs), ..Resolved::default() };
     for definition in DEFINITIONS {
         let mut all = Vec::new();
         flag(inputs, definition, &mut all, errors);
@@ -166,10 +139,7 @@ pub(super) fn resolve(inputs: &Inputs, errors: &mut Vec<SettingError>) -> Resolv
         if let Some((path, values)) = &file {
             in_file(path, values, definition, &mut all, errors);
         }
-        all.extend(definition.default.map(|value| Given {
-            value: value.into(),
-            source: Source::Default,
-        }));
+        all.extend(definition.default.map(|value| Given { value: value.into(), source: Source::Default }));
         resolved.given.insert(definition.key, all);
     }
     resolved
@@ -181,10 +151,7 @@ fn flag(inputs: &Inputs, definition: &Definition, all: &mut Vec<Given>, errors: 
     };
     let source = Source::Flag(definition.flag.to_owned());
     match definition.secrecy {
-        Secrecy::Plain | Secrecy::Address => all.push(Given {
-            value: value.as_str().into(),
-            source,
-        }),
+        Secrecy::Plain | Secrecy::Address => all.push(Given { value: value.as_str().into(), source }),
         Secrecy::Secret => read_secret(&format!("--{}", definition.flag), value, source, all, errors),
     }
 }
@@ -200,21 +167,11 @@ fn variables(inputs: &Inputs, definition: &Definition, all: &mut Vec<Given>, err
         };
         let direct = inputs.variable(name);
         let file_name = format!("{name}_FILE");
-        let file = if definition.secrecy == Secrecy::Plain {
-            None
-        } else {
-            inputs.variable(&file_name)
-        };
+        let file = if definition.secrecy == Secrecy::Plain { None } else { inputs.variable(&file_name) };
         if direct.is_some() && file.is_some() {
-            errors.push(SettingError::new(
-                *name,
-                format!("{file_name} is set as well: keep one of them"),
-            ));
+            errors.push(SettingError::new(*name, format!("{file_name} is set as well: keep one of them")));
         }
-        all.extend(direct.map(|value| Given {
-            value: value.into(),
-            source: of(name),
-        }));
+        all.extend(direct.map(|value| Given { value: value.into(), source: of(name) }));
         if let Some(path) = file {
             read_secret(&file_name, path, of(&file_name), all, errors);
         }
@@ -230,21 +187,11 @@ fn in_file(
 ) {
     let place = |key: &str| format!("{}: {key}", path.display());
     let key = definition.key;
-    let direct = values.get(key).map(|value| Given {
-        value: value.as_str().into(),
-        source: Source::File(place(key)),
-    });
+    let direct = values.get(key).map(|value| Given { value: value.as_str().into(), source: Source::File(place(key)) });
     let file_key = format!("{key}_file");
-    let file = if definition.secrecy == Secrecy::Plain {
-        None
-    } else {
-        values.get(&file_key)
-    };
+    let file = if definition.secrecy == Secrecy::Plain { None } else { values.get(&file_key) };
     if direct.is_some() && file.is_some() {
-        errors.push(SettingError::new(
-            place(key),
-            format!("{file_key} is set as well: keep one of them"),
-        ));
+        errors.push(SettingError::new(place(key), format!("{file_key} is set as well: keep one of them")));
     }
     all.extend(direct);
     if let Some(secret) = file {

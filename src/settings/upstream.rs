@@ -36,29 +36,15 @@ fn merge_one(
         for (key, value) in pieces {
             let all = resolved.given.entry(key).or_default();
             let rank = address.source.rank();
-            let rival = all
-                .iter()
-                .find(|given| given.source.rank() == rank && given.text() != value);
+            let rival = all.iter().find(|given| given.source.rank() == rank && given.text() != value);
             if let Some(rival) = rival {
                 let what = key.rsplit('.').next().unwrap_or(key);
-                let problem = format!(
-                    "{} says something else about the {what}: keep one of them",
-                    rival.source
-                );
+                let problem = format!("{} says something else about the {what}: keep one of them", rival.source);
                 errors.push(SettingError::new(address.source.to_string(), problem));
                 continue;
             }
-            let at = all
-                .iter()
-                .position(|given| given.source.rank() >= rank)
-                .unwrap_or(all.len());
-            all.insert(
-                at,
-                Given {
-                    value: value.into(),
-                    source: address.source.clone(),
-                },
-            );
+            let at = all.iter().position(|given| given.source.rank() >= rank).unwrap_or(all.len());
+            all.insert(at, Given { value: value.into(), source: address.source.clone() });
         }
     }
 }
@@ -91,10 +77,7 @@ fn postgres_pieces(text: &str) -> Result<Pieces, String> {
     if !matches!(url.scheme(), "postgres" | "postgresql") {
         return Err(format!("`{}` is not understood: give postgres://", url.scheme()));
     }
-    let mut pieces = vec![
-        ("postgres.host", host(&url)?),
-        ("postgres.port", url.port().unwrap_or(5432).to_string()),
-    ];
+    let mut pieces = vec![("postgres.host", host(&url)?), ("postgres.port", url.port().unwrap_or(5432).to_string())];
     pieces.extend(login(&url, "postgres.user", "postgres.password")?);
     let database = decoded(url.path().trim_matches('/'))?;
     if !database.is_empty() {
@@ -105,9 +88,7 @@ fn postgres_pieces(text: &str) -> Result<Pieces, String> {
             "sslmode" => pieces.push(("postgres.sslmode", value.into_owned())),
             "sslrootcert" => pieces.push(("postgres.sslrootcert", value.into_owned())),
             other => {
-                return Err(format!(
-                    "the parameter `{other}` is not understood; `sslmode` and `sslrootcert` are"
-                ));
+                return Err(format!("the parameter `{other}` is not understood; `sslmode` and `sslrootcert` are"));
             }
         }
     }
@@ -140,9 +121,7 @@ fn login(url: &Url, user_key: &'static str, password_key: &'static str) -> Resul
 
 fn decoded(text: &str) -> Result<String, String> {
     let decoded = percent_decode_str(text).decode_utf8();
-    decoded
-        .map(std::borrow::Cow::into_owned)
-        .map_err(|_| "the address holds bytes that are not UTF-8".to_owned())
+    decoded.map(std::borrow::Cow::into_owned).map_err(|_| "the address holds bytes that are not UTF-8".to_owned())
 }
 
 #[cfg(test)]
@@ -169,13 +148,7 @@ mod tests {
 
     #[test]
     fn an_address_that_is_not_understood_is_refused_without_being_quoted() {
-        for text in [
-            "redis://",
-            "http://s3cret@h",
-            "unix:///s3cret",
-            "s3cret",
-            "redis://h:s3cret",
-        ] {
+        for text in ["redis://", "http://s3cret@h", "unix:///s3cret", "s3cret", "redis://h:s3cret"] {
             let problem = redis_pieces(text).unwrap_err();
             assert!(!problem.contains("s3cret"), "{problem}");
         }

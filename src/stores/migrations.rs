@@ -39,10 +39,7 @@ pub async fn apply(settings: &PostgresSettings, timezone_offset_hours: i8) -> Re
     let mut connection = connect(settings).await?;
     let refused = |error: diesel::result::Error| MigrateError::Refused(error.to_string());
     // The lock goes with the connection, on every way out.
-    connection
-        .batch_execute(&format!("SELECT pg_advisory_lock({LOCK})"))
-        .await
-        .map_err(refused)?;
+    connection.batch_execute(&format!("SELECT pg_advisory_lock({LOCK})")).await.map_err(refused)?;
     let (mut connection, applied) = blocking(connection, |harness| {
         let applied = harness.run_pending_migrations(MIGRATIONS)?;
         Ok(applied.iter().map(ToString::to_string).collect())
@@ -64,10 +61,7 @@ pub async fn pending(settings: &PostgresSettings) -> Result<Vec<String>, Migrate
     let connection = connect(settings).await?;
     let (_, pending) = blocking(connection, |harness| {
         let pending = harness.pending_migrations(MIGRATIONS)?;
-        Ok(pending
-            .iter()
-            .map(|migration| Migration::<Pg>::name(migration).to_string())
-            .collect())
+        Ok(pending.iter().map(|migration| Migration::<Pg>::name(migration).to_string()).collect())
     })
     .await?;
     Ok(pending)
@@ -105,10 +99,7 @@ async fn blocking(
         (harness.into_inner(), names)
     });
     let (connection, names) = done.await.map_err(|error| MigrateError::Refused(error.to_string()))?;
-    Ok((
-        connection,
-        names.map_err(|error| MigrateError::Refused(causes(error.as_ref())))?,
-    ))
+    Ok((connection, names.map_err(|error| MigrateError::Refused(causes(error.as_ref())))?))
 }
 
 /// The whole chain of causes: the outermost alone says "db error".

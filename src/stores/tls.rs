@@ -44,11 +44,7 @@ pub fn install_provider() {
 #[must_use]
 pub fn postgres_target(settings: &PostgresSettings) -> tokio_postgres::Config {
     let mut config = tokio_postgres::Config::new();
-    config
-        .host(&settings.host)
-        .port(settings.port)
-        .dbname(&settings.database)
-        .user(&settings.user);
+    config.host(&settings.host).port(settings.port).dbname(&settings.database).user(&settings.user);
     config.application_name("parallax");
     if let Some(password) = &settings.password {
         config.password(password.expose_secret());
@@ -104,21 +100,9 @@ pub fn redis_client(settings: &RedisSettings) -> Result<redis::Client, TlsError>
         }
         None => None,
     };
-    let address = ConnectionAddr::TcpTls {
-        host,
-        port,
-        insecure: false,
-        tls_params: None,
-    };
+    let address = ConnectionAddr::TcpTls { host, port, insecure: false, tls_params: None };
     let info = address.into_connection_info().map_err(setup)?.set_redis_settings(login);
-    redis::Client::build_with_tls(
-        info,
-        TlsCertificates {
-            client_tls: None,
-            root_cert,
-        },
-    )
-    .map_err(setup)
+    redis::Client::build_with_tls(info, TlsCertificates { client_tls: None, root_cert }).map_err(setup)
 }
 
 enum Trust {
@@ -132,12 +116,7 @@ fn client_config(trust: Trust) -> Result<ClientConfig, TlsError> {
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
         .map_err(|error| TlsError::Setup(error.to_string()))?;
-    let lenient = |roots| {
-        Arc::new(Lenient {
-            roots,
-            algorithms: provider.signature_verification_algorithms,
-        })
-    };
+    let lenient = |roots| Arc::new(Lenient { roots, algorithms: provider.signature_verification_algorithms });
     let dangerous = |verifier| builder.clone().dangerous().with_custom_certificate_verifier(verifier);
     Ok(match trust {
         Trust::Anybody => dangerous(lenient(None)).with_no_client_auth(),
@@ -169,10 +148,7 @@ fn roots(ca_file: Option<&Path>) -> Result<Arc<RootCertStore>, TlsError> {
 }
 
 fn ca_error(path: &Path, reason: impl ToString) -> TlsError {
-    TlsError::CaFile {
-        path: path.to_owned(),
-        reason: reason.to_string(),
-    }
+    TlsError::CaFile { path: path.to_owned(), reason: reason.to_string() }
 }
 
 /// Believes a server whose certificate comes from `roots`, whatever its name; anybody, without roots. That the server

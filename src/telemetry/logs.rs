@@ -28,10 +28,7 @@ pub enum LogError {
 /// A filter that does not parse, or a second call.
 pub fn start(settings: &LogSettings) -> Result<(), LogError> {
     let filter = filter(&settings.filter)?;
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(io::stderr)
-        .with_ansi(false);
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(false);
     let started = match settings.format {
         LogFormat::Text => builder.try_init(),
         LogFormat::Json => builder.json().flatten_event(true).with_span_list(false).try_init(),
@@ -40,10 +37,7 @@ pub fn start(settings: &LogSettings) -> Result<(), LogError> {
 }
 
 fn filter(text: &str) -> Result<EnvFilter, LogError> {
-    EnvFilter::try_new(text).map_err(|error| LogError::Filter {
-        filter: text.to_owned(),
-        reason: error.to_string(),
-    })
+    EnvFilter::try_new(text).map_err(|error| LogError::Filter { filter: text.to_owned(), reason: error.to_string() })
 }
 
 #[cfg(test)]

@@ -61,27 +61,17 @@ impl Metrics {
     #[must_use]
     pub fn sum(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
         let families = self.0.registry.gather();
-        families
-            .iter()
-            .filter(|family| family.name() == name)
-            .map(|family| family_sum(family, labels))
-            .sum()
+        families.iter().filter(|family| family.name() == name).map(|family| family_sum(family, labels)).sum()
     }
 
     /// A command was answered.
     pub fn command(&self, door: Door, result: Outcome) {
-        self.0
-            .instruments
-            .commands
-            .add(&[door.position(), result.position()], 1);
+        self.0.instruments.commands.add(&[door.position(), result.position()], 1);
     }
 
     /// A read was answered by `store` because of `reason`.
     pub fn read_routed(&self, kind: &str, store: Store, reason: RouteReason) {
-        self.0
-            .instruments
-            .reads
-            .add(&[self.kind(kind), store.position(), reason.position()], 1);
+        self.0.instruments.reads.add(&[self.kind(kind), store.position(), reason.position()], 1);
     }
 
     /// `commands` write commands to a mirrored kind were executed.
@@ -108,10 +98,7 @@ impl Metrics {
 
     /// A record of `kind` reached Postgres `lag` after its mark.
     pub fn mirror_lag(&self, kind: &str, lag: Duration) {
-        self.0
-            .instruments
-            .mirror_lag
-            .record(&[self.kind(kind)], lag.as_secs_f64());
+        self.0.instruments.mirror_lag.record(&[self.kind(kind)], lag.as_secs_f64());
     }
 
     /// The outbox holds `depth` marks; the oldest is `oldest` old.
@@ -178,18 +165,12 @@ impl Metrics {
 
     /// A store answered after `took`.
     pub fn store_latency(&self, store: Store, operation: Operation, took: Duration) {
-        self.0
-            .instruments
-            .store_latency
-            .record(&[store.position(), operation.position()], took.as_secs_f64());
+        self.0.instruments.store_latency.record(&[store.position(), operation.position()], took.as_secs_f64());
     }
 
     /// A call to a store failed.
     pub fn store_error(&self, store: Store, operation: Operation) {
-        self.0
-            .instruments
-            .store_errors
-            .add(&[store.position(), operation.position()], 1);
+        self.0.instruments.store_errors.add(&[store.position(), operation.position()], 1);
     }
 
     /// What the Postgres pool looks like now.
@@ -223,10 +204,7 @@ impl Metrics {
             Stage::Live => 3.0,
         };
         self.0.instruments.stage.set(&[self.kind(kind)], stage);
-        self.0
-            .instruments
-            .live_share
-            .set(&[self.kind(kind)], flag.percent / 100.0);
+        self.0.instruments.live_share.set(&[self.kind(kind)], flag.percent / 100.0);
     }
 
     /// A rollback was confirmed by the fleet, or waited for as long as it may, after `took`.
@@ -242,14 +220,8 @@ impl Metrics {
 
     /// An HTTP request was answered with `status` after `took`.
     pub fn http_request(&self, door: Door, status: u16, took: Duration) {
-        self.0
-            .instruments
-            .http_requests
-            .add(&[door.position(), StatusClass::of(status).position()], 1);
-        self.0
-            .instruments
-            .http_request
-            .record(&[door.position()], took.as_secs_f64());
+        self.0.instruments.http_requests.add(&[door.position(), StatusClass::of(status).position()], 1);
+        self.0.instruments.http_request.record(&[door.position()], took.as_secs_f64());
     }
 
     /// A request was turned away for its token.
@@ -258,11 +230,7 @@ impl Metrics {
     }
 
     fn kind(&self, name: &str) -> usize {
-        self.0
-            .kinds
-            .get(name)
-            .copied()
-            .unwrap_or(self.0.kinds.len().saturating_sub(1))
+        self.0.kinds.get(name).copied().unwrap_or(self.0.kinds.len().saturating_sub(1))
     }
 }
 
@@ -275,10 +243,7 @@ fn as_f64(count: u64) -> f64 {
 fn family_sum(family: &MetricFamily, labels: &[(&str, &str)]) -> f64 {
     let has_labels = |metric: &&prometheus::proto::Metric| {
         let found = |(name, value): &(&str, &str)| {
-            metric
-                .get_label()
-                .iter()
-                .any(|label| label.name() == *name && label.value() == *value)
+            metric.get_label().iter().any(|label| label.name() == *name && label.value() == *value)
         };
         labels.iter().all(found)
     };
@@ -307,10 +272,7 @@ mod tests {
         metrics.read_routed("apikey", Store::Redis, RouteReason::Pending);
         metrics.read_routed("apikey", Store::Redis, RouteReason::Pending);
         metrics.compared("apikey", Compared::Ttl);
-        assert_eq!(
-            metrics.sum("parallax_reads_total", &[("reason", "pending"), ("store", "redis")]),
-            2.0
-        );
+        assert_eq!(metrics.sum("parallax_reads_total", &[("reason", "pending"), ("store", "redis")]), 2.0);
         assert_eq!(metrics.sum("parallax_reads_total", &[("kind", "apikey")]), 3.0);
         assert_eq!(metrics.sum("parallax_mismatches_total", &[("class", "ttl")]), 1.0);
         assert_eq!(metrics.sum("parallax_mismatches_total", &[("class", "value")]), 0.0);
@@ -341,13 +303,9 @@ mod tests {
         let kinds: Vec<_> = (0..400).map(|n| format!("kind-{n}")).collect();
         let metrics = Metrics::new("sidecar-1", &kinds);
         for kind in &kinds {
-            for reason in [
-                RouteReason::Live,
-                RouteReason::Stage,
-                RouteReason::Gone,
-                RouteReason::Epoch,
-                RouteReason::NoRow,
-            ] {
+            for reason in
+                [RouteReason::Live, RouteReason::Stage, RouteReason::Gone, RouteReason::Epoch, RouteReason::NoRow]
+            {
                 metrics.read_routed(kind, Store::Redis, reason);
                 metrics.read_routed(kind, Store::Postgres, reason);
             }

@@ -18,9 +18,8 @@ use prometheus::Registry;
 const ALWAYS_SHOWN_SERIES_MAX: usize = 1024;
 
 /// Upper bounds of the latency buckets, in seconds: from a Redis round trip on loopback to a write that waited out its time.
-const SECONDS: [f64; 16] = [
-    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0, 300.0,
-];
+const SECONDS: [f64; 16] =
+    [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0, 300.0];
 
 /// One label of an instrument and all values it may take.
 pub(super) type LabelSet = (&'static str, Vec<String>);
@@ -61,10 +60,7 @@ struct Cells {
 impl Cells {
     fn of(labels: &[LabelSet]) -> Self {
         let shape = Shape::of(labels);
-        Self {
-            values: (0..shape.cells()).map(|_| AtomicU64::new(0)).collect(),
-            shape,
-        }
+        Self { values: (0..shape.cells()).map(|_| AtomicU64::new(0)).collect(), shape }
     }
 
     fn cell(&self, positions: &[usize]) -> Option<&AtomicU64> {
@@ -77,10 +73,7 @@ impl Cells {
         let shows_untouched = Shape::of(labels).cells() <= ALWAYS_SHOWN_SERIES_MAX;
         move || {
             let loaded = values.iter().map(|cell| cell.load(Ordering::Relaxed));
-            loaded
-                .zip(0..)
-                .filter(|(value, _)| shows_untouched || *value > 0)
-                .collect()
+            loaded.zip(0..).filter(|(value, _)| shows_untouched || *value > 0).collect()
         }
     }
 }
@@ -146,11 +139,7 @@ impl Registrar {
         let series_max = Arc::new(Mutex::new(HashMap::new()));
         let known = Arc::clone(&series_max);
         let view = move |instrument: &Instrument| {
-            let series_max = known
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .get(instrument.name())
-                .copied()?;
+            let series_max = known.lock().unwrap_or_else(PoisonError::into_inner).get(instrument.name()).copied()?;
             Stream::builder().with_cardinality_limit(series_max).build().ok()
         };
         let resource = Resource::builder_empty()
@@ -158,18 +147,10 @@ impl Registrar {
             .with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION")))
             .with_attribute(KeyValue::new("service.instance.id", instance.to_owned()))
             .build();
-        let provider = SdkMeterProvider::builder()
-            .with_reader(exporter)
-            .with_resource(resource)
-            .with_view(view)
-            .build();
+        let provider =
+            SdkMeterProvider::builder().with_reader(exporter).with_resource(resource).with_view(view).build();
         let meter = provider.meter("parallax");
-        Self {
-            kinds: kinds.to_vec(),
-            provider,
-            meter,
-            series_max,
-        }
+        Self { kinds: kinds.to_vec(), provider, meter, series_max }
     }
 
     /// The label `kind`.
@@ -221,17 +202,8 @@ impl Registrar {
     /// A histogram of seconds. It has no unit of its own, since the exporter would write it into the name once more.
     pub(super) fn histogram(&self, name: &'static str, help: &'static str, labels: &[LabelSet]) -> Histogram {
         let label_sets = self.expect_series(name, labels);
-        let inner = self
-            .meter
-            .f64_histogram(name)
-            .with_description(help)
-            .with_boundaries(SECONDS.to_vec())
-            .build();
-        Histogram {
-            inner,
-            label_sets,
-            shape: Shape::of(labels),
-        }
+        let inner = self.meter.f64_histogram(name).with_description(help).with_boundaries(SECONDS.to_vec()).build();
+        Histogram { inner, label_sets, shape: Shape::of(labels) }
     }
 
     /// Announces how many series `name` will have and returns their label sets.

@@ -14,7 +14,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("dual", &["stores", "model", "telemetry", "settings"]),
     ("jobs", &["dual", "stores", "model", "telemetry", "settings", "shutdown"]),
     // A door decodes, calls the engine once, and encodes: it never sees a store.
-    ("doors", &["dual", "model", "telemetry", "settings", "shutdown"]),
+    ("doors", &["jobs", "dual", "model", "telemetry", "settings", "shutdown"]),
     ("dev", &["model", "telemetry", "settings", "shutdown"]),
     // The traffic and its final comparison are a second opinion: they must not lean on the engine they judge.
     ("traffic", &["dev", "stores", "model", "telemetry", "settings", "shutdown"]),
@@ -157,7 +157,6 @@ fn the_checker_sees_an_arrow_that_points_up() {
         ("src/dual/write.rs", "use super::super::jobs;"),
         ("src/dual/write.rs", "use crate::{\n    model::key::Key,\n    cli,\n};"),
         ("src/doors/http/mod.rs", "use crate::{dual::{flags, Engine}, stores::redis};"),
-        ("src/doors/http/mod.rs", "pub(crate) use crate::jobs::backfill;"),
         ("src/telemetry/metrics.rs", "fn f(_: &crate::dual::Engine) {}"),
         ("src/traffic/compare.rs", "use crate::dual::verdict;"),
         ("src/app.rs", "use super::cli;"),

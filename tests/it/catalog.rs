@@ -26,10 +26,7 @@ fn table() -> Vec<Line> {
         .filter(|line| !line.is_empty() && !line.starts_with('#'))
         .map(|line| {
             let mut words = line.split_whitespace();
-            Line {
-                shape: words.next().unwrap(),
-                kind: words.next().unwrap(),
-            }
+            Line { shape: words.next().unwrap(), kind: words.next().unwrap() }
         })
         .collect()
 }
@@ -45,13 +42,11 @@ fn is_hex(text: &str, length: usize) -> bool {
 /// Whether `text` has the form of `mask`, in which `9` stands for any digit.
 fn is_like(text: &str, mask: &str) -> bool {
     text.len() == mask.len()
-        && text.bytes().zip(mask.bytes()).all(|(byte, mask)| {
-            if mask == b'9' {
-                byte.is_ascii_digit()
-            } else {
-                byte == mask
-            }
-        })
+        && text.bytes().zip(mask.bytes()).all(
+            |(byte, mask)| {
+                if mask == b'9' { byte.is_ascii_digit() } else { byte == mask }
+            },
+        )
 }
 
 fn fits(segment: &str, placeholder: &str) -> bool {
@@ -72,9 +67,7 @@ fn fits(segment: &str, placeholder: &str) -> bool {
 fn has_shape(key: &str, shape: &str) -> bool {
     let (segments, placeholders) = (key.split(':'), shape.split(':'));
     segments.clone().count() == placeholders.clone().count()
-        && segments
-            .zip(placeholders)
-            .all(|(segment, placeholder)| fits(segment, placeholder))
+        && segments.zip(placeholders).all(|(segment, placeholder)| fits(segment, placeholder))
 }
 
 /// How many segments of `shape` are given. Of several shapes that fit a key the one with the most is meant.
@@ -84,9 +77,7 @@ fn literals(shape: &str) -> usize {
 
 fn made_up(shape: &str, random: &mut StdRng) -> String {
     let hex = |random: &mut StdRng, length: usize| -> String {
-        (0..length)
-            .map(|_| char::from_digit(random.random_range(0..16), 16).unwrap())
-            .collect()
+        (0..length).map(|_| char::from_digit(random.random_range(0..16), 16).unwrap()).collect()
     };
     let segments = shape.split(':').map(|placeholder| match placeholder {
         "{uuid}" => [8, 4, 4, 4, 12].map(|length| hex(random, length)).join("-"),
@@ -99,11 +90,7 @@ fn made_up(shape: &str, random: &mut StdRng) -> String {
             random.random_range(1..29)
         ),
         "{month}" => format!("20{:02}-{:02}", random.random_range(0..99), random.random_range(1..13)),
-        "{week}" => format!(
-            "2026-11-{:02}T{:02}",
-            random.random_range(1..29),
-            random.random_range(0..24)
-        ),
+        "{week}" => format!("2026-11-{:02}T{:02}", random.random_range(1..29), random.random_range(0..24)),
         "{hour}" => format!("{:02}", random.random_range(0..24)),
         "{digits}" => random.random_range(0..i64::MAX).to_string(),
         "{word}" => format!("名前 {}-{}", hex(random, 4), "x".repeat(random.random_range(0..300))),
@@ -120,10 +107,7 @@ fn every_made_up_key_of_the_relay_is_of_the_kind_that_the_table_says() {
             let key = made_up(line.shape, &mut random);
             let kind = catalog.kind_of(key.as_bytes());
             assert_eq!(kind.name, line.kind, "{key}");
-            assert_eq!(
-                kind.key_of(&kind.id_of(key.as_bytes())).unwrap().as_bytes(),
-                key.as_bytes()
-            );
+            assert_eq!(kind.key_of(&kind.id_of(key.as_bytes())).unwrap().as_bytes(), key.as_bytes());
         }
     }
 }
@@ -133,11 +117,7 @@ fn the_table_and_the_catalog_name_the_same_kinds() {
     let catalog = Catalog::embedded();
     let lines = table();
     for kind in catalog.kinds().iter().filter(|kind| kind.name != UNMATCHED) {
-        assert!(
-            lines.iter().any(|line| line.kind == kind.name),
-            "no key of kind {}",
-            kind.name
-        );
+        assert!(lines.iter().any(|line| line.kind == kind.name), "no key of kind {}", kind.name);
     }
     for line in lines {
         assert!(catalog.by_name(line.kind).is_some(), "no kind {}", line.kind);
@@ -147,10 +127,7 @@ fn the_table_and_the_catalog_name_the_same_kinds() {
 #[test]
 fn every_recorded_key_is_of_the_kind_that_the_table_says() {
     // A test may ask where its recording lies; the program itself asks in settings alone.
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "the recording is an input of this test, not a setting"
-    )]
+    #[expect(clippy::disallowed_methods, reason = "the recording is an input of this test, not a setting")]
     let Ok(folder) = std::env::var("PARALLAX_RECORDING") else {
         println!("skipped: PARALLAX_RECORDING names no folder with a recording");
         return;
@@ -162,11 +139,8 @@ fn every_recorded_key_is_of_the_kind_that_the_table_says() {
     for key in keyspace.keys() {
         let fitting: Vec<_> = lines.iter().filter(|line| has_shape(key, line.shape)).collect();
         let narrowest = fitting.iter().map(|line| literals(line.shape)).max();
-        let mut kinds: Vec<_> = fitting
-            .iter()
-            .filter(|line| Some(literals(line.shape)) == narrowest)
-            .map(|line| line.kind)
-            .collect();
+        let mut kinds: Vec<_> =
+            fitting.iter().filter(|line| Some(literals(line.shape)) == narrowest).map(|line| line.kind).collect();
         kinds.dedup();
         assert_eq!(kinds, [catalog.kind_of(key.as_bytes()).name.as_str()], "{key}");
     }
@@ -175,14 +149,9 @@ fn every_recorded_key_is_of_the_kind_that_the_table_says() {
 #[test]
 fn what_the_relay_asks_for_alone_stays_in_redis() {
     let catalog = Catalog::embedded();
-    for key in [
-        "session:abc",
-        "concurrency:k",
-        "rate_limit:cost:k",
-        "user:index:empty",
-        "lock:init:x",
-        "apikey:tmp:tag:1",
-    ] {
+    for key in
+        ["session:abc", "concurrency:k", "rate_limit:cost:k", "user:index:empty", "lock:init:x", "apikey:tmp:tag:1"]
+    {
         assert_eq!(catalog.kind_of(key.as_bytes()).policy, Policy::Ephemeral, "{key}");
     }
     let cost = catalog.kind_of(b"usage:cost:total:k");
@@ -227,23 +196,14 @@ fn a_pattern_that_can_never_match_is_refused_with_file_line_and_reason() {
 
 #[test]
 fn a_kind_whose_keys_an_earlier_one_takes_is_refused() {
-    let same = file_of(&[
-        r#"{ name = "a", pattern = "x:{id}" }"#,
-        r#"{ name = "b", pattern = "x:{other}" }"#,
-    ]);
+    let same = file_of(&[r#"{ name = "a", pattern = "x:{id}" }"#, r#"{ name = "b", pattern = "x:{other}" }"#]);
     assert_refused(
         &same,
         &["my.toml:5: pattern `x:{other}` can never match: `x:{id}` of kind `a` on line 4 takes its keys"],
     );
-    let wider = file_of(&[
-        r#"{ name = "a", pattern = "{all:rest}" }"#,
-        r#"{ name = "b", pattern = "x:{day:date}" }"#,
-    ]);
+    let wider = file_of(&[r#"{ name = "a", pattern = "{all:rest}" }"#, r#"{ name = "b", pattern = "x:{day:date}" }"#]);
     assert_refused(&wider, &["my.toml:5: pattern `x:{day:date}` can never match"]);
-    let narrower = file_of(&[
-        r#"{ name = "a", pattern = "x:{day:date}" }"#,
-        r#"{ name = "b", pattern = "x:{id}" }"#,
-    ]);
+    let narrower = file_of(&[r#"{ name = "a", pattern = "x:{day:date}" }"#, r#"{ name = "b", pattern = "x:{id}" }"#]);
     assert!(Catalog::parse("my.toml", &narrower).is_ok());
 }
 

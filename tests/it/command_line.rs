@@ -11,38 +11,22 @@ use crate::support;
 /// The program with these arguments and no environment but the path.
 fn parallax(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_parallax"));
-    command
-        .args(arguments)
-        .env_clear()
-        .env("PATH", std::env::var_os("PATH").unwrap_or_default());
+    command.args(arguments).env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
     command
 }
 
 fn text(output: &Output) -> String {
-    format!(
-        "{}{}",
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    )
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
 #[test]
 fn config_check_prints_what_holds_or_leaves_with_2() {
-    let fine = parallax(&["config", "check", "--redis-port", "7000"])
-        .env("POSTGRES_PASSWORD", "s3cret")
-        .output()
-        .unwrap();
+    let fine =
+        parallax(&["config", "check", "--redis-port", "7000"]).env("POSTGRES_PASSWORD", "s3cret").output().unwrap();
     assert_eq!(fine.status.code(), Some(0), "{}", text(&fine));
-    assert!(
-        text(&fine).contains("--redis-port") && !text(&fine).contains("s3cret"),
-        "{}",
-        text(&fine)
-    );
+    assert!(text(&fine).contains("--redis-port") && !text(&fine).contains("s3cret"), "{}", text(&fine));
 
-    let wrong = parallax(&["config", "check", "--redis-port", "x"])
-        .env("POSTGRES_PORT", "y")
-        .output()
-        .unwrap();
+    let wrong = parallax(&["config", "check", "--redis-port", "x"]).env("POSTGRES_PORT", "y").output().unwrap();
     assert_eq!(wrong.status.code(), Some(2));
     assert!(
         text(&wrong).contains("--redis-port: `x`") && text(&wrong).contains("POSTGRES_PORT: `y`"),
@@ -76,9 +60,7 @@ async fn catalog_check_counts_the_keys_of_a_live_redis() {
     for number in 0..2500 {
         pipeline.set(format!("nonsense:{number}"), "x").ignore();
     }
-    pipeline
-        .hset("apikey:5b1bd4d9-4b32-4a25-9c0c-0b8f5b6d9a11", "name", "first")
-        .ignore();
+    pipeline.hset("apikey:5b1bd4d9-4b32-4a25-9c0c-0b8f5b6d9a11", "name", "first").ignore();
     let () = pipeline.query_async(&mut connection).await.unwrap();
     let command = parallax(&["catalog", "check", "--redis-url", &server.url()]);
     let output = tokio::process::Command::from(command).output().await.unwrap();
@@ -92,12 +74,7 @@ async fn catalog_check_counts_the_keys_of_a_live_redis() {
 async fn migrate_brings_the_schema_once_and_the_offset_of_the_dates_with_it() {
     let database = support::postgres_of_its_own(Default::default()).await;
     assert!(migrations::pending(&database.settings()).await.unwrap().is_empty());
-    database
-        .client()
-        .await
-        .batch_execute("CREATE DATABASE fresh")
-        .await
-        .unwrap();
+    database.client().await.batch_execute("CREATE DATABASE fresh").await.unwrap();
     let url = database.server.url_of("fresh");
     let migrate = || async {
         let command = parallax(&["migrate", "--timezone-offset=-5", "--database-url", &url]);
@@ -107,22 +84,10 @@ async fn migrate_brings_the_schema_once_and_the_offset_of_the_dates_with_it() {
     };
     // Two at once, as two sidecars that start together: each migration is applied by one of them.
     let (one, other) = tokio::join!(migrate(), migrate());
-    let applied = format!("{one}{other}")
-        .lines()
-        .filter(|line| line.starts_with("applied "))
-        .count();
-    assert_eq!(
-        applied,
-        std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/migrations"))
-            .unwrap()
-            .count()
-    );
+    let applied = format!("{one}{other}").lines().filter(|line| line.starts_with("applied ")).count();
+    assert_eq!(applied, std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/migrations")).unwrap().count());
     assert!(migrate().await.contains("nothing to do"));
-    let offset = support::client(&url)
-        .await
-        .query_one("SELECT parallax_offset()::text", &[])
-        .await
-        .unwrap();
+    let offset = support::client(&url).await.query_one("SELECT parallax_offset()::text", &[]).await.unwrap();
     assert_eq!(offset.get::<_, String>(0), "-05:00:00");
 }
 
@@ -131,12 +96,7 @@ async fn dev_starts_what_is_missing_prints_where_it_is_and_leaves_nothing_behind
     for signal in ["TERM", "KILL"] {
         let mut command = tokio::process::Command::from(parallax(&["dev"]));
         command.args(["--http-listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"]);
-        let mut child = command
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .kill_on_drop(true)
-            .spawn()
-            .unwrap();
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).kill_on_drop(true).spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let (mut redis, mut postgres) = (None, None);
         while let Some(line) = lines.next_line().await.unwrap() {
@@ -156,13 +116,7 @@ async fn dev_starts_what_is_missing_prints_where_it_is_and_leaves_nothing_behind
         })
         .await;
         let id = child.id().unwrap().to_string();
-        assert!(
-            Command::new("sh")
-                .args(["-c", "kill -s $0 $1", signal, &id])
-                .status()
-                .unwrap()
-                .success()
-        );
+        assert!(Command::new("sh").args(["-c", "kill -s $0 $1", signal, &id]).status().unwrap().success());
         let status = child.wait().await.unwrap();
         assert_eq!(status.success(), signal == "TERM", "{status}");
         support::wait_until("both servers have ended", Duration::from_secs(10), || async {

@@ -62,12 +62,7 @@ impl Server {
         let running = tokio::spawn(server::serve(listener, limits, Arc::clone(&door), async {
             stopped.await.expect("the test says when");
         }));
-        Self {
-            address,
-            door,
-            stop,
-            running,
-        }
+        Self { address, door, stop, running }
     }
 
     async fn connect(&self) -> TcpStream {
@@ -83,19 +78,14 @@ impl Server {
 
     async fn stop(self) -> Drained {
         self.stop.send(()).expect("the server runs");
-        timeout(PATIENCE, self.running)
-            .await
-            .expect("in time")
-            .expect("no panic")
+        timeout(PATIENCE, self.running).await.expect("in time").expect("no panic")
     }
 }
 
 async fn until_closed(client: &mut TcpStream) -> String {
     let mut answer = Vec::new();
     // A reset ends a connection as well as an end does.
-    let _ = timeout(PATIENCE, client.read_to_end(&mut answer))
-        .await
-        .expect("the connection ends in time");
+    let _ = timeout(PATIENCE, client.read_to_end(&mut answer)).await.expect("the connection ends in time");
     String::from_utf8_lossy(&answer).into_owned()
 }
 
@@ -103,10 +93,7 @@ async fn read_until(client: &mut TcpStream, end: &str) -> String {
     let mut answer = String::new();
     while !answer.ends_with(end) {
         let mut bytes = [0; 4096];
-        let count = timeout(PATIENCE, client.read(&mut bytes))
-            .await
-            .expect("in time")
-            .expect("readable");
+        let count = timeout(PATIENCE, client.read(&mut bytes)).await.expect("in time").expect("readable");
         assert_ne!(count, 0, "the connection ended after {answer:?}");
         answer.push_str(&String::from_utf8_lossy(&bytes[..count]));
     }
@@ -114,19 +101,12 @@ async fn read_until(client: &mut TcpStream, end: &str) -> String {
 }
 
 fn post(path: &str, body: &str) -> String {
-    format!(
-        "POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {}\r\n\r\n{body}",
-        body.len()
-    )
+    format!("POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {}\r\n\r\n{body}", body.len())
 }
 
 #[tokio::test]
 async fn a_client_that_drips_its_head_is_cut_though_it_never_pauses() {
-    let server = Server::start(ServerLimits {
-        header_timeout_ms: 200,
-        ..ServerLimits::default()
-    })
-    .await;
+    let server = Server::start(ServerLimits { header_timeout_ms: 200, ..ServerLimits::default() }).await;
     let client = server.connect().await;
     let (mut reads, mut writes) = client.into_split();
     let began = Instant::now();
@@ -138,51 +118,30 @@ async fn a_client_that_drips_its_head_is_cut_though_it_never_pauses() {
         }
     });
     let mut answer = Vec::new();
-    let _ = timeout(PATIENCE, reads.read_to_end(&mut answer))
-        .await
-        .expect("cut in time");
+    let _ = timeout(PATIENCE, reads.read_to_end(&mut answer)).await.expect("cut in time");
     assert_eq!(answer, b"");
     assert!(began.elapsed() >= Duration::from_millis(200), "not before the limit");
-    timeout(PATIENCE, dripping)
-        .await
-        .expect("the writes fail")
-        .expect("no panic");
+    timeout(PATIENCE, dripping).await.expect("the writes fail").expect("no panic");
 }
 
 #[tokio::test]
 async fn a_half_open_client_gives_its_slot_back() {
-    let limits = ServerLimits {
-        connections_max: 1,
-        idle_timeout_ms: 100,
-        ..ServerLimits::default()
-    };
+    let limits = ServerLimits { connections_max: 1, idle_timeout_ms: 100, ..ServerLimits::default() };
     let server = Server::start(limits).await;
     let mut silent = server.connect().await;
-    let waiting = server
-        .exchange(b"GET / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
-        .await;
+    let waiting = server.exchange(b"GET / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").await;
     assert!(waiting.starts_with("HTTP/1.1 200"), "{waiting}");
     assert_eq!(until_closed(&mut silent).await, "");
 }
 
 #[tokio::test]
 async fn a_kept_alive_connection_may_idle_longer_than_a_head_may_take() {
-    let limits = ServerLimits {
-        header_timeout_ms: 80,
-        idle_timeout_ms: 60_000,
-        ..ServerLimits::default()
-    };
+    let limits = ServerLimits { header_timeout_ms: 80, idle_timeout_ms: 60_000, ..ServerLimits::default() };
     let server = Server::start(limits).await;
     let mut client = server.connect().await;
     for round in 0..2 {
-        client
-            .write_all(post("/echo", "once more").as_bytes())
-            .await
-            .expect("still open");
-        assert!(
-            read_until(&mut client, "once more").await.starts_with("HTTP/1.1 200"),
-            "round {round}"
-        );
+        client.write_all(post("/echo", "once more").as_bytes()).await.expect("still open");
+        assert!(read_until(&mut client, "once more").await.starts_with("HTTP/1.1 200"), "round {round}");
         let mut pause = interval(Duration::from_millis(200));
         pause.tick().await;
         pause.tick().await;
@@ -191,54 +150,31 @@ async fn a_kept_alive_connection_may_idle_longer_than_a_head_may_take() {
 
 #[tokio::test]
 async fn a_body_that_does_not_come_is_answered_408() {
-    let server = Server::start(ServerLimits {
-        body_timeout_ms: 100,
-        ..ServerLimits::default()
-    })
-    .await;
-    let answer = server
-        .exchange(b"POST / HTTP/1.1\r\nhost: localhost\r\ncontent-length: 10\r\n\r\nhalf")
-        .await;
+    let server = Server::start(ServerLimits { body_timeout_ms: 100, ..ServerLimits::default() }).await;
+    let answer = server.exchange(b"POST / HTTP/1.1\r\nhost: localhost\r\ncontent-length: 10\r\n\r\nhalf").await;
     assert!(answer.starts_with("HTTP/1.1 408"), "{answer}");
     assert!(answer.contains("urn:parallax:problem:body-timeout"), "{answer}");
 }
 
 #[tokio::test]
 async fn a_body_above_the_limit_is_answered_413_whether_it_says_its_length_or_not() {
-    let server = Server::start(ServerLimits {
-        body_bytes_max: 8,
-        ..ServerLimits::default()
-    })
-    .await;
+    let server = Server::start(ServerLimits { body_bytes_max: 8, ..ServerLimits::default() }).await;
     let mut client = server.connect().await;
-    client
-        .write_all(post("/echo", "123456789").as_bytes())
-        .await
-        .expect("sent");
+    client.write_all(post("/echo", "123456789").as_bytes()).await.expect("sent");
     let answer = read_until(&mut client, "}").await;
     assert!(answer.starts_with("HTTP/1.1 413"), "{answer}");
     assert!(answer.contains("content-type: application/problem+json"), "{answer}");
     let chunked =
         "POST /echo HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n9\r\n123456789\r\n0\r\n\r\n";
-    client
-        .write_all(chunked.as_bytes())
-        .await
-        .expect("the connection goes on");
+    client.write_all(chunked.as_bytes()).await.expect("the connection goes on");
     assert!(read_until(&mut client, "}").await.starts_with("HTTP/1.1 413"));
-    client
-        .write_all(post("/echo", "12345678").as_bytes())
-        .await
-        .expect("the connection goes on");
+    client.write_all(post("/echo", "12345678").as_bytes()).await.expect("the connection goes on");
     assert!(read_until(&mut client, "12345678").await.starts_with("HTTP/1.1 200"));
 }
 
 #[tokio::test]
 async fn a_client_that_asks_before_it_sends_is_told_no_at_once() {
-    let server = Server::start(ServerLimits {
-        body_bytes_max: 8,
-        ..ServerLimits::default()
-    })
-    .await;
+    let server = Server::start(ServerLimits { body_bytes_max: 8, ..ServerLimits::default() }).await;
     let mut client = server.connect().await;
     let head = "POST / HTTP/1.1\r\nhost: localhost\r\ncontent-length: 9\r\nexpect: 100-continue\r\n\r\n";
     client.write_all(head.as_bytes()).await.expect("sent");
@@ -247,15 +183,9 @@ async fn a_client_that_asks_before_it_sends_is_told_no_at_once() {
 
 #[tokio::test]
 async fn a_head_above_the_limit_is_answered_431() {
-    let server = Server::start(ServerLimits {
-        header_bytes_max: 8192,
-        ..ServerLimits::default()
-    })
-    .await;
+    let server = Server::start(ServerLimits { header_bytes_max: 8192, ..ServerLimits::default() }).await;
     let long = "a".repeat(10_000);
-    let answer = server
-        .exchange(format!("GET / HTTP/1.1\r\nx-long: {long}\r\n\r\n").as_bytes())
-        .await;
+    let answer = server.exchange(format!("GET / HTTP/1.1\r\nx-long: {long}\r\n\r\n").as_bytes()).await;
     assert!(answer.starts_with("HTTP/1.1 431"), "{answer}");
 }
 
@@ -263,50 +193,32 @@ async fn a_head_above_the_limit_is_answered_431() {
 async fn pipelined_requests_are_answered_in_order() {
     let server = Server::start(ServerLimits::default()).await;
     let mut client = server.connect().await;
-    let burst: String = (0..20)
-        .map(|number| post("/echo", &format!("number {number};")))
-        .collect();
+    let burst: String = (0..20).map(|number| post("/echo", &format!("number {number};"))).collect();
     client.write_all(burst.as_bytes()).await.expect("sent");
     let answers = read_until(&mut client, "number 19;").await;
-    let places: Vec<_> = (0..20)
-        .map(|number| answers.find(&format!("number {number};")))
-        .collect();
+    let places: Vec<_> = (0..20).map(|number| answers.find(&format!("number {number};"))).collect();
     assert!(places.iter().all(Option::is_some) && places.is_sorted(), "{places:?}");
 }
 
 #[tokio::test]
 async fn a_call_goes_on_when_its_client_is_gone() {
-    let server = Server::start(ServerLimits {
-        connections_max: 1,
-        ..ServerLimits::default()
-    })
-    .await;
+    let server = Server::start(ServerLimits { connections_max: 1, ..ServerLimits::default() }).await;
     let mut client = server.connect().await;
     client.write_all(post("/gate", "").as_bytes()).await.expect("sent");
-    timeout(PATIENCE, server.door.entered.notified())
-        .await
-        .expect("the call began");
+    timeout(PATIENCE, server.door.entered.notified()).await.expect("the call began");
     drop(client);
     server.door.gate.add_permits(1);
-    timeout(PATIENCE, server.door.was_finished.notified())
-        .await
-        .expect("the call ended");
+    timeout(PATIENCE, server.door.was_finished.notified()).await.expect("the call ended");
     assert_eq!(server.stop().await, Drained { cut: 0 });
 }
 
 #[tokio::test]
 async fn a_client_that_never_reads_its_answer_is_cut() {
-    let limits = ServerLimits {
-        connections_max: 1,
-        write_timeout_ms: 100,
-        ..ServerLimits::default()
-    };
+    let limits = ServerLimits { connections_max: 1, write_timeout_ms: 100, ..ServerLimits::default() };
     let server = Server::start(limits).await;
     let mut deaf = server.connect().await;
     deaf.write_all(post("/big", "").as_bytes()).await.expect("sent");
-    let next = server
-        .exchange(b"GET / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
-        .await;
+    let next = server.exchange(b"GET / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").await;
     assert!(next.starts_with("HTTP/1.1 200"), "the slot came back: {next}");
 }
 
@@ -319,9 +231,7 @@ async fn a_drain_answers_what_was_received_and_ends_what_is_idle() {
     read_until(&mut idle, "hello").await;
     let mut busy = server.connect().await;
     busy.write_all(post("/gate", "").as_bytes()).await.expect("sent");
-    timeout(PATIENCE, server.door.entered.notified())
-        .await
-        .expect("the call began");
+    timeout(PATIENCE, server.door.entered.notified()).await.expect("the call began");
 
     let (address, door) = (server.address, Arc::clone(&server.door));
     let stopping = tokio::spawn(server.stop());
@@ -330,35 +240,21 @@ async fn a_drain_answers_what_was_received_and_ends_what_is_idle() {
     assert!(TcpStream::connect(address).await.is_err(), "nobody is let in any more");
     door.gate.add_permits(1);
     let answer = until_closed(&mut busy).await;
-    assert!(
-        answer.starts_with("HTTP/1.1 200") && answer.ends_with("opened"),
-        "{answer}"
-    );
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("opened"), "{answer}");
     assert!(answer.contains("connection: close"), "{answer}");
-    assert_eq!(
-        timeout(PATIENCE, stopping).await.expect("in time").expect("no panic"),
-        Drained { cut: 0 }
-    );
+    assert_eq!(timeout(PATIENCE, stopping).await.expect("in time").expect("no panic"), Drained { cut: 0 });
 }
 
 #[tokio::test]
 async fn a_drain_cuts_at_its_deadline_but_lets_the_call_go_on() {
-    let server = Server::start(ServerLimits {
-        drain_timeout_ms: 100,
-        ..ServerLimits::default()
-    })
-    .await;
+    let server = Server::start(ServerLimits { drain_timeout_ms: 100, ..ServerLimits::default() }).await;
     let mut busy = server.connect().await;
     busy.write_all(post("/gate", "").as_bytes()).await.expect("sent");
-    timeout(PATIENCE, server.door.entered.notified())
-        .await
-        .expect("the call began");
+    timeout(PATIENCE, server.door.entered.notified()).await.expect("the call began");
     let door = Arc::clone(&server.door);
     assert_eq!(server.stop().await, Drained { cut: 1 });
     assert_eq!(until_closed(&mut busy).await, "");
     assert_eq!(door.finished.load(Ordering::SeqCst), 0);
     door.gate.add_permits(1);
-    timeout(PATIENCE, door.was_finished.notified())
-        .await
-        .expect("the call ended");
+    timeout(PATIENCE, door.was_finished.notified()).await.expect("the call ended");
 }

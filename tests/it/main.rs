@@ -2,18 +2,16 @@
 
 #![cfg(test)]
 
-mod command_line;
+mod arrows;
 mod catalog;
+mod chart;
+mod command_line;
 mod http_server;
 mod metrics;
+mod requirements;
 mod schema;
 mod settings;
 mod support;
-mod arrows;
-mod chart;
-mod metrics;
-mod requirements;
-mod settings;
 mod tidy;
 mod tls;
 mod traffic;

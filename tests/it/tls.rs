@@ -35,19 +35,14 @@ impl Authority {
         let key = KeyPair::generate().unwrap();
         let params = CertificateParams::new(vec![name.to_owned()]).unwrap();
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
-        ServerTls {
-            certificate_pem: certificate.pem(),
-            key_pem: key.serialize_pem(),
-        }
+        ServerTls { certificate_pem: certificate.pem(), key_pem: key.serialize_pem() }
     }
 }
 
 fn settings(variables: &[(&str, &str)]) -> Settings {
     static PROVIDER: Once = Once::new();
     PROVIDER.call_once(tls::install_provider);
-    load(&Inputs::of_variables(variables))
-        .unwrap_or_else(|errors| panic!("{errors}"))
-        .settings
+    load(&Inputs::of_variables(variables)).unwrap_or_else(|errors| panic!("{errors}")).settings
 }
 
 /// Whether the server says that this very connection is encrypted; or why there is none, every cause of it.
@@ -65,10 +60,7 @@ async fn postgres(port: u16, host: &str, sslmode: &str, ca: Option<&Authority>) 
     let target = tls::postgres_target(&settings);
     let client = match tls::postgres_config(&settings).unwrap() {
         Some(config) => {
-            let (client, connection) = target
-                .connect(MakeRustlsConnect::new(config))
-                .await
-                .map_err(|e| chain(&e))?;
+            let (client, connection) = target.connect(MakeRustlsConnect::new(config)).await.map_err(|e| chain(&e))?;
             tokio::spawn(connection);
             client
         }
@@ -79,11 +71,7 @@ async fn postgres(port: u16, host: &str, sslmode: &str, ca: Option<&Authority>) 
         }
     };
     let query = "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()";
-    Ok(client
-        .query_one(query, &[])
-        .await
-        .map_err(|error| chain(&error))?
-        .get(0))
+    Ok(client.query_one(query, &[]).await.map_err(|error| chain(&error))?.get(0))
 }
 
 fn chain(error: &dyn std::error::Error) -> String {
@@ -92,12 +80,7 @@ fn chain(error: &dyn std::error::Error) -> String {
 }
 
 async fn start_postgres(tls: Option<ServerTls>) -> PrivatePostgres {
-    PrivatePostgres::start(PostgresOptions {
-        tls,
-        ..PostgresOptions::default()
-    })
-    .await
-    .unwrap()
+    PrivatePostgres::start(PostgresOptions { tls, ..PostgresOptions::default() }).await.unwrap()
 }
 
 #[tokio::test]
@@ -106,30 +89,18 @@ async fn postgres_is_believed_as_far_as_the_mode_says() {
     let right = start_postgres(Some(ours.certificate_for("localhost"))).await;
     let misnamed = start_postgres(Some(ours.certificate_for("db.example"))).await;
 
-    assert_eq!(
-        postgres(right.port(), "localhost", "verify-full", Some(&ours)).await,
-        Ok(true)
-    );
-    assert_eq!(
-        postgres(misnamed.port(), "localhost", "verify-ca", Some(&ours)).await,
-        Ok(true)
-    );
+    assert_eq!(postgres(right.port(), "localhost", "verify-full", Some(&ours)).await, Ok(true));
+    assert_eq!(postgres(misnamed.port(), "localhost", "verify-ca", Some(&ours)).await, Ok(true));
     assert_eq!(postgres(misnamed.port(), "localhost", "require", None).await, Ok(true));
 
-    let name = postgres(misnamed.port(), "localhost", "verify-full", Some(&ours))
-        .await
-        .unwrap_err();
+    let name = postgres(misnamed.port(), "localhost", "verify-full", Some(&ours)).await.unwrap_err();
     assert!(name.contains("not valid for name"), "{name}");
     for mode in ["verify-full", "verify-ca", "require"] {
-        let stranger = postgres(right.port(), "localhost", mode, Some(&other))
-            .await
-            .unwrap_err();
+        let stranger = postgres(right.port(), "localhost", mode, Some(&other)).await.unwrap_err();
         assert!(stranger.contains("invalid peer certificate"), "{mode}: {stranger}");
     }
     // A test authority is none that the system trusts.
-    let system = postgres(right.port(), "localhost", "verify-full", None)
-        .await
-        .unwrap_err();
+    let system = postgres(right.port(), "localhost", "verify-full", None).await.unwrap_err();
     assert!(system.contains("invalid peer certificate"), "{system}");
 }
 
@@ -145,12 +116,7 @@ async fn postgres_is_never_spoken_to_in_plain_text_when_tls_was_asked_for_nor_th
     assert_eq!(postgres(plain.port(), "localhost", "disable", None).await, Ok(false));
 
     let encrypted = start_postgres(Some(authority.certificate_for("localhost"))).await;
-    assert!(
-        postgres(encrypted.port(), "localhost", "disable", None)
-            .await
-            .unwrap_err()
-            .contains("no encryption")
-    );
+    assert!(postgres(encrypted.port(), "localhost", "disable", None).await.unwrap_err().contains("no encryption"));
 }
 
 async fn redis(port: u16, host: &str, ca: Option<&Authority>) -> Result<String, String> {
@@ -164,35 +130,20 @@ async fn redis(port: u16, host: &str, ca: Option<&Authority>) -> Result<String, 
         ("PARALLAX_REDIS_CA_FILE", file.to_str().unwrap()),
     ];
     let client = tls::redis_client(&settings(&variables).redis).unwrap();
-    let mut connection = client
-        .get_multiplexed_async_connection()
-        .await
-        .map_err(|error| chain(&error))?;
-    redis::cmd("PING")
-        .query_async(&mut connection)
-        .await
-        .map_err(|error| chain(&error))
+    let mut connection = client.get_multiplexed_async_connection().await.map_err(|error| chain(&error))?;
+    redis::cmd("PING").query_async(&mut connection).await.map_err(|error| chain(&error))
 }
 
 async fn start_redis(tls: Option<ServerTls>) -> PrivateRedis {
     let password = Some("s3cret".to_owned());
-    PrivateRedis::start(RedisOptions {
-        tls,
-        password,
-        ..RedisOptions::default()
-    })
-    .await
-    .unwrap()
+    PrivateRedis::start(RedisOptions { tls, password, ..RedisOptions::default() }).await.unwrap()
 }
 
 #[tokio::test]
 async fn redis_is_believed_only_with_our_authority_and_under_its_name() {
     let (ours, other) = (Authority::new(), Authority::new());
     let server = start_redis(Some(ours.certificate_for("localhost"))).await;
-    assert_eq!(
-        redis(server.port(), "localhost", Some(&ours)).await.as_deref(),
-        Ok("PONG")
-    );
+    assert_eq!(redis(server.port(), "localhost", Some(&ours)).await.as_deref(), Ok("PONG"));
     let stranger = redis(server.port(), "localhost", Some(&other)).await.unwrap_err();
     assert!(stranger.contains("invalid peer certificate"), "{stranger}");
     let name = redis(server.port(), "127.0.0.1", Some(&ours)).await.unwrap_err();
@@ -221,9 +172,7 @@ fn a_file_without_a_certificate_is_refused_before_anybody_connects() {
         ("REDIS_ENABLE_TLS", "true"),
         ("PARALLAX_REDIS_CA_FILE", path),
     ]);
-    let of_postgres = tls::postgres_config(&settings.postgres.unwrap())
-        .unwrap_err()
-        .to_string();
+    let of_postgres = tls::postgres_config(&settings.postgres.unwrap()).unwrap_err().to_string();
     let of_redis = tls::redis_client(&settings.redis).unwrap_err().to_string();
     assert_eq!(of_postgres, format!("{path}: holds no certificate in PEM"));
     assert_eq!(of_redis, of_postgres);

@@ -36,12 +36,7 @@ pub(super) fn postgres() -> Result<PostgresBinaries, ServerError> {
     path_folders()
         .iter()
         .find_map(|folder| postgres_in(folder))
-        .or_else(|| {
-            POSTGRES_HOMES
-                .iter()
-                .flat_map(|home| versions_in(Path::new(home)))
-                .max_by_key(|found| found.major)
-        })
+        .or_else(|| POSTGRES_HOMES.iter().flat_map(|home| versions_in(Path::new(home))).max_by_key(|found| found.major))
         .ok_or_else(|| ServerError::Missing {
             program: "PostgreSQL 15 or newer",
             remedy:
@@ -55,11 +50,7 @@ pub(super) fn postgres() -> Result<PostgresBinaries, ServerError> {
 pub(super) fn redis() -> Result<PathBuf, ServerError> {
     if let Some(named) = variable("PARALLAX_REDIS_BIN") {
         let named = PathBuf::from(named);
-        let found = if named.is_dir() {
-            redis_in(&named)
-        } else {
-            Some(named.clone()).filter(|path| path.is_file())
-        };
+        let found = if named.is_dir() { redis_in(&named) } else { Some(named.clone()).filter(|path| path.is_file()) };
         return found.ok_or_else(|| ServerError::Missing {
             program: "redis-server",
             remedy: format!(
@@ -68,23 +59,17 @@ pub(super) fn redis() -> Result<PathBuf, ServerError> {
             ),
         });
     }
-    path_folders()
-        .iter()
-        .find_map(|folder| redis_in(folder))
-        .ok_or_else(|| ServerError::Missing {
-            program: "redis-server",
-            remedy: "install it (Debian, Ubuntu: `apt-get install redis-server`; Fedora: `dnf install valkey`; \
+    path_folders().iter().find_map(|folder| redis_in(folder)).ok_or_else(|| ServerError::Missing {
+        program: "redis-server",
+        remedy: "install it (Debian, Ubuntu: `apt-get install redis-server`; Fedora: `dnf install valkey`; \
                  macOS: `brew install redis`) or name it in PARALLAX_REDIS_BIN"
-                .to_owned(),
-        })
+            .to_owned(),
+    })
 }
 
 /// A program on `PATH`.
 pub(super) fn on_path(name: &str) -> Option<PathBuf> {
-    path_folders()
-        .into_iter()
-        .map(|folder| folder.join(name))
-        .find(|path| path.is_file())
+    path_folders().into_iter().map(|folder| folder.join(name)).find(|path| path.is_file())
 }
 
 /// What `postgres --version` says of the Postgres that would be started.
@@ -104,18 +89,12 @@ pub fn redis_version() -> Result<String, ServerError> {
 }
 
 fn version_of(program: &Path) -> Result<String, ServerError> {
-    let output = Command::new(program)
-        .arg("--version")
-        .output()
-        .map_err(ServerError::io("running", program))?;
+    let output = Command::new(program).arg("--version").output().map_err(ServerError::io("running", program))?;
     Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
 fn redis_in(folder: &Path) -> Option<PathBuf> {
-    ["redis-server", "valkey-server"]
-        .iter()
-        .map(|name| folder.join(name))
-        .find(|path| path.is_file())
+    ["redis-server", "valkey-server"].iter().map(|name| folder.join(name)).find(|path| path.is_file())
 }
 
 fn postgres_in(folder: &Path) -> Option<PostgresBinaries> {
@@ -124,21 +103,14 @@ fn postgres_in(folder: &Path) -> Option<PostgresBinaries> {
         return None;
     }
     let major = major_of(&version_of(&postgres).ok()?)?;
-    (major >= POSTGRES_MAJOR_MIN).then_some(PostgresBinaries {
-        initdb,
-        postgres,
-        major,
-    })
+    (major >= POSTGRES_MAJOR_MIN).then_some(PostgresBinaries { initdb, postgres, major })
 }
 
 fn versions_in(home: &Path) -> Vec<PostgresBinaries> {
     let Ok(entries) = fs::read_dir(home) else {
         return Vec::new();
     };
-    entries
-        .flatten()
-        .filter_map(|entry| postgres_in(&entry.path().join("bin")))
-        .collect()
+    entries.flatten().filter_map(|entry| postgres_in(&entry.path().join("bin"))).collect()
 }
 
 /// The first number in `postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)`.
@@ -149,9 +121,7 @@ fn major_of(version: &str) -> Option<u32> {
 }
 
 fn path_folders() -> Vec<PathBuf> {
-    variable("PATH")
-        .map(|path| std::env::split_paths(&path).collect())
-        .unwrap_or_default()
+    variable("PATH").map(|path| std::env::split_paths(&path).collect()).unwrap_or_default()
 }
 
 // The environment is read here and not in settings: where the machine keeps its programs is no setting of the
@@ -166,10 +136,7 @@ mod tests {
 
     #[test]
     fn the_major_version_is_read_from_what_postgres_prints() {
-        assert_eq!(
-            major_of("postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)"),
-            Some(15)
-        );
+        assert_eq!(major_of("postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)"), Some(15));
         assert_eq!(major_of("postgres (PostgreSQL) 18beta1"), Some(18));
         assert_eq!(major_of("redis v=7"), None);
     }

@@ -84,9 +84,6 @@ async fn blocking<T: Send + 'static>(
 ) -> Result<T, ServerError> {
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result,
-        Err(failure) => Err(ServerError::NotReady {
-            server: "the server",
-            reason: failure.to_string(),
-        }),
+        Err(failure) => Err(ServerError::NotReady { server: "the server", reason: failure.to_string() }),
     }
 }

@@ -67,12 +67,8 @@ impl PrivatePostgres {
     /// Where the database `name` is, password included.
     #[must_use]
     pub fn url_of(&self, name: &str) -> String {
-        let password = self
-            .inner
-            .password
-            .as_ref()
-            .map(|password| format!(":{}", url_part(password)))
-            .unwrap_or_default();
+        let password =
+            self.inner.password.as_ref().map(|password| format!(":{}", url_part(password))).unwrap_or_default();
         format!("postgres://{SUPERUSER}{password}@127.0.0.1:{}/{name}", self.port())
     }
 
@@ -151,12 +147,7 @@ fn start(options: &PostgresOptions) -> Result<PrivatePostgres, ServerError> {
         let log = scratch.path().join("postgres.log");
         let arguments = vec!["-D".to_owned(), data_path(&scratch).display().to_string()];
         let process = ServerProcess::new(NAME, programs.postgres.clone(), arguments, user, log);
-        let inner = Inner {
-            process,
-            port,
-            password: options.password.clone(),
-            scratch,
-        };
+        let inner = Inner { process, port, password: options.password.clone(), scratch };
         match inner.start() {
             Ok(()) => return Ok(PrivatePostgres { inner: Arc::new(inner) }),
             Err(error) if error.to_string().contains("in use") => failure = error,
@@ -169,17 +160,11 @@ fn start(options: &PostgresOptions) -> Result<PrivatePostgres, ServerError> {
 /// An empty database cluster in the scratch folder: a copy of the template where there is one.
 fn make_cluster(programs: &PostgresBinaries, scratch: &Scratch, options: &PostgresOptions) -> Result<(), ServerError> {
     // A cluster with a password is made anew: a template must not carry one.
-    let folder = if options.password.is_some() {
-        None
-    } else {
-        options.template.as_deref()
-    };
+    let folder = if options.password.is_some() { None } else { options.template.as_deref() };
     let Some(folder) = folder else {
         return initdb(programs, scratch, options);
     };
-    let owner = scratch
-        .user()
-        .map_or_else(|| "own".to_owned(), |user| user.uid.to_string());
+    let owner = scratch.user().map_or_else(|| "own".to_owned(), |user| user.uid.to_string());
     let template = folder.join(format!("postgres-{}-{owner}", programs.major));
     if template.join("PG_VERSION").is_file() {
         return copy(&template, &data_path(scratch));
@@ -196,23 +181,11 @@ fn make_cluster(programs: &PostgresBinaries, scratch: &Scratch, options: &Postgr
 
 fn initdb(programs: &PostgresBinaries, scratch: &Scratch, options: &PostgresOptions) -> Result<(), ServerError> {
     let data = data_path(scratch).display().to_string();
-    let mut arguments: Vec<String> = [
-        "--no-sync",
-        "--locale=C",
-        "--encoding=UTF8",
-        "-U",
-        SUPERUSER,
-        "-D",
-        &data,
-    ]
-    .map(str::to_owned)
-    .to_vec();
+    let mut arguments: Vec<String> =
+        ["--no-sync", "--locale=C", "--encoding=UTF8", "-U", SUPERUSER, "-D", &data].map(str::to_owned).to_vec();
     if let Some(password) = &options.password {
         let file = scratch.write("password", password)?;
-        arguments.extend([
-            "--auth=scram-sha-256".to_owned(),
-            format!("--pwfile={}", file.display()),
-        ]);
+        arguments.extend(["--auth=scram-sha-256".to_owned(), format!("--pwfile={}", file.display())]);
     } else {
         arguments.push("--auth=trust".to_owned());
     }
@@ -225,10 +198,7 @@ fn initdb(programs: &PostgresBinaries, scratch: &Scratch, options: &PostgresOpti
         return Ok(());
     }
     let reason = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-    Err(ServerError::NotReady {
-        server: "initdb",
-        reason,
-    })
+    Err(ServerError::NotReady { server: "initdb", reason })
 }
 
 fn write_config(scratch: &Scratch, port: u16, options: &PostgresOptions) -> Result<(), ServerError> {
@@ -254,11 +224,7 @@ fn write_config(scratch: &Scratch, port: u16, options: &PostgresOptions) -> Resu
         host = "hostssl";
     }
     lines.extend(options.config.iter().map(|(name, value)| format!("{name} = '{value}'")));
-    let method = if options.password.is_some() {
-        "scram-sha-256"
-    } else {
-        "trust"
-    };
+    let method = if options.password.is_some() { "scram-sha-256" } else { "trust" };
     scratch.write("data/postgresql.auto.conf", &(lines.join("\n") + "\n"))?;
     scratch.write("data/pg_hba.conf", &format!("{host} all all 127.0.0.1/32 {method}\n"))?;
     Ok(())
@@ -280,18 +246,11 @@ fn is_ready(status: &Path, id: u32) -> bool {
 
 fn copy(from: &Path, to: &Path) -> Result<(), ServerError> {
     // `cp -a` keeps owners and modes, which Postgres insists on.
-    let done = Command::new("cp")
-        .arg("-a")
-        .args([from, to])
-        .status()
-        .map_err(ServerError::io("copying", from))?;
+    let done = Command::new("cp").arg("-a").args([from, to]).status().map_err(ServerError::io("copying", from))?;
     if done.success() {
         return Ok(());
     }
-    Err(ServerError::NotReady {
-        server: NAME,
-        reason: format!("{} could not be copied ({done})", from.display()),
-    })
+    Err(ServerError::NotReady { server: NAME, reason: format!("{} could not be copied ({done})", from.display()) })
 }
 
 #[cfg(test)]
@@ -307,27 +266,13 @@ mod tests {
 
     #[tokio::test]
     async fn postgres_keeps_its_data_and_port_over_a_kill_and_a_stop() {
-        let postgres = PrivatePostgres::start(PostgresOptions {
-            durable: true,
-            ..PostgresOptions::default()
-        })
-        .await
-        .unwrap();
-        connect(&postgres.url())
-            .await
-            .unwrap()
-            .batch_execute("CREATE TABLE t AS SELECT 7 AS n")
-            .await
-            .unwrap();
+        let postgres =
+            PrivatePostgres::start(PostgresOptions { durable: true, ..PostgresOptions::default() }).await.unwrap();
+        connect(&postgres.url()).await.unwrap().batch_execute("CREATE TABLE t AS SELECT 7 AS n").await.unwrap();
         postgres.kill().unwrap();
         assert!(connect(&postgres.url()).await.is_err());
         postgres.restart().await.unwrap();
-        let row = connect(&postgres.url())
-            .await
-            .unwrap()
-            .query_one("SELECT n FROM t", &[])
-            .await
-            .unwrap();
+        let row = connect(&postgres.url()).await.unwrap().query_one("SELECT n FROM t", &[]).await.unwrap();
         assert_eq!(row.get::<_, i32>(0), 7);
         postgres.stop().await.unwrap();
         postgres.restart().await.unwrap();
@@ -348,20 +293,14 @@ mod tests {
     #[tokio::test]
     async fn a_template_is_used_the_second_time_and_a_password_is_asked_for() {
         let folder = tempfile::tempdir().unwrap();
-        let options = PostgresOptions {
-            template: Some(folder.path().to_owned()),
-            ..PostgresOptions::default()
-        };
+        let options = PostgresOptions { template: Some(folder.path().to_owned()), ..PostgresOptions::default() };
         let first = PrivatePostgres::start(options.clone()).await.unwrap();
         let second = PrivatePostgres::start(options.clone()).await.unwrap();
         assert_ne!(first.port(), second.port());
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
         assert!(connect(&second.url()).await.is_ok());
 
-        let guarded = PostgresOptions {
-            password: Some("s3cret @/:%".to_owned()),
-            ..options
-        };
+        let guarded = PostgresOptions { password: Some("s3cret @/:%".to_owned()), ..options };
         let guarded = PrivatePostgres::start(guarded).await.unwrap();
         assert!(connect(&guarded.url()).await.is_ok());
         assert!(connect(&guarded.url().replace("s3cret", "wrong")).await.is_err());

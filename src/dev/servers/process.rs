@@ -39,14 +39,7 @@ impl ServerProcess {
         user: Option<User>,
         log: PathBuf,
     ) -> Self {
-        Self {
-            name,
-            program,
-            arguments,
-            user,
-            log,
-            child: Mutex::new(None),
-        }
+        Self { name, program, arguments, user, log, child: Mutex::new(None) }
     }
 
     /// Starts it and waits until `is_ready` says so of its process id.
@@ -61,10 +54,7 @@ impl ServerProcess {
         command.stdout(log).stderr(errors);
         let mut child = spawner::spawn(command).map_err(ServerError::io("starting", &self.program))?;
         for _ in 0..READY_POLLS_MAX {
-            if let Some(status) = child
-                .try_wait()
-                .map_err(ServerError::io("waiting for", &self.program))?
-            {
+            if let Some(status) = child.try_wait().map_err(ServerError::io("waiting for", &self.program))? {
                 return Err(self.not_ready(&format!("it ended with {status}")));
             }
             if is_ready(child.id()) {
@@ -107,11 +97,7 @@ impl ServerProcess {
 
     /// Sends `signal` to it and its children.
     pub(super) fn signal(&self, signal: &str) -> Result<(), ServerError> {
-        let id = self
-            .locked()
-            .as_ref()
-            .map(Child::id)
-            .ok_or(ServerError::NotRunning(self.name))?;
+        let id = self.locked().as_ref().map(Child::id).ok_or(ServerError::NotRunning(self.name))?;
         send(signal, &family(id)).map_err(ServerError::io("signalling", &self.program))
     }
 
@@ -122,9 +108,7 @@ impl ServerProcess {
 
     /// The last lines of its log.
     pub(super) fn log_tail(&self) -> String {
-        let text = fs::read(&self.log)
-            .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
-            .unwrap_or_default();
+        let text = fs::read(&self.log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
         let lines: Vec<&str> = text.lines().collect();
         lines
             .iter()
@@ -133,10 +117,7 @@ impl ServerProcess {
     }
 
     fn not_ready(&self, what: &str) -> ServerError {
-        ServerError::NotReady {
-            server: self.name,
-            reason: format!("{what}. The end of its log:{}", self.log_tail()),
-        }
+        ServerError::NotReady { server: self.name, reason: format!("{what}. The end of its log:{}", self.log_tail()) }
     }
 
     fn locked(&self) -> MutexGuard<'_, Option<Child>> {
@@ -158,11 +139,7 @@ pub(super) fn command(program: &Path, arguments: &[String], user: Option<User>) 
         Some(setpriv) => {
             let mut command = Command::new(setpriv);
             if let Some(User { uid, gid }) = user {
-                command.args([
-                    format!("--reuid={uid}"),
-                    format!("--regid={gid}"),
-                    "--init-groups".to_owned(),
-                ]);
+                command.args([format!("--reuid={uid}"), format!("--regid={gid}"), "--init-groups".to_owned()]);
             }
             command.args(["--pdeathsig", "KILL"]).arg(program);
             command
@@ -171,20 +148,14 @@ pub(super) fn command(program: &Path, arguments: &[String], user: Option<User>) 
     };
     // Its own group: Ctrl-C in a terminal must reach us alone, since we stop the servers after we have drained.
     // The root folder: ours may be closed to the user whom it runs as.
-    command
-        .args(arguments)
-        .process_group(0)
-        .current_dir("/")
-        .stdin(Stdio::null());
+    command.args(arguments).process_group(0).current_dir("/").stdin(Stdio::null());
     command
 }
 
 /// A port of loopback that was free a moment ago.
 pub(super) fn free_port() -> Result<u16, ServerError> {
     let bound = TcpListener::bind(("127.0.0.1", 0)).and_then(|listener| listener.local_addr());
-    bound
-        .map(|address| address.port())
-        .map_err(ServerError::io("looking for a free port on", "127.0.0.1"))
+    bound.map(|address| address.port()).map_err(ServerError::io("looking for a free port on", "127.0.0.1"))
 }
 
 fn kill(mut child: Child) {
@@ -203,11 +174,7 @@ fn ended(child: &mut Child) -> Option<ExitStatus> {
 fn send(signal: &str, ids: &[u32]) -> io::Result<()> {
     let mut command = Command::new("/bin/sh");
     command.args(["-c", "kill -s \"$@\" 2>/dev/null", "sh", signal]);
-    command
-        .args(ids.iter().map(u32::to_string))
-        .stdin(Stdio::null())
-        .status()
-        .map(drop)
+    command.args(ids.iter().map(u32::to_string)).stdin(Stdio::null()).status().map(drop)
 }
 
 /// A process and its children: Postgres has one for each connection.

@@ -58,11 +58,7 @@ impl PrivateRedis {
     /// Where it is, password included: `redis://127.0.0.1:6379`, or `rediss://` with TLS.
     #[must_use]
     pub fn url(&self) -> String {
-        let scheme = if self.inner.options.tls.is_some() {
-            "rediss"
-        } else {
-            "redis"
-        };
+        let scheme = if self.inner.options.tls.is_some() { "rediss" } else { "redis" };
         let login = self
             .inner
             .options
@@ -125,8 +121,7 @@ impl PrivateRedis {
 impl Inner {
     fn start(&self) -> Result<(), ServerError> {
         let socket = socket_path(&self.scratch);
-        self.process
-            .start(|_| is_ready(&socket, self.options.password.as_deref()))
+        self.process.start(|_| is_ready(&socket, self.options.password.as_deref()))
     }
 }
 
@@ -141,12 +136,7 @@ fn start(options: &RedisOptions) -> Result<PrivateRedis, ServerError> {
         let log = scratch.path().join("redis.log");
         let arguments = vec![config.display().to_string()];
         let process = ServerProcess::new(NAME, program.clone(), arguments, None, log);
-        let inner = Inner {
-            process,
-            port,
-            options: options.clone(),
-            scratch,
-        };
+        let inner = Inner { process, port, options: options.clone(), scratch };
         match inner.start() {
             Ok(()) => return Ok(PrivateRedis { inner: Arc::new(inner) }),
             Err(error) if error.to_string().contains("in use") => failure = error,
@@ -184,10 +174,7 @@ fn write_config(scratch: &Scratch, port: u16, options: &RedisOptions) -> Result<
         lines.push("appendfsync always".to_owned());
     }
     if let Some(password) = &options.password {
-        lines.push(format!(
-            "requirepass \"{}\"",
-            password.replace('\\', "\\\\").replace('"', "\\\"")
-        ));
+        lines.push(format!("requirepass \"{}\"", password.replace('\\', "\\\\").replace('"', "\\\"")));
     }
     lines.extend(options.config.iter().map(|(name, value)| format!("{name} {value}")));
     scratch.write("redis.conf", &(lines.join("\n") + "\n"))
@@ -218,23 +205,13 @@ mod tests {
     use super::*;
 
     async fn ask(redis: &PrivateRedis, command: &[&str]) -> redis::RedisResult<Option<String>> {
-        let mut connection = redis::Client::open(redis.url())?
-            .get_multiplexed_async_connection()
-            .await?;
-        redis::cmd(command[0])
-            .arg(&command[1..])
-            .query_async(&mut connection)
-            .await
+        let mut connection = redis::Client::open(redis.url())?.get_multiplexed_async_connection().await?;
+        redis::cmd(command[0]).arg(&command[1..]).query_async(&mut connection).await
     }
 
     #[tokio::test]
     async fn a_durable_redis_keeps_its_data_and_port_over_a_kill() {
-        let redis = PrivateRedis::start(RedisOptions {
-            durable: true,
-            ..RedisOptions::default()
-        })
-        .await
-        .unwrap();
+        let redis = PrivateRedis::start(RedisOptions { durable: true, ..RedisOptions::default() }).await.unwrap();
         ask(&redis, &["SET", "k", "v"]).await.unwrap();
         redis.kill().unwrap();
         assert!(ask(&redis, &["PING"]).await.is_err());
@@ -244,19 +221,12 @@ mod tests {
 
     #[tokio::test]
     async fn a_redis_with_a_password_refuses_everybody_else() {
-        let options = RedisOptions {
-            password: Some("s3cret @/:%".to_owned()),
-            ..RedisOptions::default()
-        };
+        let options = RedisOptions { password: Some("s3cret @/:%".to_owned()), ..RedisOptions::default() };
         let redis = PrivateRedis::start(options).await.unwrap();
         assert_eq!(ask(&redis, &["PING"]).await.unwrap().as_deref(), Some("PONG"));
         let without = redis::Client::open(format!("redis://127.0.0.1:{}", redis.port())).unwrap();
         let mut connection = without.get_multiplexed_async_connection().await.unwrap();
-        let refused = redis::cmd("GET")
-            .arg("k")
-            .query_async::<Option<String>>(&mut connection)
-            .await
-            .unwrap_err();
+        let refused = redis::cmd("GET").arg("k").query_async::<Option<String>>(&mut connection).await.unwrap_err();
         assert_eq!(refused.code(), Some("NOAUTH"));
     }
 
@@ -276,13 +246,7 @@ mod tests {
     #[tokio::test]
     async fn a_setting_that_redis_does_not_know_is_reported_with_its_own_words() {
         let config = vec![("no-such-setting".to_owned(), "1".to_owned())];
-        let refused = PrivateRedis::start(RedisOptions {
-            config,
-            ..RedisOptions::default()
-        })
-        .await
-        .err()
-        .unwrap();
+        let refused = PrivateRedis::start(RedisOptions { config, ..RedisOptions::default() }).await.err().unwrap();
         assert!(refused.to_string().contains("no-such-setting"), "{refused}");
     }
 }

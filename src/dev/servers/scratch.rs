@@ -26,40 +26,26 @@ impl User {
             return Ok(None);
         }
         if binaries::on_path("setpriv").is_none() {
-            return Err(ServerError::NobodyToRunAs(
-                "`setpriv` (package util-linux) is missing".to_owned(),
-            ));
+            return Err(ServerError::NobodyToRunAs("`setpriv` (package util-linux) is missing".to_owned()));
         }
         let users = fs::read_to_string("/etc/passwd").map_err(ServerError::io("reading", "/etc/passwd"))?;
-        ["postgres", "nobody"]
-            .iter()
-            .find_map(|name| find_user(&users, name))
-            .map(Some)
-            .ok_or_else(|| {
-                ServerError::NobodyToRunAs("there is neither a user `postgres` nor a user `nobody`".to_owned())
-            })
+        ["postgres", "nobody"].iter().find_map(|name| find_user(&users, name)).map(Some).ok_or_else(|| {
+            ServerError::NobodyToRunAs("there is neither a user `postgres` nor a user `nobody`".to_owned())
+        })
     }
 }
 
 fn find_user(passwd: &str, name: &str) -> Option<User> {
     let line = passwd.lines().find(|line| line.split(':').next() == Some(name))?;
     let mut fields = line.split(':').skip(2);
-    Some(User {
-        uid: fields.next()?.parse().ok()?,
-        gid: fields.next()?.parse().ok()?,
-    })
+    Some(User { uid: fields.next()?.parse().ok()?, gid: fields.next()?.parse().ok()? })
 }
 
 fn is_root() -> bool {
     // A folder that we make belongs to us: the one way to learn our user id without unsafe code.
-    fs::metadata("/proc/self")
-        .map(|own| own.uid() == 0)
-        .unwrap_or_else(|_| {
-            TempDir::new()
-                .ok()
-                .and_then(|folder| fs::metadata(folder.path()).ok())
-                .is_some_and(|own| own.uid() == 0)
-        })
+    fs::metadata("/proc/self").map(|own| own.uid() == 0).unwrap_or_else(|_| {
+        TempDir::new().ok().and_then(|folder| fs::metadata(folder.path()).ok()).is_some_and(|own| own.uid() == 0)
+    })
 }
 
 /// A folder for one server. Dropping it removes it.
@@ -82,11 +68,7 @@ impl Scratch {
         let lock_path = folder.path().join(LOCK);
         let lock = File::create(&lock_path).map_err(ServerError::io("creating", &lock_path))?;
         lock.lock().map_err(ServerError::io("locking", &lock_path))?;
-        let scratch = Self {
-            folder,
-            user,
-            _lock: lock,
-        };
+        let scratch = Self { folder, user, _lock: lock };
         scratch.give(scratch.path())?;
         Ok(scratch)
     }
@@ -124,15 +106,9 @@ impl Scratch {
 fn parent_for(user: Option<User>) -> PathBuf {
     let usual = std::env::temp_dir();
     let is_open = |folder: &Path| {
-        folder
-            .ancestors()
-            .all(|part| fs::metadata(part).is_ok_and(|data| data.permissions().mode() & 0o001 != 0))
+        folder.ancestors().all(|part| fs::metadata(part).is_ok_and(|data| data.permissions().mode() & 0o001 != 0))
     };
-    if user.is_none() || is_open(&usual) {
-        usual
-    } else {
-        PathBuf::from("/tmp")
-    }
+    if user.is_none() || is_open(&usual) { usual } else { PathBuf::from("/tmp") }
 }
 
 /// Removes what processes that were killed have left behind. Never what somebody still holds, and never loudly.
@@ -154,11 +130,7 @@ fn sweep(parent: &Path) {
 
 /// Whether the lock file is older than the moment between its creation and its locking can last.
 fn is_aged(lock: &File) -> bool {
-    let age = lock
-        .metadata()
-        .ok()
-        .and_then(|data| data.modified().ok())
-        .and_then(|made| made.elapsed().ok());
+    let age = lock.metadata().ok().and_then(|data| data.modified().ok()).and_then(|made| made.elapsed().ok());
     age.is_some_and(|age| age.as_secs() >= 10)
 }
 

@@ -22,21 +22,14 @@ static THREAD: OnceLock<SyncSender<Request>> = OnceLock::new();
 pub(super) fn spawn(command: Command) -> io::Result<Child> {
     let (answer, answered) = sync_channel(1);
     let gone = |_| io::Error::other("the thread that starts servers has ended");
-    THREAD
-        .get_or_init(start_thread)
-        .send(Request { command, answer })
-        .map_err(|_| gone(()))?;
+    THREAD.get_or_init(start_thread).send(Request { command, answer }).map_err(|_| gone(()))?;
     answered.recv().map_err(|_| gone(()))?
 }
 
 fn start_thread() -> SyncSender<Request> {
     let (sender, receiver) = sync_channel(WAITING_MAX);
     // If the thread cannot be started its receiver is dropped, and `spawn` reports that.
-    drop(
-        thread::Builder::new()
-            .name("private-servers".to_owned())
-            .spawn(move || serve(&receiver)),
-    );
+    drop(thread::Builder::new().name("private-servers".to_owned()).spawn(move || serve(&receiver)));
     sender
 }
 

@@ -14,6 +14,7 @@ use crate::doors::server::Response;
 use crate::dual::EngineError;
 use crate::dual::flags::{ChangeError, FlagsReport};
 use crate::dual::status::Health;
+use crate::jobs::StartError;
 
 /// What Prometheus calls its text format.
 const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -36,13 +37,9 @@ pub(super) fn metrics(text: String) -> Response {
 fn whole(status: StatusCode, media_type: &'static str, body: String) -> Response {
     let mut response = HttpResponse::new(Full::new(Bytes::from(body)));
     *response.status_mut() = status;
-    response
-        .headers_mut()
-        .insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
     // Flags and health are true for a moment only.
-    response
-        .headers_mut()
-        .insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
 }
 
@@ -69,17 +66,11 @@ pub(super) fn accepted(id: &str) -> Response {
 /// The health, by the checks of the original plan.
 pub(super) fn health(health: &Health) -> Response {
     let is_healthy = health.postgres && health.redis && health.data_consistency;
-    let (status, word) = if is_healthy {
-        (StatusCode::OK, "healthy")
-    } else {
-        (StatusCode::SERVICE_UNAVAILABLE, "unhealthy")
-    };
+    let (status, word) =
+        if is_healthy { (StatusCode::OK, "healthy") } else { (StatusCode::SERVICE_UNAVAILABLE, "unhealthy") };
     let checks =
         json!({ "postgres": health.postgres, "redis": health.redis, "dataConsistency": health.data_consistency });
-    json(
-        status,
-        &json!({ "status": word, "checks": checks, "details": health.details }),
-    )
+    json(status, &json!({ "status": word, "checks": checks, "details": health.details }))
 }
 
 /// All flags.
@@ -139,27 +130,31 @@ fn unknown_kind() -> Problem {
 pub(super) fn change_problem(error: ChangeError) -> Problem {
     match error {
         ChangeError::UnknownKind => unknown_kind(),
-        ChangeError::Stale { current } => Problem::new(
-            ProblemKind::PreconditionFailed,
-            format!("the flags are at version {current} now"),
-        )
-        .with("version", current)
-        .with_header(header::ETAG, etag(current)),
+        ChangeError::Stale { current } => {
+            Problem::new(ProblemKind::PreconditionFailed, format!("the flags are at version {current} now"))
+                .with("version", current)
+                .with_header(header::ETAG, etag(current))
+        }
         ChangeError::Field(error) => input::wrong(error.field, &error.reason),
         ChangeError::Refused { unmet } => {
             Problem::new(ProblemKind::Conflict, format!("not yet: {}", unmet.join("; "))).with("unmet", unmet)
         }
         ChangeError::Barrier { waiting } => {
-            let detail = format!(
-                "these sidecars have not confirmed the last change: {}",
-                waiting.join(", ")
-            );
+            let detail = format!("these sidecars have not confirmed the last change: {}", waiting.join(", "));
             Problem::new(ProblemKind::Conflict, detail).with("waiting", waiting)
         }
         ChangeError::Store(reason) => {
             tracing::warn!(reason, "a change asked for at the admin door could not be stored");
             Problem::new(ProblemKind::RedisUnreachable, "the flags could not be stored")
         }
+    }
+}
+
+/// Why a job did not start.
+pub(super) fn start_problem(error: StartError) -> Problem {
+    match error {
+        StartError::Running(ref id) => Problem::new(ProblemKind::Conflict, error.to_string()).with("id", id.clone()),
+        StartError::Change(error) => change_problem(error),
     }
 }
 
@@ -191,12 +186,7 @@ mod tests {
             backfilled: false,
             meaning: "Redis alone".into(),
         };
-        FlagsReport {
-            version: 12,
-            lease_valid: true,
-            kinds: vec![kind],
-            default: Flag::default(),
-        }
+        FlagsReport { version: 12, lease_valid: true, kinds: vec![kind], default: Flag::default() }
     }
 
     #[test]
@@ -213,32 +203,10 @@ mod tests {
         let unmet = vec!["backfill apikey".to_owned()];
         let field = FieldError::new("percent", "must be 0 to 100");
         for (error, kind, status, told) in [
-            (
-                ChangeError::Stale { current: 13 },
-                ProblemKind::PreconditionFailed,
-                412,
-                "version 13",
-            ),
-            (
-                ChangeError::Refused { unmet },
-                ProblemKind::Conflict,
-                409,
-                "backfill apikey",
-            ),
-            (
-                ChangeError::Barrier {
-                    waiting: vec!["pod-2".into()],
-                },
-                ProblemKind::Conflict,
-                409,
-                "pod-2",
-            ),
-            (
-                ChangeError::Field(field),
-                ProblemKind::InvalidField,
-                422,
-                "percent must be",
-            ),
+            (ChangeError::Stale { current: 13 }, ProblemKind::PreconditionFailed, 412, "version 13"),
+            (ChangeError::Refused { unmet }, ProblemKind::Conflict, 409, "backfill apikey"),
+            (ChangeError::Barrier { waiting: vec!["pod-2".into()] }, ProblemKind::Conflict, 409, "pod-2"),
+            (ChangeError::Field(field), ProblemKind::InvalidField, 422, "percent must be"),
             (ChangeError::UnknownKind, ProblemKind::UnknownKind, 404, "kind"),
         ] {
             let problem = change_problem(error);
@@ -252,22 +220,14 @@ mod tests {
     fn only_the_right_to_secrets_sees_the_id_of_a_mismatch() {
         let found = vec![json!({ "id": "CODE-1", "key_hash": "00ff", "fields": ["name"] })];
         for role in [Role::Viewer, Role::Operator] {
-            assert_eq!(
-                masked(found.clone(), role),
-                [json!({ "key_hash": "00ff", "fields": ["name"] })]
-            );
+            assert_eq!(masked(found.clone(), role), [json!({ "key_hash": "00ff", "fields": ["name"] })]);
         }
         assert_eq!(masked(found.clone(), Role::Secrets), found);
     }
 
     #[test]
     fn one_failed_check_makes_the_whole_unhealthy() {
-        let with = |postgres| Health {
-            postgres,
-            redis: true,
-            data_consistency: true,
-            details: json!({}),
-        };
+        let with = |postgres| Health { postgres, redis: true, data_consistency: true, details: json!({}) };
         assert_eq!(health(&with(true)).status(), StatusCode::OK);
         assert_eq!(health(&with(false)).status(), StatusCode::SERVICE_UNAVAILABLE);
     }

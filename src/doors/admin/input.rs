@@ -48,13 +48,7 @@ pub(super) fn require_json(request: &Request) -> Result<(), Problem> {
     let Some(value) = request.headers.get(header::CONTENT_TYPE) else {
         return Ok(());
     };
-    let media_type = value
-        .to_str()
-        .unwrap_or_default()
-        .split(';')
-        .next()
-        .unwrap_or_default()
-        .trim();
+    let media_type = value.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim();
     let known = ["application/json", "application/merge-patch+json"];
     if known.iter().any(|known| media_type.eq_ignore_ascii_case(known)) {
         return Ok(());
@@ -73,16 +67,12 @@ pub(super) fn version(headers: &HeaderMap) -> Result<u64, Problem> {
         return Err(Problem::new(ProblemKind::PreconditionRequired, detail));
     };
     let tag = value.to_str().unwrap_or_default().trim();
-    let digits = tag
-        .strip_prefix('"')
-        .and_then(|tag| tag.strip_suffix('"'))
-        .unwrap_or(tag);
+    let digits = tag.strip_prefix('"').and_then(|tag| tag.strip_suffix('"')).unwrap_or(tag);
     match (digits.parse(), more) {
         (Ok(version), None) => Ok(version),
-        (Ok(_) | Err(_), _) => Err(Problem::new(
-            ProblemKind::BadRequest,
-            "If-Match must be one version, such as `If-Match: \"12\"`",
-        )),
+        (Ok(_) | Err(_), _) => {
+            Err(Problem::new(ProblemKind::BadRequest, "If-Match must be one version, such as `If-Match: \"12\"`"))
+        }
     }
 }
 
@@ -100,15 +90,7 @@ pub(super) fn flag_change(body: &[u8], mode: FlagMode) -> Result<FlagChange, Pro
     let resume = fields.take("resume", "must be true or false")?;
     let reason = fields.reason()?;
     fields.end()?;
-    let given = FlagChange {
-        stage,
-        percent,
-        sample_rate,
-        ack,
-        deadline_ms,
-        resume,
-        reason,
-    };
+    let given = FlagChange { stage, percent, sample_rate, ack, deadline_ms, resume, reason };
     Ok(match mode {
         FlagMode::Patch => given,
         FlagMode::Replace => replaced(given),
@@ -139,10 +121,7 @@ pub(super) fn rollback(body: &[u8]) -> Result<Rollback, Problem> {
     fields.end()?;
     let scope = scope.ok_or_else(|| wrong("scope", "is needed: a kind, or * for all"))?;
     let reason = reason.filter(|reason| !reason.trim().is_empty());
-    Ok(Rollback {
-        scope,
-        reason: reason.ok_or_else(|| wrong("reason", "is needed for the audit"))?,
-    })
+    Ok(Rollback { scope, reason: reason.ok_or_else(|| wrong("reason", "is needed for the audit"))? })
 }
 
 /// The kinds that a body asks to backfill.
@@ -157,9 +136,7 @@ pub(super) fn backfill(body: &[u8]) -> Result<Vec<String>, Problem> {
     if job.as_deref() != Some("backfill") {
         return Err(wrong("job", "must be backfill"));
     }
-    kinds
-        .filter(|kinds| !kinds.is_empty())
-        .ok_or_else(|| wrong("kinds", "needs at least one kind, or *"))
+    kinds.filter(|kinds| !kinds.is_empty()).ok_or_else(|| wrong("kinds", "needs at least one kind, or *"))
 }
 
 /// Which mismatches a query asks for.
@@ -167,10 +144,7 @@ pub(super) fn backfill(body: &[u8]) -> Result<Vec<String>, Problem> {
 /// # Errors
 /// 422 with the parameter that is wrong.
 pub(super) fn mismatch_page(query: &str) -> Result<MismatchPage, Problem> {
-    let mut page = MismatchPage {
-        limit: MISMATCHES_DEFAULT,
-        kind: None,
-    };
+    let mut page = MismatchPage { limit: MISMATCHES_DEFAULT, kind: None };
     for (name, value) in form_urlencoded::parse(query.as_bytes()) {
         match &*name {
             "limit" => {
@@ -193,14 +167,8 @@ struct Fields {
 impl Fields {
     fn of(body: &[u8]) -> Result<Self, Problem> {
         match serde_json::from_slice(body) {
-            Ok(Value::Object(members)) => Ok(Self {
-                members,
-                known: Vec::new(),
-            }),
-            Ok(_) => Err(Problem::new(
-                ProblemKind::MalformedJson,
-                "the body must be a JSON object",
-            )),
+            Ok(Value::Object(members)) => Ok(Self { members, known: Vec::new() }),
+            Ok(_) => Err(Problem::new(ProblemKind::MalformedJson, "the body must be a JSON object")),
             Err(error) => Err(Problem::new(ProblemKind::MalformedJson, error.to_string())
                 .with("line", error.line())
                 .with("column", error.column())),
@@ -218,10 +186,9 @@ impl Fields {
     fn reason(&mut self) -> Result<Option<String>, Problem> {
         let reason: Option<String> = self.take("reason", "must be a text")?;
         match reason {
-            Some(reason) if reason.chars().count() > REASON_CHARS_MAX => Err(wrong(
-                "reason",
-                &format!("must have at most {REASON_CHARS_MAX} characters"),
-            )),
+            Some(reason) if reason.chars().count() > REASON_CHARS_MAX => {
+                Err(wrong("reason", &format!("must have at most {REASON_CHARS_MAX} characters")))
+            }
             reason => Ok(reason),
         }
     }
@@ -266,26 +233,11 @@ mod tests {
     fn a_patch_leaves_and_a_put_resets_what_it_does_not_name() {
         let body = br#"{"percent": 25, "reason": "first quarter"}"#;
         let patch = flag_change(body, FlagMode::Patch).unwrap();
-        assert_eq!(
-            (patch.percent, patch.stage, patch.deadline_ms),
-            (Some(25.0), None, None)
-        );
+        assert_eq!((patch.percent, patch.stage, patch.deadline_ms), (Some(25.0), None, None));
         assert_eq!(patch.reason.as_deref(), Some("first quarter"));
-        let live = Flag {
-            stage: Stage::Live,
-            deadline_ms: 50,
-            latched: true,
-            ..Flag::default()
-        };
+        let live = Flag { stage: Stage::Live, deadline_ms: 50, latched: true, ..Flag::default() };
         let put = flag_change(body, FlagMode::Replace).unwrap().applied_to(&live).unwrap();
-        assert_eq!(
-            put,
-            Flag {
-                percent: 25.0,
-                latched: true,
-                ..Flag::default()
-            }
-        );
+        assert_eq!(put, Flag { percent: 25.0, latched: true, ..Flag::default() });
     }
 
     #[test]
@@ -316,57 +268,26 @@ mod tests {
     #[test]
     fn a_rollback_says_what_and_why() {
         let wish = rollback(br#"{"scope": "*", "reason": "p99"}"#).unwrap();
-        assert_eq!(
-            wish,
-            Rollback {
-                scope: "*".into(),
-                reason: "p99".into()
-            }
-        );
+        assert_eq!(wish, Rollback { scope: "*".into(), reason: "p99".into() });
         assert!(refusal(rollback(br#"{"reason": "p99"}"#)).1.starts_with("scope "));
-        assert!(
-            refusal(rollback(br#"{"scope": "*", "reason": " "}"#))
-                .1
-                .starts_with("reason ")
-        );
+        assert!(refusal(rollback(br#"{"scope": "*", "reason": " "}"#)).1.starts_with("reason "));
         let long = serde_json::json!({ "scope": "*", "reason": "x".repeat(REASON_CHARS_MAX + 1) }).to_string();
         assert!(refusal(rollback(long.as_bytes())).1.starts_with("reason "));
     }
 
     #[test]
     fn a_job_is_a_backfill_of_named_kinds() {
-        assert_eq!(
-            backfill(br#"{"job": "backfill", "kinds": ["apikey"]}"#).unwrap(),
-            ["apikey"]
-        );
-        assert!(
-            refusal(backfill(br#"{"job": "verify", "kinds": ["apikey"]}"#))
-                .1
-                .starts_with("job ")
-        );
-        assert!(
-            refusal(backfill(br#"{"job": "backfill", "kinds": []}"#))
-                .1
-                .starts_with("kinds ")
-        );
-        assert!(
-            refusal(backfill(br#"{"job": "backfill", "kinds": "*"}"#))
-                .1
-                .starts_with("kinds ")
-        );
+        assert_eq!(backfill(br#"{"job": "backfill", "kinds": ["apikey"]}"#).unwrap(), ["apikey"]);
+        assert!(refusal(backfill(br#"{"job": "verify", "kinds": ["apikey"]}"#)).1.starts_with("job "));
+        assert!(refusal(backfill(br#"{"job": "backfill", "kinds": []}"#)).1.starts_with("kinds "));
+        assert!(refusal(backfill(br#"{"job": "backfill", "kinds": "*"}"#)).1.starts_with("kinds "));
     }
 
     #[test]
     fn a_page_of_mismatches_has_a_limit() {
         assert_eq!(mismatch_page("").unwrap(), MismatchPage { limit: 100, kind: None });
         let page = mismatch_page("kind=api%6Bey&limit=5").unwrap();
-        assert_eq!(
-            page,
-            MismatchPage {
-                limit: 5,
-                kind: Some("apikey".into())
-            }
-        );
+        assert_eq!(page, MismatchPage { limit: 5, kind: Some("apikey".into()) });
         for query in ["limit=0", "limit=1001", "limit=x", "limits=5"] {
             assert_eq!(refusal(mismatch_page(query)).0, ProblemKind::InvalidField, "{query}");
         }

@@ -25,6 +25,7 @@ use crate::doors::problem::{Problem, ProblemKind};
 use crate::doors::server::{Handler, Request, Response, ServerLimits};
 use crate::dual::Engine;
 use crate::dual::flags::Actor;
+use crate::jobs::Jobs;
 use crate::settings::AdminSettings;
 use crate::telemetry::Metrics;
 use crate::telemetry::labels::Door;
@@ -43,11 +44,7 @@ const REFUSALS_DELAYED_MAX: usize = 32;
 /// What the admin door lets its clients have: less than the data door, since nothing here is big.
 #[must_use]
 pub fn limits() -> ServerLimits {
-    ServerLimits {
-        connections_max: 128,
-        body_bytes_max: 64 * 1024,
-        ..ServerLimits::default()
-    }
+    ServerLimits { connections_max: 128, body_bytes_max: 64 * 1024, ..ServerLimits::default() }
 }
 
 /// The guard of an admin door that listens on `listen` with these settings. Without a token everybody on loopback is an
@@ -61,18 +58,15 @@ pub fn guard(listen: SocketAddr, settings: &AdminSettings) -> Result<Guard, Open
         (Role::Operator, &settings.operator_tokens),
         (Role::Secrets, &settings.secrets_tokens),
     ];
-    let tokens = tokens
-        .into_iter()
-        .flat_map(|(role, tokens)| tokens.iter().map(move |token| (role, token)));
-    let tokens = tokens.fold(Tokens::default(), |all, (role, token)| {
-        all.with(role, token.expose_secret())
-    });
+    let tokens = tokens.into_iter().flat_map(|(role, tokens)| tokens.iter().map(move |token| (role, token)));
+    let tokens = tokens.fold(Tokens::default(), |all, (role, token)| all.with(role, token.expose_secret()));
     Guard::new(listen, &settings.hosts, tokens, Role::Operator)
 }
 
 /// The admin door.
 pub struct AdminDoor {
     engine: Arc<Engine>,
+    jobs: Arc<Jobs>,
     guard: Guard,
     metrics: Metrics,
     routes: Routes,
@@ -89,45 +83,28 @@ struct Asked<'a> {
 
 impl Asked<'_> {
     fn actor(&self) -> Actor {
-        Actor {
-            who: self.role.name().to_owned(),
-            origin: self.request.peer.to_string(),
-        }
+        Actor { who: self.role.name().to_owned(), origin: self.request.peer.to_string() }
     }
 }
 
 impl AdminDoor {
     /// A door to `engine`.
     #[must_use]
-    pub fn new(engine: Arc<Engine>, guard: Guard, metrics: Metrics) -> Self {
-        Self {
-            engine,
-            guard,
-            metrics,
-            routes: Routes::new(),
-            refusals: Semaphore::new(REFUSALS_DELAYED_MAX),
-        }
+    pub fn new(engine: Arc<Engine>, jobs: Arc<Jobs>, guard: Guard, metrics: Metrics) -> Self {
+        Self { engine, jobs, guard, metrics, routes: Routes::new(), refusals: Semaphore::new(REFUSALS_DELAYED_MAX) }
     }
 
     async fn answer(&self, request: &Request) -> Result<Response, Problem> {
         let found = self.routes.find(request.path());
         let is_open = found.as_ref().is_some_and(|found| found.resource.is_open());
-        let role = if is_open {
-            Role::Viewer
-        } else {
-            self.role(request).await?
-        };
+        let role = if is_open { Role::Viewer } else { self.role(request).await? };
         let found = found.ok_or_else(Problem::not_found)?;
         let action = found.resource.action(&request.method)?;
         if role < action.needs() {
             let detail = format!("this needs the right `{}`", action.needs().name());
             return Err(self.refused(Problem::new(ProblemKind::Forbidden, detail)).await);
         }
-        let asked = Asked {
-            request,
-            name: found.name,
-            role,
-        };
+        let asked = Asked { request, name: found.name, role };
         match action {
             Action::Report(report) => self.report(report, &asked).await,
             Action::Change(change) => self.change(change, &asked).await,
@@ -161,29 +138,19 @@ impl AdminDoor {
             Report::Flag => answer::flag(&self.engine.flags(), &asked.name),
             Report::FlagHistory => {
                 answer::flag(&self.engine.flags(), &asked.name)?;
-                let changes = self
-                    .engine
-                    .flag_history(&asked.name)
-                    .await
-                    .map_err(answer::engine_problem)?;
-                Ok(answer::json(
-                    StatusCode::OK,
-                    &json!({ "kind": asked.name, "changes": changes }),
-                ))
+                let changes = self.engine.flag_history(&asked.name).await.map_err(answer::engine_problem)?;
+                Ok(answer::json(StatusCode::OK, &json!({ "kind": asked.name, "changes": changes })))
             }
             Report::Status => Ok(answer::json(StatusCode::OK, &self.engine.status().await)),
             Report::Mismatches => {
                 let page = input::mismatch_page(asked.request.query())?;
                 let found = self.engine.mismatches(page.limit, page.kind.as_deref()).await;
                 let found = found.map_err(answer::engine_problem)?;
-                Ok(answer::json(
-                    StatusCode::OK,
-                    &json!({ "mismatches": answer::masked(found, asked.role) }),
-                ))
+                Ok(answer::json(StatusCode::OK, &json!({ "mismatches": answer::masked(found, asked.role) })))
             }
-            Report::Jobs => Ok(answer::json(StatusCode::OK, &json!({ "jobs": self.engine.jobs() }))),
-            Report::Job => match self.engine.job(&asked.name) {
-                Some(job) => Ok(answer::json(StatusCode::OK, &job)),
+            Report::Jobs => Ok(answer::json(StatusCode::OK, &json!({ "jobs": self.jobs.all() }))),
+            Report::Job => match self.jobs.get(&asked.name) {
+                Some(job) => Ok(answer::json(StatusCode::OK, &answer::value(&job)?)),
                 None => Err(Problem::new(ProblemKind::NotFound, "there is no such job")),
             },
         }
@@ -196,20 +163,13 @@ impl AdminDoor {
             Change::Rollback => {
                 let wish = input::rollback(&asked.request.body)?;
                 let report = self.engine.rollback(&wish.scope, wish.reason, asked.actor()).await;
-                Ok(answer::json(
-                    StatusCode::OK,
-                    &answer::value(&report.map_err(answer::change_problem)?)?,
-                ))
+                Ok(answer::json(StatusCode::OK, &answer::value(&report.map_err(answer::change_problem)?)?))
             }
             Change::StartJob => {
                 input::require_json(asked.request)?;
                 let kinds = input::backfill(&asked.request.body)?;
-                let id = self
-                    .engine
-                    .start_backfill(kinds)
-                    .await
-                    .map_err(answer::change_problem)?;
-                Ok(answer::accepted(&id))
+                let started = self.jobs.start_backfill(&kinds);
+                Ok(answer::accepted(&started.map_err(answer::start_problem)?))
             }
         }
     }
@@ -218,10 +178,7 @@ impl AdminDoor {
         input::require_json(asked.request)?;
         let version = input::version(&asked.request.headers)?;
         let change = input::flag_change(&asked.request.body, mode)?;
-        let changed = self
-            .engine
-            .change_flag(&asked.name, change, version, asked.actor())
-            .await;
+        let changed = self.engine.change_flag(&asked.name, change, version, asked.actor()).await;
         answer::flag(&changed.map_err(answer::change_problem)?, &asked.name)
     }
 }
@@ -229,11 +186,7 @@ impl AdminDoor {
 impl Handler for AdminDoor {
     fn admit(&self, head: &Parts) -> Result<(), Problem> {
         // A kubelet asks by the pod's address and without a token, and a probe's answer is no secret.
-        if self
-            .routes
-            .find(head.uri.path())
-            .is_some_and(|found| found.resource.is_open())
-        {
+        if self.routes.find(head.uri.path()).is_some_and(|found| found.resource.is_open()) {
             return Ok(());
         }
         self.guard.check_source(head)

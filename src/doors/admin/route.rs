@@ -97,10 +97,7 @@ impl Routes {
         let matched = self.0.at(path).ok()?;
         let encoded = matched.params.get("name").unwrap_or_default();
         let name = percent_decode_str(encoded).decode_utf8().ok()?.into_owned();
-        Some(Found {
-            resource: *matched.value,
-            name,
-        })
+        Some(Found { resource: *matched.value, name })
     }
 }
 
@@ -179,11 +176,7 @@ mod tests {
     fn action(method: &str, path: &str) -> Result<(Action, String), ProblemKind> {
         let found = Routes::new().find(path).ok_or(ProblemKind::NotFound)?;
         let method = Method::from_bytes(method.as_bytes()).unwrap();
-        found
-            .resource
-            .action(&method)
-            .map(|action| (action, found.name))
-            .map_err(|problem| problem.kind())
+        found.resource.action(&method).map(|action| (action, found.name)).map_err(|problem| problem.kind())
     }
 
     #[test]
@@ -196,12 +189,7 @@ mod tests {
             ("PUT", "/v1/flags/apikey", Action::Change(Change::ReplaceFlag), "apikey"),
             ("PATCH", "/v1/flags/%2A", Action::Change(Change::PatchFlag), "*"),
             ("PATCH", "/v1/flags/*", Action::Change(Change::PatchFlag), "*"),
-            (
-                "GET",
-                "/v1/flags/apikey/history",
-                Action::Report(Report::FlagHistory),
-                "apikey",
-            ),
+            ("GET", "/v1/flags/apikey/history", Action::Report(Report::FlagHistory), "apikey"),
             ("POST", "/v1/rollback", Action::Change(Change::Rollback), ""),
             ("POST", "/v1/jobs", Action::Change(Change::StartJob), ""),
             ("GET", "/v1/jobs/7", Action::Report(Report::Job), "7"),
@@ -212,27 +200,12 @@ mod tests {
 
     #[test]
     fn what_is_not_there_is_404_and_what_cannot_be_done_is_405() {
-        for path in [
-            "/",
-            "/v1",
-            "/v1/flags/",
-            "/v1/flags/apikey/",
-            "/v1/flags/%ff",
-            "/v2/flags",
-            "/v1/rollback/apikey",
-        ] {
+        for path in ["/", "/v1", "/v1/flags/", "/v1/flags/apikey/", "/v1/flags/%ff", "/v2/flags", "/v1/rollback/apikey"]
+        {
             assert_eq!(action("GET", path), Err(ProblemKind::NotFound), "{path}");
         }
-        for (method, path) in [
-            ("POST", "/metrics"),
-            ("DELETE", "/v1/flags/apikey"),
-            ("GET", "/v1/rollback"),
-        ] {
-            assert_eq!(
-                action(method, path),
-                Err(ProblemKind::MethodNotAllowed),
-                "{method} {path}"
-            );
+        for (method, path) in [("POST", "/metrics"), ("DELETE", "/v1/flags/apikey"), ("GET", "/v1/rollback")] {
+            assert_eq!(action(method, path), Err(ProblemKind::MethodNotAllowed), "{method} {path}");
         }
     }
 }

@@ -20,10 +20,7 @@ pub struct CommandLimits {
 
 impl Default for CommandLimits {
     fn default() -> Self {
-        Self {
-            commands_max: 10_000,
-            arguments_max: 1024 * 1024,
-        }
+        Self { commands_max: 10_000, arguments_max: 1024 * 1024 }
     }
 }
 
@@ -71,10 +68,7 @@ pub fn path(path: &str, query: &str, body: Bytes, limits: CommandLimits) -> Resu
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
         if name == "_token" {
-            return Err(Problem::new(
-                ProblemKind::BadRequest,
-                "a token belongs into the Authorization header",
-            ));
+            return Err(Problem::new(ProblemKind::BadRequest, "a token belongs into the Authorization header"));
         }
         parts.push(percent_decoded(name));
         if !value.is_empty() {
@@ -116,10 +110,7 @@ fn percent_decoded(text: &str) -> Bytes {
 mod tests {
     use super::*;
 
-    const LIMITS: CommandLimits = CommandLimits {
-        commands_max: 2,
-        arguments_max: 3,
-    };
+    const LIMITS: CommandLimits = CommandLimits { commands_max: 2, arguments_max: 3 };
 
     fn body(json: &str) -> Bytes {
         Bytes::copy_from_slice(json.as_bytes())
@@ -141,10 +132,7 @@ mod tests {
 
     #[test]
     fn a_pipeline_of_something_else_is_malformed() {
-        for (json, place) in [
-            ("[\"GET\",\"a\"]", "line 1, column 2"),
-            ("[[\"GET\"],\n[]]", "line 2, column 1"),
-        ] {
+        for (json, place) in [("[\"GET\",\"a\"]", "line 1, column 2"), ("[[\"GET\"],\n[]]", "line 2, column 1")] {
             let problem = pipeline(&body(json), LIMITS).expect_err("refused");
             assert_eq!(problem.kind(), ProblemKind::MalformedJson);
             assert!(problem.detail().starts_with(place), "{json}: {problem:?}");
@@ -156,11 +144,7 @@ mod tests {
         let commands = pipeline(&body("[[\"A\"],[\"B\"],[\"C\"]]"), LIMITS).expect_err("refused");
         let arguments = command(&body("[\"DEL\",\"a\",\"b\",\"c\"]"), LIMITS).expect_err("refused");
         let path = path("del/a/b/c", "", Bytes::new(), LIMITS).expect_err("refused");
-        for (problem, limit) in [
-            (commands, "limit of 2"),
-            (arguments, "limit of 3"),
-            (path, "limit of 3"),
-        ] {
+        for (problem, limit) in [(commands, "limit of 2"), (arguments, "limit of 3"), (path, "limit of 3")] {
             assert_eq!(problem.kind(), ProblemKind::TooLarge);
             assert!(problem.detail().ends_with(limit), "{problem:?}");
         }

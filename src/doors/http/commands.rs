@@ -51,21 +51,14 @@ async fn path_form(door: &DataDoor, request: &Request, path: &str) -> Result<Res
 }
 
 async fn one(door: &DataDoor, command: Command, headers: &HeaderMap) -> Result<Response, Problem> {
-    let options = Options {
-        ack: headers::ack(headers)?,
-        atomic: false,
-    };
+    let options = Options { ack: headers::ack(headers)?, atomic: false };
     let answers = door.engine.execute(vec![command], options).await?;
     let Some(answer) = answers.into_iter().next() else {
         return Err(Problem::new(ProblemKind::Internal, "the command has no answer"));
     };
     count(door, &answer);
     let reply = answer.result?;
-    let status = if reply.error().is_some() {
-        StatusCode::BAD_REQUEST
-    } else {
-        StatusCode::OK
-    };
+    let status = if reply.error().is_some() { StatusCode::BAD_REQUEST } else { StatusCode::OK };
     let mut body = Vec::with_capacity(ANSWER_BYTES);
     reply::write_outcome(&mut body, &reply, strings(headers));
     let mut response = json(status, body);
@@ -86,15 +79,8 @@ async fn many(door: &DataDoor, request: &Request, together: Together) -> Result<
     headers::require_json(&request.headers)?;
     let commands = arguments::pipeline(&request.body, door.limits)?;
     let asked = commands.len();
-    let options = Options {
-        ack: headers::ack(&request.headers)?,
-        atomic: together == Together::Transaction,
-    };
-    let answers = if commands.is_empty() {
-        Vec::new()
-    } else {
-        door.engine.execute(commands, options).await?
-    };
+    let options = Options { ack: headers::ack(&request.headers)?, atomic: together == Together::Transaction };
+    let answers = if commands.is_empty() { Vec::new() } else { door.engine.execute(commands, options).await? };
     for answer in &answers {
         count(door, answer);
     }
@@ -116,9 +102,7 @@ fn aborted(answers: &[Answer], asked: usize) -> Option<Result<Response, Problem>
     match &only.result {
         Err(refusal) => Some(Err(refusal.clone().into())),
         Ok(reply) => {
-            let error = reply
-                .error()
-                .filter(|error| asked > 1 || error.starts_with("EXECABORT"))?;
+            let error = reply.error().filter(|error| asked > 1 || error.starts_with("EXECABORT"))?;
             let mut body = Vec::new();
             reply::write_error(&mut body, error);
             Some(Ok(json(StatusCode::BAD_REQUEST, body)))
@@ -145,21 +129,13 @@ fn write_all(answers: &[Answer], strings: Strings) -> Vec<u8> {
 /// Pending as long as one of the writes is.
 fn mirror_of(answers: &[Answer]) -> Option<Mirror> {
     let is_pending = answers.iter().any(|answer| answer.mirror == Some(Mirror::Pending));
-    if is_pending {
-        Some(Mirror::Pending)
-    } else {
-        answers.iter().find_map(|answer| answer.mirror)
-    }
+    if is_pending { Some(Mirror::Pending) } else { answers.iter().find_map(|answer| answer.mirror) }
 }
 
 /// The store that has answered, if it is the same one for every read.
 fn source_of(answers: &[Answer]) -> Option<Source> {
     let first = answers.iter().find_map(|answer| answer.source)?;
-    answers
-        .iter()
-        .filter_map(|answer| answer.source)
-        .all(|source| source == first)
-        .then_some(first)
+    answers.iter().filter_map(|answer| answer.source).all(|source| source == first).then_some(first)
 }
 
 fn count(door: &DataDoor, answer: &Answer) {
@@ -177,19 +153,13 @@ fn strings(headers: &HeaderMap) -> Strings {
 }
 
 fn require_post(request: &Request) -> Result<(), Problem> {
-    if request.method == Method::POST {
-        Ok(())
-    } else {
-        Err(Problem::method_not_allowed("POST"))
-    }
+    if request.method == Method::POST { Ok(()) } else { Err(Problem::method_not_allowed("POST")) }
 }
 
 fn json(status: StatusCode, body: Vec<u8>) -> Response {
     let mut response = Response::new(Full::new(Bytes::from(body)));
     *response.status_mut() = status;
-    response
-        .headers_mut()
-        .insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
 }
 
@@ -200,27 +170,16 @@ mod tests {
     use super::*;
 
     fn answer(result: Result<Reply, Refusal>) -> Answer {
-        Answer {
-            result,
-            source: None,
-            mirror: None,
-        }
+        Answer { result, source: None, mirror: None }
     }
 
     fn refused() -> Refusal {
-        Refusal {
-            cause: RefusalCause::Administrative,
-            message: "FLUSHALL would empty both stores".into(),
-        }
+        Refusal { cause: RefusalCause::Administrative, message: "FLUSHALL would empty both stores".into() }
     }
 
     #[test]
     fn in_a_pipeline_a_refused_command_fails_alone() {
-        let answers = [
-            answer(Ok(Reply::Integer(1))),
-            answer(Err(refused())),
-            answer(Ok(Reply::Error("ERR x".into()))),
-        ];
+        let answers = [answer(Ok(Reply::Integer(1))), answer(Err(refused())), answer(Ok(Reply::Error("ERR x".into())))];
         let body = String::from_utf8(write_all(&answers, Strings::Text)).expect("UTF-8");
         let expected =
             "[{\"result\":1},{\"error\":\"PARALLAX FLUSHALL would empty both stores\"},{\"error\":\"ERR x\"}]";
@@ -231,14 +190,9 @@ mod tests {
     #[test]
     fn a_transaction_that_was_not_executed_is_answered_as_a_whole() {
         let error = || answer(Ok(Reply::Error("ERR wrong number of arguments".into())));
-        assert!(
-            aborted(&[answer(Ok(Reply::Integer(1))), error()], 2).is_none(),
-            "it ran, and one command failed"
-        );
+        assert!(aborted(&[answer(Ok(Reply::Integer(1))), error()], 2).is_none(), "it ran, and one command failed");
         assert!(aborted(&[error()], 1).is_none(), "it ran, and its one command failed");
-        let problem = aborted(&[answer(Err(refused()))], 3)
-            .expect("aborted")
-            .expect_err("refused");
+        let problem = aborted(&[answer(Err(refused()))], 3).expect("aborted").expect_err("refused");
         assert_eq!(problem.kind(), ProblemKind::CommandRefused);
         let response = aborted(&[error()], 2).expect("aborted").expect("an answer");
         assert_eq!(response.status(), StatusCode::BAD_REQUEST);
@@ -246,19 +200,12 @@ mod tests {
 
     #[test]
     fn one_pending_write_makes_a_pipeline_pending_and_two_stores_make_it_of_none() {
-        let of = |source, mirror| Answer {
-            result: Ok(Reply::Nil),
-            source,
-            mirror,
-        };
+        let of = |source, mirror| Answer { result: Ok(Reply::Nil), source, mirror };
         let applied = of(None, Some(Mirror::Applied));
         let pending = of(None, Some(Mirror::Pending));
         let redis = of(Some(Source::Redis), None);
         let postgres = of(Some(Source::Postgres), None);
-        assert_eq!(
-            mirror_of(&[applied.clone(), pending, redis.clone()]),
-            Some(Mirror::Pending)
-        );
+        assert_eq!(mirror_of(&[applied.clone(), pending, redis.clone()]), Some(Mirror::Pending));
         assert_eq!(mirror_of(&[redis.clone(), applied]), Some(Mirror::Applied));
         assert_eq!(mirror_of(std::slice::from_ref(&redis)), None);
         assert_eq!(source_of(&[redis.clone(), redis.clone()]), Some(Source::Redis));

@@ -39,10 +39,7 @@ pub(super) fn patch(headers: &HeaderMap, body: &Bytes) -> Result<Vec<(Bytes, Opt
     }
     let fields = object(body)?;
     if fields.is_empty() {
-        return Err(Problem::new(
-            ProblemKind::InvalidField,
-            "an empty patch changes nothing",
-        ));
+        return Err(Problem::new(ProblemKind::InvalidField, "an empty patch changes nothing"));
     }
     let change = |field| match field {
         Field::Value(value) => Some(value),
@@ -133,12 +130,7 @@ mod tests {
     }
 
     fn view(value: Value, expires_at_ms: Option<i64>) -> RecordView {
-        RecordView {
-            value,
-            expires_at_ms,
-            etag: "abc".into(),
-            source: Source::Postgres,
-        }
+        RecordView { value, expires_at_ms, etag: "abc".into(), source: Source::Postgres }
     }
 
     #[test]
@@ -146,10 +138,7 @@ mod tests {
         let body = Bytes::from_static(b"{\"name\": null, \"limit\": 12}");
         let (name, limit) = (Bytes::from("name"), Bytes::from("limit"));
         let stored = hash(&HeaderMap::new(), &body).expect("fields");
-        assert_eq!(
-            stored,
-            [(name.clone(), Bytes::new()), (limit.clone(), Bytes::from("12"))]
-        );
+        assert_eq!(stored, [(name.clone(), Bytes::new()), (limit.clone(), Bytes::from("12"))]);
         let changes = patch(&sent_as(MERGE_PATCH), &body).expect("changes");
         assert_eq!(changes, [(name, None), (limit, Some(Bytes::from("12")))]);
     }
@@ -159,19 +148,12 @@ mod tests {
         let body = Bytes::from_static(b"{}");
         let put = hash(&HeaderMap::new(), &body).expect_err("refused");
         let patched = patch(&sent_as(MERGE_PATCH), &body).expect_err("refused");
-        assert_eq!(
-            (put.kind(), patched.kind()),
-            (ProblemKind::InvalidField, ProblemKind::InvalidField)
-        );
+        assert_eq!((put.kind(), patched.kind()), (ProblemKind::InvalidField, ProblemKind::InvalidField));
     }
 
     #[test]
     fn a_patch_says_that_it_is_a_merge_patch() {
-        for headers in [
-            HeaderMap::new(),
-            sent_as("application/json"),
-            sent_as("application/json-patch+json"),
-        ] {
+        for headers in [HeaderMap::new(), sent_as("application/json"), sent_as("application/json-patch+json")] {
             let problem = patch(&headers, &Bytes::from_static(b"{\"a\":1}")).expect_err("refused");
             assert_eq!(problem.kind(), ProblemKind::UnsupportedMediaType);
             assert_eq!(problem.into_response().headers()["accept-patch"], MERGE_PATCH);
@@ -210,19 +192,13 @@ mod tests {
         let fields = Value::Hash(BTreeMap::from([(Bytes::from("n"), Bytes::from("1"))]));
         let records = [
             ("k\"1".to_owned(), view(fields, None)),
-            (
-                "k2".to_owned(),
-                view(Value::String(Bytes::from("{}")), Some(1_700_000_000_123)),
-            ),
+            ("k2".to_owned(), view(Value::String(Bytes::from("{}")), Some(1_700_000_000_123))),
         ];
         let read = |page: Bytes| serde_json::from_slice::<serde_json::Value>(&page).expect("JSON");
         let first = json!({"id": "k\"1", "value": {"n": "1"}, "expires_at": null});
         let second = json!({"id": "k2", "value": "{}", "expires_at": "2023-11-14T22:13:20.123Z"});
         assert_eq!(read(page(&records, 1)), json!({"records": [&first], "next": "k\"1"}));
-        assert_eq!(
-            read(page(&records, 2)),
-            json!({"records": [&first, &second], "next": null})
-        );
+        assert_eq!(read(page(&records, 2)), json!({"records": [&first, &second], "next": null}));
         assert_eq!(read(page(&[], 2)), json!({"records": [], "next": null}));
     }
 }

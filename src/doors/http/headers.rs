@@ -39,10 +39,7 @@ pub(super) fn require_json(headers: &HeaderMap) -> Result<(), Problem> {
 
 /// 415, saying what is supported.
 pub(super) fn unsupported(supported: &'static str) -> Problem {
-    Problem::new(
-        ProblemKind::UnsupportedMediaType,
-        format!("send the body as {supported}"),
-    )
+    Problem::new(ProblemKind::UnsupportedMediaType, format!("send the body as {supported}"))
 }
 
 /// When the caller wants a mirrored write to be answered: `Parallax-Ack: redis|both`.
@@ -54,10 +51,7 @@ pub(super) fn ack(headers: &HeaderMap) -> Result<Option<Ack>, Problem> {
         None => Ok(None),
         Some(b"redis") => Ok(Some(Ack::Redis)),
         Some(b"both") => Ok(Some(Ack::Both)),
-        Some(_) => Err(Problem::new(
-            ProblemKind::BadRequest,
-            "Parallax-Ack is `redis` or `both`",
-        )),
+        Some(_) => Err(Problem::new(ProblemKind::BadRequest, "Parallax-Ack is `redis` or `both`")),
     }
 }
 
@@ -104,9 +98,7 @@ pub(super) struct Query<'a> {
 impl<'a> Query<'a> {
     pub(super) fn new(query: &'a str) -> Self {
         let pairs = query.split('&').filter(|pair| !pair.is_empty());
-        Self {
-            pairs: pairs.map(|pair| pair.split_once('=').unwrap_or((pair, ""))).collect(),
-        }
+        Self { pairs: pairs.map(|pair| pair.split_once('=').unwrap_or((pair, ""))).collect() }
     }
 
     /// The text of a parameter, percent-decoded.
@@ -155,10 +147,7 @@ impl<'a> Query<'a> {
         if self.pairs.is_empty() {
             return Ok(());
         }
-        Err(Problem::new(
-            ProblemKind::BadRequest,
-            format!("this path knows, each once, the parameters: {known}"),
-        ))
+        Err(Problem::new(ProblemKind::BadRequest, format!("this path knows, each once, the parameters: {known}")))
     }
 }
 
@@ -169,9 +158,7 @@ pub(super) fn set_mirror(response: &mut Response, mirror: Option<Mirror>) {
         Some(Mirror::Applied) => "applied",
         Some(Mirror::Pending) => "pending",
     };
-    response
-        .headers_mut()
-        .insert(PARALLAX_MIRROR, HeaderValue::from_static(value));
+    response.headers_mut().insert(PARALLAX_MIRROR, HeaderValue::from_static(value));
 }
 
 /// Says in the answer which store has answered a read.
@@ -181,9 +168,7 @@ pub(super) fn set_source(response: &mut Response, source: Option<Source>) {
         Some(Source::Redis) => "redis",
         Some(Source::Postgres) => "postgres",
     };
-    response
-        .headers_mut()
-        .insert(PARALLAX_SOURCE, HeaderValue::from_static(value));
+    response.headers_mut().insert(PARALLAX_SOURCE, HeaderValue::from_static(value));
 }
 
 /// Names the version of the record in the answer.
@@ -198,28 +183,18 @@ mod tests {
     use super::*;
 
     fn headers(pairs: &[(HeaderName, &'static str)]) -> HeaderMap {
-        pairs
-            .iter()
-            .map(|(name, value)| (name.clone(), HeaderValue::from_static(value)))
-            .collect()
+        pairs.iter().map(|(name, value)| (name.clone(), HeaderValue::from_static(value))).collect()
     }
 
     #[test]
     fn a_write_has_one_precondition_or_none() {
         let read = |pairs: &[_]| precondition(&headers(pairs)).map_err(|problem| problem.kind());
         assert_eq!(read(&[]), Ok(Precondition::None));
-        assert_eq!(
-            read(&[(header::IF_MATCH, "\"abc\"")]),
-            Ok(Precondition::Match("abc".into()))
-        );
+        assert_eq!(read(&[(header::IF_MATCH, "\"abc\"")]), Ok(Precondition::Match("abc".into())));
         assert_eq!(read(&[(header::IF_MATCH, "*")]), Ok(Precondition::Any));
         assert_eq!(read(&[(header::IF_NONE_MATCH, "*")]), Ok(Precondition::Absent));
         for wrong in ["abc", "W/\"abc\"", "\"a\", \"b\"", "\"", ""] {
-            assert_eq!(
-                read(&[(header::IF_MATCH, wrong)]),
-                Err(ProblemKind::BadRequest),
-                "{wrong}"
-            );
+            assert_eq!(read(&[(header::IF_MATCH, wrong)]), Err(ProblemKind::BadRequest), "{wrong}");
         }
         assert_eq!(read(&[(header::IF_NONE_MATCH, "\"a\"")]), Err(ProblemKind::BadRequest));
         let both = [(header::IF_MATCH, "\"a\""), (header::IF_NONE_MATCH, "*")];
@@ -258,10 +233,7 @@ mod tests {
         for query in ["ttl=60", "ttl_seconds=60&ttl_seconds=61"] {
             let mut query = Query::new(query);
             query.ttl_seconds().expect("fine so far");
-            assert_eq!(
-                query.end("ttl_seconds").expect_err("refused").kind(),
-                ProblemKind::BadRequest
-            );
+            assert_eq!(query.end("ttl_seconds").expect_err("refused").kind(), ProblemKind::BadRequest);
         }
     }
 
@@ -270,12 +242,7 @@ mod tests {
         let read = |value| require_json(&headers(&[(header::CONTENT_TYPE, value)])).map_err(|problem| problem.kind());
         assert!(require_json(&HeaderMap::new()).is_ok());
         assert_eq!(read("Application/JSON; charset=utf-8"), Ok(()));
-        for wrong in [
-            "text/plain",
-            "application/x-www-form-urlencoded",
-            "application/merge-patch+json",
-            "",
-        ] {
+        for wrong in ["text/plain", "application/x-www-form-urlencoded", "application/merge-patch+json", ""] {
             assert_eq!(read(wrong), Err(ProblemKind::UnsupportedMediaType), "{wrong}");
         }
     }

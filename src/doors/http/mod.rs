@@ -49,9 +49,8 @@ pub fn limits(limits: &Limits) -> ServerLimits {
 /// # Errors
 /// Without a token a door listens on loopback only.
 pub fn guard(settings: &DoorSettings) -> Result<Guard, OpenDoor> {
-    let tokens = settings.tokens.iter().fold(Tokens::default(), |all, token| {
-        all.with(Role::Operator, token.expose_secret())
-    });
+    let tokens =
+        settings.tokens.iter().fold(Tokens::default(), |all, token| all.with(Role::Operator, token.expose_secret()));
     Guard::new(settings.listen, &settings.hosts, tokens, Role::Operator)
 }
 
@@ -73,13 +72,7 @@ impl DataDoor {
         limits: CommandLimits,
         metrics: Metrics,
     ) -> Self {
-        Self {
-            engine,
-            catalog,
-            guard,
-            limits,
-            metrics,
-        }
+        Self { engine, catalog, guard, limits, metrics }
     }
 
     async fn route(&self, request: Request) -> Result<Response, Problem> {

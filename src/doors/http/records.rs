@@ -33,15 +33,8 @@ pub(super) async fn answer(door: &DataDoor, request: Request) -> Result<Response
         Some((kind, id)) => (kind, Some(id)),
         None => (path, None),
     };
-    let Some(kind) = percent_decode_str(kind)
-        .decode_utf8()
-        .ok()
-        .and_then(|name| door.catalog.by_name(&name))
-    else {
-        return Err(Problem::new(
-            ProblemKind::UnknownKind,
-            "the catalog has no kind of this name",
-        ));
+    let Some(kind) = percent_decode_str(kind).decode_utf8().ok().and_then(|name| door.catalog.by_name(&name)) else {
+        return Err(Problem::new(ProblemKind::UnknownKind, "the catalog has no kind of this name"));
     };
     match id {
         None => list(door, kind, &request).await,
@@ -68,11 +61,7 @@ async fn get(door: &DataDoor, kind: &Arc<Kind>, key: &Key, request: &Request) ->
     Query::new(request.query()).end("none")?;
     let view = door.engine.record_get(kind, key).await?.ok_or_else(no_record)?;
     let is_known = headers::has_already(&request.headers, &view.etag);
-    let (body, media_type) = if is_known {
-        (Bytes::new(), JSON)
-    } else {
-        documents::shown(&view.value)
-    };
+    let (body, media_type) = if is_known { (Bytes::new(), JSON) } else { documents::shown(&view.value) };
     let mut response = Response::new(Full::new(body));
     let fields = response.headers_mut();
     if let Some(expires_at) = view.expires_at_ms.and_then(documents::timestamp)
@@ -98,11 +87,7 @@ async fn put(door: &DataDoor, kind: &Arc<Kind>, key: &Key, request: &Request) ->
     };
     let precondition = headers::precondition(&request.headers)?;
     let ack = headers::ack(&request.headers)?;
-    written(
-        door.engine
-            .record_put(kind, key, body, ttl_seconds, precondition, ack)
-            .await?,
-    )
+    written(door.engine.record_put(kind, key, body, ttl_seconds, precondition, ack).await?)
 }
 
 async fn patch(door: &DataDoor, kind: &Arc<Kind>, key: &Key, request: &Request) -> Result<Response, Problem> {
@@ -110,11 +95,7 @@ async fn patch(door: &DataDoor, kind: &Arc<Kind>, key: &Key, request: &Request) 
     let changes = documents::patch(&request.headers, &request.body)?;
     let precondition = headers::precondition(&request.headers)?;
     let ack = headers::ack(&request.headers)?;
-    written(
-        door.engine
-            .record_patch(kind, key, changes, ttl_seconds, precondition, ack)
-            .await?,
-    )
+    written(door.engine.record_patch(kind, key, changes, ttl_seconds, precondition, ack).await?)
 }
 
 async fn delete(door: &DataDoor, kind: &Arc<Kind>, key: &Key, request: &Request) -> Result<Response, Problem> {
@@ -129,10 +110,7 @@ async fn list(door: &DataDoor, kind: &Arc<Kind>, request: &Request) -> Result<Re
         return Err(Problem::method_not_allowed("GET, HEAD"));
     }
     if !kind.is_mirrored() {
-        return Err(Problem::new(
-            ProblemKind::Conflict,
-            "this kind lives in Redis alone: there is no list of it",
-        ));
+        return Err(Problem::new(ProblemKind::Conflict, "this kind lives in Redis alone: there is no list of it"));
     }
     let mut query = Query::new(request.query());
     let limit = query.number("limit", PAGE_MAX)?.unwrap_or(PAGE_USUAL);
@@ -155,10 +133,7 @@ fn key(kind: &Kind, id: &str) -> Result<Key, Problem> {
         .map_err(|_| invalid("the id is no UTF-8: write other bytes as `\\x` and hex".to_owned()))?;
     let key = kind.key_of(&id).map_err(invalid)?;
     if key.is_control() {
-        return Err(Problem::new(
-            ProblemKind::ControlKey,
-            "no door names the keys of Parallax itself",
-        ));
+        return Err(Problem::new(ProblemKind::ControlKey, "no door names the keys of Parallax itself"));
     }
     Ok(key)
 }

@@ -111,10 +111,7 @@ mod tests {
 
     #[test]
     fn an_error_is_no_result() {
-        assert_eq!(
-            written(&Reply::Error("ERR \"no\"".into()), Strings::Text),
-            json!({"error": "ERR \"no\""})
-        );
+        assert_eq!(written(&Reply::Error("ERR \"no\"".into()), Strings::Text), json!({"error": "ERR \"no\""}));
     }
 
     #[test]
@@ -124,10 +121,7 @@ mod tests {
 
     #[test]
     fn in_base64_everything_is_encoded_but_a_status_ok_that_is_the_whole_result() {
-        assert_eq!(
-            written(&Reply::Status("OK".into()), Strings::Base64),
-            json!({"result": "OK"})
-        );
+        assert_eq!(written(&Reply::Status("OK".into()), Strings::Base64), json!({"result": "OK"}));
         assert_eq!(written(&bulk(b"OK"), Strings::Base64), json!({"result": "T0s="}));
         let replies = Reply::Array(vec![
             Reply::Status("OK".into()),

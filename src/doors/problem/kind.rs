@@ -120,59 +120,33 @@ impl ProblemKind {
             Self::ForeignOrigin => ("foreign-origin", StatusCode::FORBIDDEN, "Web pages are not served"),
             Self::ForeignHost => ("foreign-host", StatusCode::FORBIDDEN, "Foreign host"),
             Self::CommandRefused => ("command-refused", StatusCode::FORBIDDEN, "The command is refused"),
-            Self::ControlKey => (
-                "control-key",
-                StatusCode::FORBIDDEN,
-                "The key belongs to Parallax itself",
-            ),
+            Self::ControlKey => ("control-key", StatusCode::FORBIDDEN, "The key belongs to Parallax itself"),
             Self::NotFound => ("not-found", StatusCode::NOT_FOUND, "Not found"),
             Self::UnknownKind => ("unknown-kind", StatusCode::NOT_FOUND, "Unknown kind"),
             Self::NoRecord => ("no-record", StatusCode::NOT_FOUND, "No such record"),
-            Self::MethodNotAllowed => (
-                "method-not-allowed",
-                StatusCode::METHOD_NOT_ALLOWED,
-                "The method is not allowed here",
-            ),
+            Self::MethodNotAllowed => {
+                ("method-not-allowed", StatusCode::METHOD_NOT_ALLOWED, "The method is not allowed here")
+            }
             Self::BodyTimeout => ("body-timeout", StatusCode::REQUEST_TIMEOUT, "The body came too slowly"),
             Self::WrongType => ("wrong-type", StatusCode::CONFLICT, "The record has another type"),
             Self::Conflict => ("conflict", StatusCode::CONFLICT, "Not possible in the present state"),
-            Self::PreconditionFailed => (
-                "precondition-failed",
-                StatusCode::PRECONDITION_FAILED,
-                "Changed by somebody else",
-            ),
-            Self::PreconditionRequired => (
-                "precondition-required",
-                StatusCode::PRECONDITION_REQUIRED,
-                "If-Match is needed",
-            ),
+            Self::PreconditionFailed => {
+                ("precondition-failed", StatusCode::PRECONDITION_FAILED, "Changed by somebody else")
+            }
+            Self::PreconditionRequired => {
+                ("precondition-required", StatusCode::PRECONDITION_REQUIRED, "If-Match is needed")
+            }
             Self::TooLarge => ("too-large", StatusCode::PAYLOAD_TOO_LARGE, "The body is too large"),
-            Self::UnsupportedMediaType => (
-                "unsupported-media-type",
-                StatusCode::UNSUPPORTED_MEDIA_TYPE,
-                "Unsupported media type",
-            ),
-            Self::InvalidId => (
-                "invalid-id",
-                StatusCode::UNPROCESSABLE_ENTITY,
-                "The id breaks its pattern",
-            ),
-            Self::InvalidField => (
-                "invalid-field",
-                StatusCode::UNPROCESSABLE_ENTITY,
-                "A value is not possible",
-            ),
+            Self::UnsupportedMediaType => {
+                ("unsupported-media-type", StatusCode::UNSUPPORTED_MEDIA_TYPE, "Unsupported media type")
+            }
+            Self::InvalidId => ("invalid-id", StatusCode::UNPROCESSABLE_ENTITY, "The id breaks its pattern"),
+            Self::InvalidField => ("invalid-field", StatusCode::UNPROCESSABLE_ENTITY, "A value is not possible"),
             Self::Internal => ("internal", StatusCode::INTERNAL_SERVER_ERROR, "An error of our own"),
-            Self::RedisUnreachable => (
-                "redis-unreachable",
-                StatusCode::SERVICE_UNAVAILABLE,
-                "Redis cannot be reached",
-            ),
-            Self::PostgresUnavailable => (
-                "postgres-unavailable",
-                StatusCode::SERVICE_UNAVAILABLE,
-                "Postgres cannot be reached",
-            ),
+            Self::RedisUnreachable => ("redis-unreachable", StatusCode::SERVICE_UNAVAILABLE, "Redis cannot be reached"),
+            Self::PostgresUnavailable => {
+                ("postgres-unavailable", StatusCode::SERVICE_UNAVAILABLE, "Postgres cannot be reached")
+            }
             Self::Overloaded => ("overloaded", StatusCode::SERVICE_UNAVAILABLE, "Too much at once"),
             Self::Timeout => ("timeout", StatusCode::GATEWAY_TIMEOUT, "The stores took too long"),
             Self::UnknownOutcome => ("unknown-outcome", StatusCode::GATEWAY_TIMEOUT, "The outcome is unknown"),
@@ -191,16 +165,8 @@ mod tests {
         let slugs: HashSet<_> = ProblemKind::ALL.iter().map(|kind| kind.slug()).collect();
         assert_eq!(slugs.len(), ProblemKind::ALL.len());
         for kind in ProblemKind::ALL {
-            assert!(
-                kind.status().is_client_error() || kind.status().is_server_error(),
-                "{kind:?}"
-            );
-            assert!(
-                kind.slug()
-                    .bytes()
-                    .all(|byte| byte.is_ascii_lowercase() || byte == b'-'),
-                "{kind:?}"
-            );
+            assert!(kind.status().is_client_error() || kind.status().is_server_error(), "{kind:?}");
+            assert!(kind.slug().bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-'), "{kind:?}");
         }
     }
 }

@@ -29,12 +29,7 @@ pub struct Problem {
 impl Problem {
     /// A problem of `kind`; `detail` says what about this request.
     pub fn new(kind: ProblemKind, detail: impl Into<String>) -> Self {
-        let mut problem = Self {
-            kind,
-            detail: detail.into(),
-            members: Map::new(),
-            headers: Vec::new(),
-        };
+        let mut problem = Self { kind, detail: detail.into(), members: Map::new(), headers: Vec::new() };
         if kind.status() == StatusCode::SERVICE_UNAVAILABLE {
             problem = problem.with_header(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECONDS));
         }
@@ -94,20 +89,14 @@ impl Problem {
     pub fn into_response(self) -> Response {
         let status = self.kind.status();
         let mut body = self.members;
-        body.insert(
-            "type".into(),
-            json!(format!("urn:parallax:problem:{}", self.kind.slug())),
-        );
+        body.insert("type".into(), json!(format!("urn:parallax:problem:{}", self.kind.slug())));
         body.insert("title".into(), json!(self.kind.title()));
         body.insert("status".into(), json!(status.as_u16()));
         body.insert("detail".into(), json!(self.detail));
         let mut response = Response::new(Full::new(Bytes::from(Value::Object(body).to_string())));
         *response.status_mut() = status;
         let headers = response.headers_mut();
-        headers.insert(
-            header::CONTENT_TYPE,
-            HeaderValue::from_static("application/problem+json"),
-        );
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         headers.extend(self.headers);
         response
     }
@@ -117,18 +106,15 @@ impl Problem {
 impl From<EngineError> for Problem {
     fn from(error: EngineError) -> Self {
         let (kind, detail) = match error {
-            EngineError::RedisUnreachable(_) => (
-                ProblemKind::RedisUnreachable,
-                "Redis does not answer; nothing was changed, ask again",
-            ),
-            EngineError::PostgresUnavailable(_) => (
-                ProblemKind::PostgresUnavailable,
-                "Postgres does not answer, and this request needs it; ask again",
-            ),
-            EngineError::Overloaded => (
-                ProblemKind::Overloaded,
-                "too much waits already; nothing was changed, ask again",
-            ),
+            EngineError::RedisUnreachable(_) => {
+                (ProblemKind::RedisUnreachable, "Redis does not answer; nothing was changed, ask again")
+            }
+            EngineError::PostgresUnavailable(_) => {
+                (ProblemKind::PostgresUnavailable, "Postgres does not answer, and this request needs it; ask again")
+            }
+            EngineError::Overloaded => {
+                (ProblemKind::Overloaded, "too much waits already; nothing was changed, ask again")
+            }
             EngineError::Timeout => (ProblemKind::Timeout, "the stores did not answer in time"),
             EngineError::UnknownOutcome(_) => (
                 ProblemKind::UnknownOutcome,
@@ -184,11 +170,7 @@ mod tests {
         for kind in ProblemKind::ALL {
             let response = Problem::new(kind, "").into_response();
             let is_unavailable = response.status() == StatusCode::SERVICE_UNAVAILABLE;
-            assert_eq!(
-                response.headers().contains_key(header::RETRY_AFTER),
-                is_unavailable,
-                "{kind:?}"
-            );
+            assert_eq!(response.headers().contains_key(header::RETRY_AFTER), is_unavailable, "{kind:?}");
         }
     }
 
@@ -203,28 +185,18 @@ mod tests {
             (EngineError::UnknownOutcome(secret()), 504),
         ] {
             let problem = Problem::from(error);
-            assert!(
-                !problem.detail().contains("10.0.0.1"),
-                "what a store says is not for callers"
-            );
-            assert_eq!(
-                problem.detail().contains("never \"not done\""),
-                problem.kind() == ProblemKind::UnknownOutcome
-            );
+            assert!(!problem.detail().contains("10.0.0.1"), "what a store says is not for callers");
+            assert_eq!(problem.detail().contains("never \"not done\""), problem.kind() == ProblemKind::UnknownOutcome);
             assert_eq!(problem.into_response().status(), status);
         }
     }
 
     #[test]
     fn a_refused_command_is_answered_403_with_the_reason() {
-        for (cause, slug) in [
-            (RefusalCause::Administrative, "command-refused"),
-            (RefusalCause::ControlKey, "control-key"),
-        ] {
-            let problem = Problem::from(Refusal {
-                cause,
-                message: "the reason".into(),
-            });
+        for (cause, slug) in
+            [(RefusalCause::Administrative, "command-refused"), (RefusalCause::ControlKey, "control-key")]
+        {
+            let problem = Problem::from(Refusal { cause, message: "the reason".into() });
             assert_eq!((problem.kind().slug(), problem.detail()), (slug, "the reason"));
             assert_eq!(problem.into_response().status(), StatusCode::FORBIDDEN);
         }

@@ -22,21 +22,13 @@ pub(super) struct Errors<'a> {
 impl<'a> Errors<'a> {
     /// No errors yet in `text`, called `file`.
     pub(super) fn new(file: &'a str, text: &'a str) -> Self {
-        Self {
-            file,
-            text,
-            found: Vec::new(),
-        }
+        Self { file, text, found: Vec::new() }
     }
 
     /// Notes that something is wrong at byte `at`.
     pub(super) fn push(&mut self, at: usize, reason: impl Into<String>) {
         let line = self.line(at);
-        self.found.push(CatalogError {
-            file: self.file.to_owned(),
-            line,
-            reason: reason.into(),
-        });
+        self.found.push(CatalogError { file: self.file.to_owned(), line, reason: reason.into() });
     }
 
     /// The line of byte `at`, from 1.

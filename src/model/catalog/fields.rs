@@ -14,10 +14,7 @@ pub(super) struct Fields<'t> {
 impl<'t> Fields<'t> {
     /// The fields of `table`, which begins at byte `at`.
     pub(super) fn new(table: &'t DeTable<'t>, at: usize) -> Self {
-        let left = table
-            .iter()
-            .map(|(name, value)| (name.get_ref().as_ref(), name.span().start, value))
-            .collect();
+        let left = table.iter().map(|(name, value)| (name.get_ref().as_ref(), name.span().start, value)).collect();
         Self { at, left }
     }
 
@@ -55,15 +52,9 @@ impl<'t> Fields<'t> {
     /// The whole number of `name`.
     pub(super) fn number(&mut self, name: &str, errors: &mut Errors<'_>) -> Option<u64> {
         let value = self.take(name)?;
-        let number = value
-            .get_ref()
-            .as_integer()
-            .and_then(|integer| integer.as_str().parse().ok());
+        let number = value.get_ref().as_integer().and_then(|integer| integer.as_str().parse().ok());
         if number.is_none() {
-            errors.push(
-                value.span().start,
-                format!("`{name}` must be a whole number, 0 or more"),
-            );
+            errors.push(value.span().start, format!("`{name}` must be a whole number, 0 or more"));
         }
         number
     }

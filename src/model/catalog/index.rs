@@ -23,9 +23,7 @@ struct Node {
 impl Index {
     /// The trie of `kinds`.
     pub(super) fn new(kinds: &[Arc<Kind>]) -> Self {
-        let mut index = Self {
-            nodes: vec![Node::default()],
-        };
+        let mut index = Self { nodes: vec![Node::default()] };
         for kind in kinds {
             for prefix in kind.pattern.prefixes() {
                 index.insert(&prefix, kind.index);

@@ -157,12 +157,7 @@ impl Retain {
         match text {
             "expire" => Some(Self::Expire),
             "forever" => Some(Self::Forever),
-            days => days
-                .strip_suffix('d')?
-                .parse()
-                .ok()
-                .filter(|days| *days > 0)
-                .map(Self::Days),
+            days => days.strip_suffix('d')?.parse().ok().filter(|days| *days > 0).map(Self::Days),
         }
     }
 }
@@ -231,15 +226,10 @@ impl Kind {
         }
         let key = self.pattern.around(&middle);
         if !self.pattern.matches(&key) {
-            return Err(format!(
-                "the id does not fit the pattern `{}` of kind `{}`",
-                self.pattern, self.name
-            ));
+            return Err(format!("the id does not fit the pattern `{}` of kind `{}`", self.pattern, self.name));
         }
         match self.earlier.iter().find(|(_, pattern)| pattern.matches(&key)) {
-            Some((name, pattern)) => Err(format!(
-                "such an id belongs to kind `{name}` with the pattern `{pattern}`"
-            )),
+            Some((name, pattern)) => Err(format!("such an id belongs to kind `{name}` with the pattern `{pattern}`")),
             None => Ok(Key::new(key)),
         }
     }

@@ -80,11 +80,7 @@ impl Catalog {
     fn of_kinds(mut kinds: Vec<Arc<Kind>>, unmatched: Arc<Kind>) -> Self {
         kinds.push(Arc::clone(&unmatched));
         let index = index::Index::new(&kinds);
-        Self {
-            kinds,
-            unmatched,
-            index,
-        }
+        Self { kinds, unmatched, index }
     }
 }
 
@@ -104,10 +100,7 @@ mod tests {
         assert_eq!(name_of("claude:account:index:empty"), "account_index_empty");
         assert_eq!(name_of("apikey:tag:empty"), "apikey_tag");
         assert_eq!(name_of("usage:daily:index:2026-11-23"), "usage_index");
-        assert_eq!(
-            name_of("usage:k:model:daily:us.anthropic.claude-v1:0:2026-11-23"),
-            "usage_key_model_daily"
-        );
+        assert_eq!(name_of("usage:k:model:daily:us.anthropic.claude-v1:0:2026-11-23"), "usage_key_model_daily");
         assert_eq!(name_of("nobody knows me"), UNMATCHED);
         assert_eq!(name_of(""), UNMATCHED);
     }
@@ -140,13 +133,7 @@ mod tests {
             }
         }
         let apikey = catalog.by_name("apikey").expect("a kind");
-        assert_eq!(
-            apikey
-                .key_of(&apikey.id_of(b"apikey:\xff\0"))
-                .expect("an id")
-                .as_bytes(),
-            b"apikey:\xff\0"
-        );
+        assert_eq!(apikey.key_of(&apikey.id_of(b"apikey:\xff\0")).expect("an id").as_bytes(), b"apikey:\xff\0");
     }
 
     #[test]

@@ -55,10 +55,7 @@ pub(super) fn catalog(file: &str, text: &str) -> Result<Catalog, Vec<CatalogErro
 
 /// `[unmatched]`: what becomes of keys that no pattern matches. Redis only, where the file says nothing.
 fn read_unmatched(root: &mut Fields<'_>, errors: &mut Errors<'_>) -> Draft {
-    let base = Settings {
-        policy: Some(Policy::Ephemeral),
-        ..Settings::default()
-    };
+    let base = Settings { policy: Some(Policy::Ephemeral), ..Settings::default() };
     let (at, settings) = match root.table("unmatched", errors) {
         None => (root.at(), base),
         Some(mut fields) => {
@@ -69,12 +66,7 @@ fn read_unmatched(root: &mut Fields<'_>, errors: &mut Errors<'_>) -> Draft {
         }
     };
     let pattern = Pattern::parse("{key:rest}").expect("a part of type rest is a pattern");
-    Draft {
-        at,
-        name: UNMATCHED.to_owned(),
-        pattern,
-        settings,
-    }
+    Draft { at, name: UNMATCHED.to_owned(), pattern, settings }
 }
 
 fn read_family(mut family: Fields<'_>, drafts: &mut Vec<Draft>, errors: &mut Errors<'_>) {
@@ -91,26 +83,15 @@ fn read_family(mut family: Fields<'_>, drafts: &mut Vec<Draft>, errors: &mut Err
         let pattern = kind.text("pattern", errors);
         let settings = settings.clone().with(&mut kind, errors);
         kind.refuse_the_rest(errors);
-        let name = name
-            .or_else(|| missing(at, "name", errors))
-            .and_then(|name| checked_name(name, errors));
-        let pattern = pattern
-            .or_else(|| missing(at, "pattern", errors))
-            .and_then(|(at, source)| {
-                Pattern::parse(source)
-                    .map_err(|reason| errors.push(at, format!("pattern `{source}` {reason}")))
-                    .ok()
-            });
+        let name = name.or_else(|| missing(at, "name", errors)).and_then(|name| checked_name(name, errors));
+        let pattern = pattern.or_else(|| missing(at, "pattern", errors)).and_then(|(at, source)| {
+            Pattern::parse(source).map_err(|reason| errors.push(at, format!("pattern `{source}` {reason}"))).ok()
+        });
         if settings.policy.is_none() {
             errors.push(at, "a kind or its family needs `policy`");
         }
         if let (Some(name), Some(pattern)) = (name, pattern) {
-            drafts.push(Draft {
-                at,
-                name,
-                pattern,
-                settings,
-            });
+            drafts.push(Draft { at, name, pattern, settings });
         }
     }
 }
@@ -122,21 +103,13 @@ fn missing<'t>(at: usize, field: &str, errors: &mut Errors<'_>) -> Option<(usize
 
 /// Names stand in paths, flags and metric labels.
 fn checked_name((at, name): (usize, &str), errors: &mut Errors<'_>) -> Option<String> {
-    let is_word = name
-        .bytes()
-        .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_');
+    let is_word = name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_');
     if name.is_empty() || !is_word {
-        errors.push(
-            at,
-            format!("the name `{name}` must be lower-case letters, digits and `_`"),
-        );
+        errors.push(at, format!("the name `{name}` must be lower-case letters, digits and `_`"));
         return None;
     }
     if name == UNMATCHED {
-        errors.push(
-            at,
-            "the name `unmatched` is taken: it stands for the keys that no pattern matches",
-        );
+        errors.push(at, "the name `unmatched` is taken: it stands for the keys that no pattern matches");
         return None;
     }
     Some(name.to_owned())
@@ -148,22 +121,14 @@ fn refuse_twins(drafts: &[Draft], errors: &mut Errors<'_>) {
             continue;
         };
         let line = errors.line(earlier.at);
-        errors.push(
-            draft.at,
-            format!("the name `{}` is taken by the kind on line {line}", draft.name),
-        );
+        errors.push(draft.at, format!("the name `{}` is taken by the kind on line {line}", draft.name));
     }
 }
 
 /// A kind must be the first to match at least one of the keys that are typical for it.
 fn refuse_what_is_covered(catalog: &Catalog, places: &[usize], errors: &mut Errors<'_>) {
     for (kind, at) in catalog.kinds().iter().zip(places) {
-        let takers: Vec<_> = kind
-            .pattern
-            .examples()
-            .iter()
-            .map(|key| Arc::clone(catalog.kind_of(key)))
-            .collect();
+        let takers: Vec<_> = kind.pattern.examples().iter().map(|key| Arc::clone(catalog.kind_of(key))).collect();
         if let Some(taker) = takers.first()
             && takers.iter().all(|taker| taker.index != kind.index)
         {
@@ -178,12 +143,7 @@ fn refuse_what_is_covered(catalog: &Catalog, places: &[usize], errors: &mut Erro
 }
 
 fn finish(draft: Draft, before: &[Arc<Kind>], errors: &mut Errors<'_>) -> Kind {
-    let Draft {
-        at,
-        name,
-        pattern,
-        settings,
-    } = draft;
+    let Draft { at, name, pattern, settings } = draft;
     let table = settings.checked_table(errors);
     let log = settings.checked_log(at, errors);
     let earlier = before
@@ -214,9 +174,5 @@ fn finish(draft: Draft, before: &[Arc<Kind>], errors: &mut Errors<'_>) -> Kind {
 /// Whether two patterns begin alike, so that one key might match both.
 fn may_meet(one: &Pattern, other: &Pattern) -> bool {
     let others = other.prefixes();
-    one.prefixes().iter().any(|one| {
-        others
-            .iter()
-            .any(|other| one.starts_with(other) || other.starts_with(one))
-    })
+    one.prefixes().iter().any(|one| others.iter().any(|other| one.starts_with(other) || other.starts_with(one)))
 }

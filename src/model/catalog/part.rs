@@ -27,10 +27,7 @@ pub(super) enum Shape {
 const MASKS: [(&str, &str); 7] = [
     ("uuid", "xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx"),
     ("hex32", "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"),
-    (
-        "hex64",
-        "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx",
-    ),
+    ("hex64", "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"),
     ("date", "9999-99-99"),
     ("month", "9999-99"),
     ("hour", "99"),
@@ -43,24 +40,15 @@ impl Part {
         let texts = |texts: &[&str]| texts.iter().map(|text| text.as_bytes().to_vec()).collect();
         match self {
             Self::Literal(literal) => vec![literal.clone()],
-            Self::Named {
-                shape: Shape::Segment, ..
-            } => texts(&["~one~", "~2"]),
+            Self::Named { shape: Shape::Segment, .. } => texts(&["~one~", "~2"]),
             Self::Named { shape: Shape::Rest, .. } => texts(&["~any~", "~any~:~of~:~these~:~five~:~parts~"]),
-            Self::Named {
-                shape: Shape::Digits, ..
-            } => texts(&["7", "1795414190204"]),
-            Self::Named {
-                shape: Shape::Mask(mask),
-                ..
-            } => texts(&[
-                &mask.replace(['9', 'x'], "0"),
-                &mask.replace('9', "7").replace('x', "e"),
-            ]),
-            Self::Named {
-                shape: Shape::OneOf(alternatives),
-                ..
-            } => alternatives.iter().map(|text| text.as_bytes().to_vec()).collect(),
+            Self::Named { shape: Shape::Digits, .. } => texts(&["7", "1795414190204"]),
+            Self::Named { shape: Shape::Mask(mask), .. } => {
+                texts(&[&mask.replace(['9', 'x'], "0"), &mask.replace('9', "7").replace('x', "e")])
+            }
+            Self::Named { shape: Shape::OneOf(alternatives), .. } => {
+                alternatives.iter().map(|text| text.as_bytes().to_vec()).collect()
+            }
         }
     }
 }
@@ -90,17 +78,14 @@ pub(super) fn matches_parts(parts: &[Part], key: &[u8]) -> bool {
         return key.is_empty();
     };
     match part {
-        Part::Literal(literal) => key
-            .strip_prefix(literal.as_slice())
-            .is_some_and(|left| matches_parts(rest, left)),
+        Part::Literal(literal) => key.strip_prefix(literal.as_slice()).is_some_and(|left| matches_parts(rest, left)),
         Part::Named { shape, .. } => match shape {
             Shape::Segment => matches_run(rest, key, |byte| *byte != b':'),
             Shape::Digits => matches_run(rest, key, u8::is_ascii_digit),
             Shape::Mask(mask) => matches_mask(mask, rest, key),
-            Shape::OneOf(texts) => texts.iter().any(|text| {
-                key.strip_prefix(text.as_bytes())
-                    .is_some_and(|left| matches_parts(rest, left))
-            }),
+            Shape::OneOf(texts) => {
+                texts.iter().any(|text| key.strip_prefix(text.as_bytes()).is_some_and(|left| matches_parts(rest, left)))
+            }
             Shape::Rest => matches_rest(rest, key),
         },
     }
@@ -128,7 +113,5 @@ fn matches_rest(rest: &[Part], key: &[u8]) -> bool {
     if rest.is_empty() {
         return !key.is_empty();
     }
-    (1..=key.len())
-        .rev()
-        .any(|length| key.get(length..).is_some_and(|left| matches_parts(rest, left)))
+    (1..=key.len()).rev().any(|length| key.get(length..).is_some_and(|left| matches_parts(rest, left)))
 }

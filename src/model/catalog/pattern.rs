@@ -14,45 +14,14 @@
 
 use std::fmt;
 
+use crate::model::catalog::part::{Part, Shape, matches_parts, shape_of};
+
 /// A key pattern.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Pattern {
     source: String,
     parts: Vec<Part>,
 }
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Part {
-    Literal(Vec<u8>),
-    Named { name: String, shape: Shape },
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Shape {
-    /// One or more bytes without ':'.
-    Segment,
-    /// One or more bytes.
-    Rest,
-    /// One or more decimal digits.
-    Digits,
-    /// A mask: `9` is a decimal digit, `x` a hexadecimal one, anything else is itself.
-    Mask(&'static str),
-    /// One of these texts.
-    OneOf(Vec<String>),
-}
-
-const MASKS: [(&str, &str); 7] = [
-    ("uuid", "xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx"),
-    ("hex32", "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"),
-    (
-        "hex64",
-        "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx",
-    ),
-    ("date", "9999-99-99"),
-    ("month", "9999-99"),
-    ("hour", "99"),
-    ("week", "9999-99-99T99"),
-];
 
 impl Pattern {
     /// The pattern written as `source`.
@@ -75,10 +44,7 @@ impl Pattern {
             return Err("is empty and can never match".to_owned());
         }
         refuse_what_never_matches(&parts)?;
-        Ok(Self {
-            source: source.to_owned(),
-            parts,
-        })
+        Ok(Self { source: source.to_owned(), parts })
     }
 
     /// Whether `key` matches.
@@ -94,19 +60,13 @@ impl Pattern {
         if self.is_literal() {
             return key;
         }
-        key.strip_prefix(self.head())
-            .and_then(|rest| rest.strip_suffix(self.tail()))
-            .unwrap_or(key)
+        key.strip_prefix(self.head()).and_then(|rest| rest.strip_suffix(self.tail())).unwrap_or(key)
     }
 
     /// The key whose [`Pattern::middle`] is `middle`; it need not match.
     #[must_use]
     pub fn around(&self, middle: &[u8]) -> Vec<u8> {
-        if self.is_literal() {
-            middle.to_vec()
-        } else {
-            [self.head(), middle, self.tail()].concat()
-        }
+        if self.is_literal() { middle.to_vec() } else { [self.head(), middle, self.tail()].concat() }
     }
 
     /// Whether the pattern has no named part, and so matches one key alone.
@@ -127,10 +87,7 @@ impl Pattern {
     #[must_use]
     pub fn prefixes(&self) -> Vec<Vec<u8>> {
         match self.parts.first() {
-            Some(Part::Named {
-                shape: Shape::OneOf(texts),
-                ..
-            }) => {
+            Some(Part::Named { shape: Shape::OneOf(texts), .. }) => {
                 let then = self.parts.get(1).map_or(&[][..], literal_of);
                 texts.iter().map(|text| [text.as_bytes(), then].concat()).collect()
             }
@@ -176,33 +133,6 @@ impl fmt::Debug for Pattern {
     }
 }
 
-impl Part {
-    fn examples(&self) -> Vec<Vec<u8>> {
-        let texts = |texts: &[&str]| texts.iter().map(|text| text.as_bytes().to_vec()).collect();
-        match self {
-            Self::Literal(literal) => vec![literal.clone()],
-            Self::Named {
-                shape: Shape::Segment, ..
-            } => texts(&["~one~", "~2"]),
-            Self::Named { shape: Shape::Rest, .. } => texts(&["~any~", "~any~:~of~:~these~:~five~:~parts~"]),
-            Self::Named {
-                shape: Shape::Digits, ..
-            } => texts(&["7", "1795414190204"]),
-            Self::Named {
-                shape: Shape::Mask(mask),
-                ..
-            } => texts(&[
-                &mask.replace(['9', 'x'], "0"),
-                &mask.replace('9', "7").replace('x', "e"),
-            ]),
-            Self::Named {
-                shape: Shape::OneOf(alternatives),
-                ..
-            } => alternatives.iter().map(|text| text.as_bytes().to_vec()).collect(),
-        }
-    }
-}
-
 fn literal_of(part: &Part) -> &[u8] {
     match part {
         Part::Literal(literal) => literal,
@@ -221,41 +151,16 @@ fn push_literal(parts: &mut Vec<Part>, literal: &str) -> Result<(), String> {
 }
 
 fn push_named(parts: &mut Vec<Part>, inside: &str) -> Result<(), String> {
-    let (name, shape) = inside
-        .split_once(':')
-        .map_or((inside, None), |(name, shape)| (name, Some(shape)));
+    let (name, shape) = inside.split_once(':').map_or((inside, None), |(name, shape)| (name, Some(shape)));
     if name.is_empty() || !name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_') {
-        return Err(format!(
-            "has a part `{{{inside}}}` whose name is not lower-case letters"
-        ));
+        return Err(format!("has a part `{{{inside}}}` whose name is not lower-case letters"));
     }
     let known = |other: &Part| matches!(other, Part::Named { name: known, .. } if known == name);
     if parts.iter().any(known) {
         return Err(format!("names the part `{name}` twice"));
     }
-    parts.push(Part::Named {
-        name: name.to_owned(),
-        shape: shape_of(shape)?,
-    });
+    parts.push(Part::Named { name: name.to_owned(), shape: shape_of(shape)? });
     Ok(())
-}
-
-fn shape_of(shape: Option<&str>) -> Result<Shape, String> {
-    match shape {
-        None => Ok(Shape::Segment),
-        Some("rest") => Ok(Shape::Rest),
-        Some("digits") => Ok(Shape::Digits),
-        Some(texts) if texts.contains('|') => {
-            if texts.split('|').any(str::is_empty) {
-                return Err(format!("has an empty choice in `{texts}`"));
-            }
-            Ok(Shape::OneOf(texts.split('|').map(str::to_owned).collect()))
-        }
-        Some(name) => match MASKS.iter().find(|(known, _)| *known == name) {
-            Some((_, mask)) => Ok(Shape::Mask(mask)),
-            None => Err(format!("has a part of the unknown type `{name}`")),
-        },
-    }
 }
 
 /// A part of open length takes all it can, so what follows it must be something that it cannot take.
@@ -263,9 +168,7 @@ fn refuse_what_never_matches(parts: &[Part]) -> Result<(), String> {
     for (part, next) in parts.iter().zip(parts.iter().skip(1)) {
         let Part::Named { name, shape } = part else { continue };
         let Part::Literal(after) = next else {
-            return Err(format!(
-                "has a part side by side with `{{{name}}}`: nothing tells where one ends"
-            ));
+            return Err(format!("has a part side by side with `{{{name}}}`: nothing tells where one ends"));
         };
         let is_taken = match shape {
             Shape::Segment => after.first() != Some(&b':'),
@@ -277,54 +180,6 @@ fn refuse_what_never_matches(parts: &[Part]) -> Result<(), String> {
         }
     }
     Ok(())
-}
-
-fn matches_parts(parts: &[Part], key: &[u8]) -> bool {
-    let Some((part, rest)) = parts.split_first() else {
-        return key.is_empty();
-    };
-    match part {
-        Part::Literal(literal) => key
-            .strip_prefix(literal.as_slice())
-            .is_some_and(|left| matches_parts(rest, left)),
-        Part::Named { shape, .. } => match shape {
-            Shape::Segment => matches_run(rest, key, |byte| *byte != b':'),
-            Shape::Digits => matches_run(rest, key, u8::is_ascii_digit),
-            Shape::Mask(mask) => matches_mask(mask, rest, key),
-            Shape::OneOf(texts) => texts.iter().any(|text| {
-                key.strip_prefix(text.as_bytes())
-                    .is_some_and(|left| matches_parts(rest, left))
-            }),
-            Shape::Rest => matches_rest(rest, key),
-        },
-    }
-}
-
-fn matches_run(rest: &[Part], key: &[u8], takes: impl Fn(&u8) -> bool) -> bool {
-    let length = key.iter().position(|byte| !takes(byte)).unwrap_or(key.len());
-    length > 0 && key.get(length..).is_some_and(|left| matches_parts(rest, left))
-}
-
-fn matches_mask(mask: &str, rest: &[Part], key: &[u8]) -> bool {
-    let Some((head, left)) = key.split_at_checked(mask.len()) else {
-        return false;
-    };
-    let fits = mask.bytes().zip(head).all(|(mask, byte)| match mask {
-        b'9' => byte.is_ascii_digit(),
-        b'x' => byte.is_ascii_hexdigit(),
-        literal => literal == *byte,
-    });
-    fits && matches_parts(rest, left)
-}
-
-/// The longest first: what follows such a part is as a rule a date at the very end.
-fn matches_rest(rest: &[Part], key: &[u8]) -> bool {
-    if rest.is_empty() {
-        return !key.is_empty();
-    }
-    (1..=key.len())
-        .rev()
-        .any(|length| key.get(length..).is_some_and(|left| matches_parts(rest, left)))
 }
 
 #[cfg(test)]
@@ -350,10 +205,7 @@ mod tests {
         let daily = pattern("usage:{key}:model:daily:{model:rest}:{date:date}");
         let bedrock = b"usage:k:model:daily:us.anthropic.claude-v1:0:2026-11-23";
         assert!(daily.matches(bedrock));
-        assert_eq!(
-            daily.middle(bedrock),
-            b"k:model:daily:us.anthropic.claude-v1:0:2026-11-23"
-        );
+        assert_eq!(daily.middle(bedrock), b"k:model:daily:us.anthropic.claude-v1:0:2026-11-23");
         assert!(!daily.matches(b"usage:k:model:daily:2026-11-23"));
         assert!(!daily.matches(b"usage:k:model:daily:m:2026-11"));
     }
@@ -364,10 +216,7 @@ mod tests {
         assert!(index.matches(b"claude:account:index"));
         assert!(index.matches(b"user:index"));
         assert!(!index.matches(b"droid:index"));
-        assert_eq!(
-            index.prefixes(),
-            [b"claude:account:index".to_vec(), b"user:index".to_vec()]
-        );
+        assert_eq!(index.prefixes(), [b"claude:account:index".to_vec(), b"user:index".to_vec()]);
     }
 
     #[test]
@@ -383,22 +232,12 @@ mod tests {
 
     #[test]
     fn every_example_matches_its_pattern() {
-        for source in [
-            "a",
-            "a:{b}",
-            "{a:rest}:empty",
-            "x:{d:date}:{h:hour}",
-            "{a:uuid}-{b:x|y:z}",
-            "c:{n:digits}",
-            "{w:week}",
-        ] {
+        for source in
+            ["a", "a:{b}", "{a:rest}:empty", "x:{d:date}:{h:hour}", "{a:uuid}-{b:x|y:z}", "c:{n:digits}", "{w:week}"]
+        {
             let pattern = pattern(source);
             for example in pattern.examples() {
-                assert!(
-                    pattern.matches(&example),
-                    "{source}: {}",
-                    String::from_utf8_lossy(&example)
-                );
+                assert!(pattern.matches(&example), "{source}: {}", String::from_utf8_lossy(&example));
             }
         }
     }

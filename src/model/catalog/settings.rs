@@ -69,12 +69,8 @@ impl Settings {
         }
         self.keep = fields.number("keep", errors).or(self.keep);
         self.min_interval_ms = fields.number("min_interval_ms", errors).unwrap_or(self.min_interval_ms);
-        self.expiry_tolerance_ms = fields
-            .number("expiry_tolerance_ms", errors)
-            .unwrap_or(self.expiry_tolerance_ms);
-        self.numbers_by_value = fields
-            .truth("numbers_by_value", errors)
-            .unwrap_or(self.numbers_by_value);
+        self.expiry_tolerance_ms = fields.number("expiry_tolerance_ms", errors).unwrap_or(self.expiry_tolerance_ms);
+        self.numbers_by_value = fields.truth("numbers_by_value", errors).unwrap_or(self.numbers_by_value);
         self.credentials = fields.texts("credentials", errors).unwrap_or(self.credentials);
         self.ignored_fields = fields.texts("ignored_fields", errors).unwrap_or(self.ignored_fields);
         if let Some(flag) = fields.table("flag", errors) {
@@ -87,10 +83,7 @@ impl Settings {
     pub(super) fn checked_table(&self, errors: &mut Errors<'_>) -> Table {
         match self.table {
             Some((at, table)) if table.layout() != self.layout => {
-                errors.push(
-                    at,
-                    format!("table `{}` does not hold layout `{}`", table.name(), self.layout.name()),
-                );
+                errors.push(at, format!("table `{}` does not hold layout `{}`", table.name(), self.layout.name()));
                 table
             }
             Some((_, table)) => table,
@@ -103,10 +96,7 @@ impl Settings {
         match (self.layout, self.push, self.keep) {
             (Layout::Log, Some((_, push)), Some(keep)) if keep > 0 => Some(LogShape { push, keep }),
             (Layout::Log, _, _) => {
-                errors.push(
-                    at,
-                    "a log must say where it grows (`push`) and how many entries Redis keeps (`keep`)",
-                );
+                errors.push(at, "a log must say where it grows (`push`) and how many entries Redis keeps (`keep`)");
                 None
             }
             (Layout::Document | Layout::Collection, Some((at, _)), _) => {

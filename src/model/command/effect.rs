@@ -67,31 +67,20 @@ pub fn touches(command: &Command, positions: &[usize]) -> Vec<Touch> {
     let name = command.name();
     let key = |index: &usize| command.arg(*index).map(|key| Key::new(key.clone()));
     let all = |presence, touched: &Touched| {
-        let touch = |key| Touch {
-            key,
-            presence,
-            touched: touched.clone(),
-        };
+        let touch = |key| Touch { key, presence, touched: touched.clone() };
         positions.iter().filter_map(key).map(touch).collect::<Vec<_>>()
     };
     match name.as_str() {
         "DEL" | "UNLINK" => all(Presence::Deleted, &Touched::Whole),
-        "RENAME" => two_keys(
-            command,
-            (Presence::Deleted, Touched::Whole),
-            (Presence::Unsure, Touched::Whole),
-        ),
+        "RENAME" => two_keys(command, (Presence::Deleted, Touched::Whole), (Presence::Unsure, Touched::Whole)),
         "SMOVE" => {
             let member = Touched::Elements(command.arg(3).cloned().into_iter().collect());
             two_keys(command, (Presence::Unsure, member.clone()), (Presence::Unsure, member))
         }
         "COPY" => only(command, 2, Presence::Unsure, Touched::Whole),
-        "SORT" | "GEORADIUS" | "GEORADIUSBYMEMBER" => positions
-            .iter()
-            .skip(1)
-            .filter_map(key)
-            .map(|key| whole(key, Presence::Unsure))
-            .collect(),
+        "SORT" | "GEORADIUS" | "GEORADIUSBYMEMBER" => {
+            positions.iter().skip(1).filter_map(key).map(|key| whole(key, Presence::Unsure)).collect()
+        }
         "ZUNIONSTORE" | "ZINTERSTORE" | "ZDIFFSTORE" | "SUNIONSTORE" | "SINTERSTORE" | "SDIFFSTORE" | "ZRANGESTORE"
         | "GEOSEARCHSTORE" | "PFMERGE" => only(command, 1, Presence::Unsure, Touched::Whole),
         "BITOP" => only(command, 2, Presence::Unsure, Touched::Whole),
@@ -104,23 +93,11 @@ pub fn touches(command: &Command, positions: &[usize]) -> Vec<Touch> {
 }
 
 fn whole(key: Key, presence: Presence) -> Touch {
-    Touch {
-        key,
-        presence,
-        touched: Touched::Whole,
-    }
+    Touch { key, presence, touched: Touched::Whole }
 }
 
 fn only(command: &Command, index: usize, presence: Presence, touched: Touched) -> Vec<Touch> {
-    command
-        .arg(index)
-        .map(|key| Touch {
-            key: Key::new(key.clone()),
-            presence,
-            touched,
-        })
-        .into_iter()
-        .collect()
+    command.arg(index).map(|key| Touch { key: Key::new(key.clone()), presence, touched }).into_iter().collect()
 }
 
 fn two_keys(command: &Command, one: (Presence, Touched), two: (Presence, Touched)) -> Vec<Touch> {
@@ -140,14 +117,8 @@ fn single(name: &str, command: &Command) -> (Presence, Touched) {
         "SETEX" | "PSETEX" => (sure_if(command.integer(2).is_some_and(|ttl| ttl > 0)), Touched::Whole),
         "INCRBY" | "DECRBY" => (sure_if(command.integer(2).is_some()), Touched::Whole),
         "INCRBYFLOAT" => (sure_if(is_number(command, 2)), Touched::Whole),
-        "APPEND" => (
-            sure_if(command.arg(2).is_some_and(|text| !text.is_empty())),
-            Touched::Whole,
-        ),
-        "HSET" | "HMSET" => (
-            sure_if(command.0.len() >= 4 && command.0.len() % 2 == 0),
-            elements(2, 2),
-        ),
+        "APPEND" => (sure_if(command.arg(2).is_some_and(|text| !text.is_empty())), Touched::Whole),
+        "HSET" | "HMSET" => (sure_if(command.0.len() >= 4 && command.0.len() % 2 == 0), elements(2, 2)),
         "HSETNX" => (Presence::Sure, elements(2, 2)),
         "HINCRBY" => (sure_if(command.integer(3).is_some()), elements(2, 2)),
         "HINCRBYFLOAT" => (sure_if(is_number(command, 3)), elements(2, 2)),
@@ -187,34 +158,22 @@ fn set_options_are_plain(command: &Command) -> bool {
 
 fn is_number(command: &Command, index: usize) -> bool {
     let text = command.arg(index).and_then(|arg| std::str::from_utf8(arg).ok());
-    text.and_then(|text| text.parse::<f64>().ok())
-        .is_some_and(f64::is_finite)
+    text.and_then(|text| text.parse::<f64>().ok()).is_some_and(f64::is_finite)
 }
 
 fn pushed(command: &Command, end: End, creates: bool) -> Touched {
-    Touched::Pushed {
-        end,
-        count: command.0.len().saturating_sub(2),
-        creates,
-    }
+    Touched::Pushed { end, count: command.0.len().saturating_sub(2), creates }
 }
 
 fn zadd(command: &Command) -> (Presence, Touched) {
     const OPTIONS: [&str; 6] = ["NX", "XX", "GT", "LT", "CH", "INCR"];
     let is_option = |index: usize| OPTIONS.iter().any(|option| command.is_word(index, option));
-    let first = (2..command.0.len())
-        .find(|index| !is_option(*index))
-        .unwrap_or(command.0.len());
-    let scores_are_numbers = (first..command.0.len())
-        .step_by(2)
-        .all(|index| is_number(command, index));
+    let first = (2..command.0.len()).find(|index| !is_option(*index)).unwrap_or(command.0.len());
+    let scores_are_numbers = (first..command.0.len()).step_by(2).all(|index| is_number(command, index));
     let options_are_plain = first == 2 || (first == 3 && !command.is_word(2, "XX") && !command.is_word(2, "INCR"));
     let is_sure = scores_are_numbers && options_are_plain && (command.0.len() - first).is_multiple_of(2);
     let members = command.0.iter().skip(first + 1).step_by(2).cloned().collect();
-    (
-        if is_sure { Presence::Sure } else { Presence::Unsure },
-        Touched::Elements(members),
-    )
+    (if is_sure { Presence::Sure } else { Presence::Unsure }, Touched::Elements(members))
 }
 
 #[cfg(test)]
@@ -254,15 +213,7 @@ mod tests {
         ] {
             assert_eq!(touch(line).0, Presence::Unsure, "{line}");
         }
-        for line in [
-            "SET k v",
-            "SET k v EX 10 NX",
-            "HSET k f v",
-            "SADD k m",
-            "ZADD k GT 1 m",
-            "LPUSH k v",
-            "INCR k",
-        ] {
+        for line in ["SET k v", "SET k v EX 10 NX", "HSET k f v", "SADD k m", "ZADD k GT 1 m", "LPUSH k v", "INCR k"] {
             assert_eq!(touch(line).0, Presence::Sure, "{line}");
         }
     }
@@ -281,9 +232,6 @@ mod tests {
     fn a_rename_deletes_its_source_and_rewrites_its_target() {
         let command = Command::new(["RENAME", "a", "b"]);
         let touches = touches(&command, &[1, 2]);
-        assert_eq!(
-            (touches[0].presence, touches[1].presence),
-            (Presence::Deleted, Presence::Unsure)
-        );
+        assert_eq!((touches[0].presence, touches[1].presence), (Presence::Deleted, Presence::Unsure));
     }
 }

@@ -22,10 +22,7 @@ impl Command {
     /// The name in capitals; empty when there is none.
     #[must_use]
     pub fn name(&self) -> String {
-        self.0
-            .first()
-            .map(|name| String::from_utf8_lossy(name).to_ascii_uppercase())
-            .unwrap_or_default()
+        self.0.first().map(|name| String::from_utf8_lossy(name).to_ascii_uppercase()).unwrap_or_default()
     }
 
     /// The argument at `index`, counted from the name.
@@ -37,8 +34,7 @@ impl Command {
     /// Whether the argument at `index` is `word`, in any case.
     #[must_use]
     pub fn is_word(&self, index: usize, word: &str) -> bool {
-        self.arg(index)
-            .is_some_and(|arg| arg.eq_ignore_ascii_case(word.as_bytes()))
+        self.arg(index).is_some_and(|arg| arg.eq_ignore_ascii_case(word.as_bytes()))
     }
 
     /// Whether any argument from `from` on is `word`, in any case.

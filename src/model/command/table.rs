@@ -106,9 +106,7 @@ impl Table {
         let Reply::Array(rows) = reply else {
             return Self::default();
         };
-        Self {
-            commands: rows.iter().filter_map(info).collect(),
-        }
+        Self { commands: rows.iter().filter_map(info).collect() }
     }
 
     /// How many commands the table has.
@@ -176,11 +174,7 @@ impl Table {
             "XREAD" | "XREADGROUP" => after_streams(command),
             "SORT" | "SORT_RO" | "GEORADIUS" | "GEORADIUSBYMEMBER" => stored(command),
             _ if CONTAINERS_WITH_KEY.contains(&name.as_str()) => (2..3).filter(|index| *index < count).collect(),
-            _ => self
-                .commands
-                .get(&name)
-                .map(|info| ranged(info, count))
-                .unwrap_or_default(),
+            _ => self.commands.get(&name).map(|info| ranged(info, count)).unwrap_or_default(),
         }
     }
 }
@@ -232,13 +226,8 @@ fn ranged(info: &Info, count: usize) -> Vec<usize> {
 }
 
 fn counted(command: &Command, at: usize) -> Vec<usize> {
-    let keys = command
-        .integer(at)
-        .and_then(|number| usize::try_from(number).ok())
-        .unwrap_or(0);
-    (at + 1..=at.saturating_add(keys))
-        .filter(|index| *index < command.0.len())
-        .collect()
+    let keys = command.integer(at).and_then(|number| usize::try_from(number).ok()).unwrap_or(0);
+    (at + 1..=at.saturating_add(keys)).filter(|index| *index < command.0.len()).collect()
 }
 
 fn with_first(command: &Command, mut keys: Vec<usize>) -> Vec<usize> {
@@ -258,10 +247,7 @@ fn after_streams(command: &Command) -> Vec<usize> {
 
 fn stored(command: &Command) -> Vec<usize> {
     let is_store = |index: &usize| command.is_word(*index, "STORE") || command.is_word(*index, "STOREDIST");
-    let target = (2..command.0.len())
-        .filter(is_store)
-        .map(|index| index + 1)
-        .filter(|index| *index < command.0.len());
+    let target = (2..command.0.len()).filter(is_store).map(|index| index + 1).filter(|index| *index < command.0.len());
     (1..2).filter(|index| *index < command.0.len()).chain(target).collect()
 }
 

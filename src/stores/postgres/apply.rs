@@ -122,20 +122,10 @@ async fn apply_collection(
             upsert_header(connection, header, None, applied).await?;
             upsert_elements(connection, Table::Elements, header, elements, applied).await
         }
-        Item::Log {
-            header,
-            first_id,
-            last_id,
-            entries,
-            missing,
-        } => {
+        Item::Log { header, first_id, last_id, entries, missing } => {
             upsert_header(connection, header, Some((first_id, last_id)), applied).await?;
             upsert_elements(connection, Table::EventLogs, header, entries, applied).await?;
-            if *missing > 0 {
-                note_gap(connection, header, first_id, *missing).await
-            } else {
-                Ok(())
-            }
+            if *missing > 0 { note_gap(connection, header, first_id, *missing).await } else { Ok(()) }
         }
         Item::Absent(table, header) => {
             upsert_header(connection, header, None, applied).await?;
@@ -248,9 +238,7 @@ async fn upsert_header(
             AND (expires_at IS NULL OR expires_at > gone_at)), ARRAY[]::text[]) AS evicted FROM done"
     );
     let mut binds = record_binds(&[header], false);
-    let (first, last) = ids.map_or((None, None), |(first, last)| {
-        (Some(first.to_owned()), Some(last.to_owned()))
-    });
+    let (first, last) = ids.map_or((None, None), |(first, last)| (Some(first.to_owned()), Some(last.to_owned())));
     binds.extend([Bind::NullableText(first), Bind::NullableText(last)]);
     let upserted: Upserted = Statement::new(text, binds).row(connection).await?;
     applied.upserts.push(("collections", upserted.rows));
@@ -285,12 +273,7 @@ async fn upsert_elements(
             Bind::Text(header.kind.clone()),
             Bind::Text(header.id.clone()),
             Bind::BytesList(batch.iter().map(|(hash, _)| hash.clone()).collect()),
-            Bind::TextList(
-                batch
-                    .iter()
-                    .map(|(_, row)| text::encode(&row.element).into_owned())
-                    .collect(),
-            ),
+            Bind::TextList(batch.iter().map(|(_, row)| text::encode(&row.element).into_owned()).collect()),
             Bind::NullableTextList(batch.iter().map(|(_, row)| row.doc.clone()).collect()),
             Bind::NumberList(batch.iter().map(|(_, row)| row.version).collect()),
             Bind::Bytes(header.key.hash()),
@@ -311,11 +294,7 @@ async fn bury(
     applied: &mut Applied,
 ) -> Result<(), PostgresError> {
     let name = table.name();
-    let mut binds = vec![
-        Bind::Number(version),
-        Bind::Bytes(header.key.hash()),
-        Bind::Number(version),
-    ];
+    let mut binds = vec![Bind::Number(version), Bind::Bytes(header.key.hash()), Bind::Number(version)];
     let mut text = format!(
         "UPDATE {name} SET deleted_at = now(), updated_at = now(), doc = NULL, version = {{}}
          WHERE key_hash = {{}} AND version < {{}} AND deleted_at IS NULL"
@@ -389,10 +368,7 @@ pub async fn finalise(postgres: &Postgres, basis: Basis, whole: &Whole) -> Resul
         .transaction(async |connection: &mut AsyncPgConnection| {
             check_control(connection, basis, whole.first_version, &["collections", table.name()]).await?;
             let mut applied = Applied::default();
-            let ids = whole
-                .bounds
-                .as_ref()
-                .map(|(first, last)| (first.as_str(), last.as_str()));
+            let ids = whole.bounds.as_ref().map(|(first, last)| (first.as_str(), last.as_str()));
             upsert_header(connection, header, ids, &mut applied).await?;
             let statement = Statement::new(
                 "UPDATE collections SET complete = true, floor = {}, last_version = greatest(last_version, {})
@@ -405,15 +381,7 @@ pub async fn finalise(postgres: &Postgres, basis: Basis, whole: &Whole) -> Resul
                 ],
             );
             if statement.run(connection).await? == 1 {
-                bury(
-                    connection,
-                    table,
-                    header,
-                    whole.first_version,
-                    whole.bounds.as_ref(),
-                    &mut applied,
-                )
-                .await?;
+                bury(connection, table, header, whole.first_version, whole.bounds.as_ref(), &mut applied).await?;
             }
             Ok(applied)
         })

@@ -61,25 +61,6 @@ pub struct DeadLetter {
     pub reason: String,
 }
 
-/// A job as it is kept.
-#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
-pub struct Job {
-    /// Its id.
-    pub id: String,
-    /// `backfill`.
-    pub job: String,
-    /// The kinds it is about.
-    pub kinds: Vec<String>,
-    /// `running`, `done` or `failed`.
-    pub state: String,
-    /// Records captured and committed.
-    pub done: i64,
-    /// Keys seen.
-    pub total: i64,
-    /// Why it failed.
-    pub error: Option<String>,
-}
-
 #[derive(QueryableByName)]
 struct JsonRow {
     #[diesel(sql_type = Text)]
@@ -88,10 +69,7 @@ struct JsonRow {
 
 async fn rows(postgres: &Postgres, statement: Statement) -> Result<Vec<Json>, PostgresError> {
     let rows: Vec<JsonRow> = statement.rows(&mut *postgres.connection().await?).await?;
-    Ok(rows
-        .iter()
-        .filter_map(|row| serde_json::from_str(&row.row).ok())
-        .collect())
+    Ok(rows.iter().filter_map(|row| serde_json::from_str(&row.row).ok()).collect())
 }
 
 async fn run(postgres: &Postgres, statement: Statement) -> Result<(), PostgresError> {
@@ -128,11 +106,7 @@ pub async fn history(postgres: &Postgres, kind: &str, limit: i64) -> Result<Vec<
     let text = "SELECT json_build_object('version', version, 'kind', kind, 'before', flag_before, 'after', flag_after,
             'who', who, 'from', origin, 'reason', reason, 'at', at)::text AS row
          FROM flag_changes WHERE kind IN ({}, '*') ORDER BY version DESC, id DESC LIMIT {}";
-    rows(
-        postgres,
-        Statement::new(text, vec![Bind::Text(kind.to_owned()), Bind::Number(limit)]),
-    )
-    .await
+    rows(postgres, Statement::new(text, vec![Bind::Text(kind.to_owned()), Bind::Number(limit)])).await
 }
 
 /// The flags of the highest version that Postgres knows: kind and flag, for a Redis that lost them (L3).
@@ -148,10 +122,7 @@ pub async fn latest_flags(postgres: &Postgres) -> Result<Option<(u64, Vec<(Strin
         return Ok(None);
     };
     let text = |row: &Json, name: &str| row.get(name).and_then(Json::as_str).unwrap_or_default().to_owned();
-    Ok(Some((
-        version,
-        rows.iter().map(|row| (text(row, "kind"), text(row, "flag"))).collect(),
-    )))
+    Ok(Some((version, rows.iter().map(|row| (text(row, "kind"), text(row, "flag"))).collect())))
 }
 
 /// Notes a mismatch; the same one found again raises its count.
@@ -187,15 +158,8 @@ pub async fn mismatch(postgres: &Postgres, mismatch: &Mismatch) -> Result<(), Po
 pub async fn mismatches(postgres: &Postgres, kind: Option<&str>, limit: i64) -> Result<Vec<Json>, PostgresError> {
     let text = "SELECT json_build_object('at', at, 'kind', kind, 'key_hash', encode(key_hash, 'hex'), 'class', class,
             'fields', fields, 'redis_version', redis_version, 'postgres_version', postgres_version, 'times', times)::text AS row
-         FROM mismatches WHERE kind = coalesce({}, kind) ORDER BY at DESC, id DESC LIMIT {}";
-    rows(
-        postgres,
-        Statement::new(
-            text,
-            vec![Bind::NullableText(kind.map(str::to_owned)), Bind::Number(limit)],
-        ),
-    )
-    .await
+         FROM mismatches WHERE kind = coalesce({}, kind) ORDER BY at DESC, seq DESC LIMIT {}";
+    rows(postgres, Statement::new(text, vec![Bind::NullableText(kind.map(str::to_owned)), Bind::Number(limit)])).await
 }
 
 /// Puts a record among the dead letters.
@@ -221,38 +185,7 @@ pub async fn dead_letter(postgres: &Postgres, letter: &DeadLetter) -> Result<(),
 /// # Errors
 /// When Postgres cannot be reached.
 pub async fn bury_dead_letter(postgres: &Postgres, key: &Key) -> Result<(), PostgresError> {
-    run(
-        postgres,
-        Statement::new(
-            "DELETE FROM dead_letters WHERE key_hash = {}",
-            vec![Bind::Bytes(key.hash())],
-        ),
-    )
-    .await
-}
-
-/// Keeps the state of a job.
-///
-/// # Errors
-/// When Postgres cannot be reached.
-pub async fn job(postgres: &Postgres, job: &Job) -> Result<(), PostgresError> {
-    let statement = Statement::new(
-        "INSERT INTO jobs (id, job, kinds, state, done, total, error, started_at, updated_at)
-         VALUES ({}, {}, {}, {}, {}, {}, {}, now(), now())
-         ON CONFLICT (id) DO UPDATE SET state = excluded.state, done = excluded.done, total = excluded.total,
-            error = excluded.error, updated_at = now(),
-            finished_at = CASE WHEN excluded.state <> 'running' THEN now() END",
-        vec![
-            Bind::Text(job.id.clone()),
-            Bind::Text(job.job.clone()),
-            Bind::TextList(job.kinds.clone()),
-            Bind::Text(job.state.clone()),
-            Bind::Number(job.done),
-            Bind::Number(job.total),
-            Bind::NullableText(job.error.clone()),
-        ],
-    );
-    run(postgres, statement).await
+    run(postgres, Statement::new("DELETE FROM dead_letters WHERE key_hash = {}", vec![Bind::Bytes(key.hash())])).await
 }
 
 /// How many dead letters, log gaps and mismatches there are.

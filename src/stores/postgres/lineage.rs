@@ -37,9 +37,7 @@ const IDENTITY: &str = "(SELECT system_identifier::text FROM pg_control_system()
 /// When Postgres cannot be reached, or is a replica.
 pub async fn identity(postgres: &Postgres) -> Result<Identity, PostgresError> {
     let text = format!("SELECT {IDENTITY}, coalesce((SELECT beat FROM heartbeat), 0) AS beat");
-    Ok(Statement::new(text, Vec::new())
-        .row(&mut *postgres.connection().await?)
-        .await?)
+    Ok(Statement::new(text, Vec::new()).row(&mut *postgres.connection().await?).await?)
 }
 
 /// Raises the heartbeat by one and commits it.
@@ -51,9 +49,7 @@ pub async fn beat(postgres: &Postgres) -> Result<Identity, PostgresError> {
         "INSERT INTO heartbeat AS h (\"only\", beat, at) VALUES (true, 1, now())
          ON CONFLICT (\"only\") DO UPDATE SET beat = h.beat + 1, at = now() RETURNING {IDENTITY}, h.beat AS beat"
     );
-    Ok(Statement::new(text, Vec::new())
-        .row(&mut *postgres.connection().await?)
-        .await?)
+    Ok(Statement::new(text, Vec::new()).row(&mut *postgres.connection().await?).await?)
 }
 
 /// The epoch of the control rows: the highest, should they differ.
@@ -71,10 +67,7 @@ pub async fn epoch(postgres: &Postgres) -> Result<i64, PostgresError> {
 /// # Errors
 /// When Postgres cannot be reached or written.
 pub async fn raise_epoch(postgres: &Postgres, epoch: i64) -> Result<(), PostgresError> {
-    let statement = Statement::new(
-        "UPDATE control SET epoch = greatest(epoch, {})",
-        vec![Bind::Number(epoch)],
-    );
+    let statement = Statement::new("UPDATE control SET epoch = greatest(epoch, {})", vec![Bind::Number(epoch)]);
     statement.run(&mut *postgres.connection().await?).await?;
     Ok(())
 }
@@ -85,16 +78,9 @@ pub async fn raise_epoch(postgres: &Postgres, epoch: i64) -> Result<(), Postgres
 /// When Postgres cannot be reached.
 pub async fn highest_version(postgres: &Postgres) -> Result<i64, PostgresError> {
     let tables = Table::ALL.iter().map(|table| table.name()).chain(["collections"]);
-    let each: Vec<String> = tables
-        .map(|table| format!("(SELECT max(version) FROM {table})"))
-        .collect();
-    let text = format!(
-        "SELECT coalesce(greatest((SELECT max(floor) FROM control), {}), 0) AS number",
-        each.join(", ")
-    );
-    let row: Number = Statement::new(text, Vec::new())
-        .row(&mut *postgres.connection().await?)
-        .await?;
+    let each: Vec<String> = tables.map(|table| format!("(SELECT max(version) FROM {table})")).collect();
+    let text = format!("SELECT coalesce(greatest((SELECT max(floor) FROM control), {}), 0) AS number", each.join(", "));
+    let row: Number = Statement::new(text, Vec::new()).row(&mut *postgres.connection().await?).await?;
     Ok(row.number)
 }
 
@@ -103,18 +89,13 @@ pub async fn highest_version(postgres: &Postgres) -> Result<i64, PostgresError> 
 /// # Errors
 /// When Postgres cannot be reached.
 pub async fn has_rows(postgres: &Postgres) -> Result<bool, PostgresError> {
-    let documents = Table::ALL
-        .iter()
-        .filter(|table| table.layout() == Layout::Document)
-        .map(|table| table.name());
+    let documents = Table::ALL.iter().filter(|table| table.layout() == Layout::Document).map(|table| table.name());
     let each: Vec<String> = documents
         .chain(["collections"])
         .map(|table| format!("EXISTS (SELECT 1 FROM {table} WHERE deleted_at IS NULL AND gone_at IS NULL)"))
         .collect();
     let text = format!("SELECT ({})::int::bigint AS number", each.join(" OR "));
-    let row: Number = Statement::new(text, Vec::new())
-        .row(&mut *postgres.connection().await?)
-        .await?;
+    let row: Number = Statement::new(text, Vec::new()).row(&mut *postgres.connection().await?).await?;
     Ok(row.number == 1)
 }
 

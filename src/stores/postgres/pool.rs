@@ -121,10 +121,7 @@ impl Postgres {
     /// # Errors
     /// When there is none within the deadline.
     pub async fn connection(&self) -> Result<Object<AsyncPgConnection>, PostgresError> {
-        self.pool
-            .get()
-            .await
-            .map_err(|error| PostgresError::Unreachable(error.to_string()))
+        self.pool.get().await.map_err(|error| PostgresError::Unreachable(error.to_string()))
     }
 
     /// Connections that exist, that are idle, and callers that wait.
@@ -144,10 +141,7 @@ impl Postgres {
         let Ok(mut connection) = self.connection().await else {
             return false;
         };
-        Statement::new("SELECT 1", Vec::new())
-            .run(&mut connection)
-            .await
-            .is_ok()
+        Statement::new("SELECT 1", Vec::new()).run(&mut connection).await.is_ok()
     }
 }
 

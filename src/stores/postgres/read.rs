@@ -66,11 +66,7 @@ struct Found {
 
 impl Found {
     fn control(&self) -> Control {
-        Control {
-            epoch: self.epoch,
-            floor: self.floor,
-            beat: self.beat,
-        }
+        Control { epoch: self.epoch, floor: self.floor, beat: self.beat }
     }
 
     fn row(&self) -> Option<Row> {
@@ -111,19 +107,9 @@ pub async fn documents(
     );
     let hashes: Vec<Vec<u8>> = keys.iter().map(Key::hash).collect();
     let binds = vec![Bind::BytesList(hashes.clone()), Bind::Text(name.to_owned())];
-    let found: Vec<Found> = Statement::new(text, binds)
-        .rows(&mut *postgres.connection().await?)
-        .await?;
-    let control = found
-        .first()
-        .map(Found::control)
-        .ok_or(diesel::result::Error::NotFound)?;
-    let row_of = |hash: &Vec<u8>| {
-        found
-            .iter()
-            .find(|row| row.key_hash.as_ref() == Some(hash))
-            .and_then(Found::row)
-    };
+    let found: Vec<Found> = Statement::new(text, binds).rows(&mut *postgres.connection().await?).await?;
+    let control = found.first().map(Found::control).ok_or(diesel::result::Error::NotFound)?;
+    let row_of = |hash: &Vec<u8>| found.iter().find(|row| row.key_hash.as_ref() == Some(hash)).and_then(Found::row);
     Ok((control, hashes.iter().map(row_of).collect()))
 }
 
@@ -166,11 +152,7 @@ pub async fn collection(
     clock: i64,
 ) -> Result<(Control, Option<Row>), PostgresError> {
     let name = table.name();
-    let only = if names.is_some() {
-        "AND e.element_hash = ANY({})"
-    } else {
-        ""
-    };
+    let only = if names.is_some() { "AND e.element_hash = ANY({})" } else { "" };
     // `last_version` is the last chunk's; the header's own version rises with each capture that touches it.
     let text = format!(
         "SELECT c.epoch, least(c.floor, d.floor) AS floor, coalesce((SELECT beat FROM heartbeat), 0) AS beat,
@@ -185,15 +167,9 @@ pub async fn collection(
         binds.push(Bind::BytesList(names.iter().map(|name| hash16(name)).collect()));
     }
     binds.push(Bind::Text(name.to_owned()));
-    let found: Vec<FoundElement> = Statement::new(text, binds)
-        .rows(&mut *postgres.connection().await?)
-        .await?;
+    let found: Vec<FoundElement> = Statement::new(text, binds).rows(&mut *postgres.connection().await?).await?;
     let first = found.first().ok_or(diesel::result::Error::NotFound)?;
-    let control = Control {
-        epoch: first.epoch,
-        floor: first.floor,
-        beat: first.beat,
-    };
+    let control = Control { epoch: first.epoch, floor: first.floor, beat: first.beat };
     let Some(header_version) = first.version else {
         return Ok((control, None));
     };
@@ -211,28 +187,18 @@ pub async fn collection(
 
 /// The value that the live elements make; `None` where one has not the form of the type.
 fn assemble(type_name: &str, found: &[FoundElement]) -> Option<Value> {
-    let live = found
-        .iter()
-        .filter_map(|row| Some((row.element.as_ref()?, row.doc.as_ref()?)));
+    let live = found.iter().filter_map(|row| Some((row.element.as_ref()?, row.doc.as_ref()?)));
     let pairs = live.map(|(element, doc)| {
         let name = Bytes::from(text::decode(element));
         let doc: serde_json::Value = serde_json::from_str(doc).ok()?;
-        let value = doc
-            .as_str()
-            .map(|value| Bytes::from(text::decode(value)))
-            .unwrap_or_default();
+        let value = doc.as_str().map(|value| Bytes::from(text::decode(value))).unwrap_or_default();
         Some((name, value))
     });
     let pairs: Vec<(Bytes, Bytes)> = pairs.collect::<Option<_>>()?;
     match type_name {
         "hash" => Some(Value::Hash(pairs.into_iter().collect())),
         "set" => Some(Value::Set(pairs.into_iter().map(|(member, _)| member).collect())),
-        "zset" => Some(Value::Zset(
-            pairs
-                .into_iter()
-                .map(|(member, score)| (member, Score::new(score)))
-                .collect(),
-        )),
+        "zset" => Some(Value::Zset(pairs.into_iter().map(|(member, score)| (member, Score::new(score))).collect())),
         _ => None,
     }
 }
@@ -285,15 +251,9 @@ pub async fn list(
             AND (r.expires_at IS NULL OR r.expires_at > timestamptz 'epoch' + {{}} * interval '1 millisecond')
          ORDER BY r.id LIMIT {{}}"
     );
-    let binds = vec![
-        Bind::Text(kind.name.clone()),
-        Bind::Text(after.to_owned()),
-        Bind::Number(now_ms),
-        Bind::Number(limit),
-    ];
-    let rows: Vec<Listed> = Statement::new(text, binds)
-        .rows(&mut *postgres.connection().await?)
-        .await?;
+    let binds =
+        vec![Bind::Text(kind.name.clone()), Bind::Text(after.to_owned()), Bind::Number(now_ms), Bind::Number(limit)];
+    let rows: Vec<Listed> = Statement::new(text, binds).rows(&mut *postgres.connection().await?).await?;
     let listed = rows.into_iter().map(|row| {
         let doc = row.doc.as_ref().and_then(|doc| serde_json::from_str(doc).ok());
         ListedRecord {
@@ -325,13 +285,7 @@ pub async fn live_keys(postgres: &Postgres, kind: &Kind, after: &[u8], limit: i6
         "SELECT r.key FROM {table} r WHERE r.kind = {{}} AND r.key_hash > {{}} AND r.deleted_at IS NULL
             AND r.gone_at IS NULL ORDER BY r.key_hash LIMIT {{}}"
     );
-    let binds = vec![
-        Bind::Text(kind.name.clone()),
-        Bind::Bytes(after.to_vec()),
-        Bind::Number(limit),
-    ];
-    let rows: Vec<LiveKey> = Statement::new(text, binds)
-        .rows(&mut *postgres.connection().await?)
-        .await?;
+    let binds = vec![Bind::Text(kind.name.clone()), Bind::Bytes(after.to_vec()), Bind::Number(limit)];
+    let rows: Vec<LiveKey> = Statement::new(text, binds).rows(&mut *postgres.connection().await?).await?;
     Ok(rows.into_iter().map(|row| Key::from_text(&row.key)).collect())
 }

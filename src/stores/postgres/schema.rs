@@ -2,10 +2,7 @@
 //!
 //! A test holds this file against the migrated database, column by column.
 
-#![expect(
-    missing_docs,
-    reason = "the comments on tables and columns are in the migrations, where psql shows them"
-)]
+#![expect(missing_docs, reason = "the comments on tables and columns are in the migrations, where psql shows them")]
 
 diesel::table! {
     api_keys (key_hash) {

@@ -45,10 +45,7 @@ pub(crate) struct Statement {
 impl Statement {
     /// A statement; `text` has one `{}` for each of `binds`.
     pub(crate) fn new(text: impl Into<Cow<'static, str>>, binds: Vec<Bind>) -> Self {
-        Self {
-            text: text.into(),
-            binds,
-        }
+        Self { text: text.into(), binds }
     }
 
     /// Runs it and answers how many rows it touched.

@@ -206,22 +206,13 @@ pub async fn capture(redis: &Redis, wanted: &[Wanted], purpose: Purpose) -> Resu
         let mut record = parts.parts()?;
         let state = record.text()?;
         let token = Token(record.bytes()?);
-        captured.push(Captured {
-            key: key.clone(),
-            token,
-            found: found(&state, record)?,
-        });
+        captured.push(Captured { key: key.clone(), token, found: found(&state, record)? });
     }
     Ok((stamp, captured))
 }
 
 fn stamp(parts: &mut Parts) -> Result<Stamp, RedisError> {
-    Ok(Stamp {
-        version: parts.integer()?,
-        epoch: parts.integer()?,
-        time_us: parts.integer()?,
-        beat: parts.integer()?,
-    })
+    Ok(Stamp { version: parts.integer()?, epoch: parts.integer()?, time_us: parts.integer()?, beat: parts.integer()? })
 }
 
 fn found(state: &str, mut record: Parts) -> Result<Found, RedisError> {
@@ -234,26 +225,15 @@ fn found(state: &str, mut record: Parts) -> Result<Found, RedisError> {
         "module" => Found::Module,
         "value" => {
             let (type_name, expires_at_ms) = (record.text()?, expiry(record.integer()?));
-            Found::Value {
-                value: value(&type_name, record.parts()?)?,
-                expires_at_ms,
-            }
+            Found::Value { value: value(&type_name, record.parts()?)?, expires_at_ms }
         }
         "elements" => {
             let (type_name, expires_at_ms) = (record.text()?, expiry(record.integer()?));
-            Found::Elements {
-                type_name,
-                expires_at_ms,
-                elements: looks(record.parts()?)?,
-            }
+            Found::Elements { type_name, expires_at_ms, elements: looks(record.parts()?)? }
         }
         "log" => {
             let (type_name, expires_at_ms) = (record.text()?, expiry(record.integer()?));
-            Found::Log {
-                type_name,
-                expires_at_ms,
-                log: log(record)?,
-            }
+            Found::Log { type_name, expires_at_ms, log: log(record)? }
         }
         _ => return Err(RedisError::Form("unknown state of a captured record")),
     })

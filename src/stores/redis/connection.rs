@@ -68,12 +68,7 @@ impl Redis {
     /// A lane that answers or gives up within `deadline`. Connects at first use.
     #[must_use]
     pub fn new(client: Client, deadline: Duration) -> Self {
-        Self {
-            client,
-            deadline,
-            current: ArcSwapOption::empty(),
-            connecting: Mutex::new(None),
-        }
+        Self { client, deadline, current: ArcSwapOption::empty(), connecting: Mutex::new(None) }
     }
 
     /// The server behind the lane.
@@ -101,11 +96,7 @@ impl Redis {
     /// # Errors
     /// When the connection fails, or Redis answers with an error.
     pub async fn command(&self, command: Command) -> Result<Reply, RedisError> {
-        let reply = self
-            .pipeline(&[command])
-            .await?
-            .pop()
-            .ok_or(RedisError::Form("no reply"))?;
+        let reply = self.pipeline(&[command]).await?.pop().ok_or(RedisError::Form("no reply"))?;
         match reply {
             Reply::Error(text) => Err(RedisError::Answered(text)),
             reply => Ok(reply),
@@ -133,10 +124,7 @@ impl Redis {
     }
 
     async fn send_one(&self, connection: &Arc<Connection>, command: Command) -> Result<Reply, RedisError> {
-        self.send(connection, &[command])
-            .await?
-            .pop()
-            .ok_or(RedisError::Form("no reply"))
+        self.send(connection, &[command]).await?.pop().ok_or(RedisError::Form("no reply"))
     }
 
     async fn send(&self, connection: &Arc<Connection>, commands: &[Command]) -> Result<Vec<Reply>, RedisError> {
@@ -168,9 +156,7 @@ impl Redis {
             return Ok(connection);
         }
         if last_failure.is_some_and(|at| at.elapsed() < RECONNECT_PAUSE) {
-            return Err(RedisError::Unreachable(
-                "the last attempt failed a moment ago".to_owned(),
-            ));
+            return Err(RedisError::Unreachable("the last attempt failed a moment ago".to_owned()));
         }
         match self.connect().await {
             Ok(connection) => {
@@ -190,10 +176,7 @@ impl Redis {
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(self.deadline.min(Duration::from_secs(5))))
             .set_response_timeout(Some(self.deadline));
-        let mut multiplexed = self
-            .client
-            .get_multiplexed_async_connection_with_config(&config)
-            .await?;
+        let mut multiplexed = self.client.get_multiplexed_async_connection_with_config(&config).await?;
         let info: String = redis::cmd("INFO").query_async(&mut multiplexed).await?;
         let field = |name: &str| {
             let line = info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));

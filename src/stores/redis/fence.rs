@@ -42,21 +42,13 @@ pub async fn fence(redis: &Redis, keys: &[Key]) -> Result<(Fence, Vec<Standing>)
     let fence = read_fence(&mut parts)?;
     let mut standings = Vec::with_capacity(keys.len());
     for _ in keys {
-        standings.push(Standing {
-            is_pending: parts.integer()? == 1,
-            is_present: parts.integer()? == 1,
-        });
+        standings.push(Standing { is_pending: parts.integer()? == 1, is_present: parts.integer()? == 1 });
     }
     Ok((fence, standings))
 }
 
 fn read_fence(parts: &mut Parts) -> Result<Fence, RedisError> {
-    Ok(Fence {
-        clock: parts.integer()?,
-        epoch: parts.integer()?,
-        time_us: parts.integer()?,
-        beat: parts.integer()?,
-    })
+    Ok(Fence { clock: parts.integer()?, epoch: parts.integer()?, time_us: parts.integer()?, beat: parts.integer()? })
 }
 
 /// A record as Redis holds it, with the fence of the same moment.
@@ -92,14 +84,7 @@ pub async fn look(redis: &Redis, key: &Key) -> Result<Look, RedisError> {
         "string" | "hash" | "list" | "set" | "zset" | "stream" => Some(capture::value(&type_name, parts.parts()?)?),
         _ => None,
     };
-    Ok(Look {
-        fence,
-        is_pending,
-        type_name,
-        expires_at_ms,
-        etag,
-        value,
-    })
+    Ok(Look { fence, is_pending, type_name, expires_at_ms, etag, value })
 }
 
 /// Some elements of a collection as Redis holds them, with the fence of the same moment.
@@ -137,10 +122,5 @@ pub async fn look_elements(redis: &Redis, key: &Key, names: &[Bytes]) -> Result<
         };
         elements.push(is_present.then_some(value));
     }
-    Ok(ElementsLook {
-        fence,
-        is_pending,
-        type_name,
-        elements,
-    })
+    Ok(ElementsLook { fence, is_pending, type_name, elements })
 }

@@ -52,39 +52,20 @@ pub async fn renew(
     about: &str,
 ) -> Result<Renewal, RedisError> {
     let (lease, confirmed) = (lease_ms.to_string(), confirmed.to_string());
-    let args: [&[u8]; 4] = [
-        instance.as_bytes(),
-        lease.as_bytes(),
-        confirmed.as_bytes(),
-        about.as_bytes(),
-    ];
+    let args: [&[u8]; 4] = [instance.as_bytes(), lease.as_bytes(), confirmed.as_bytes(), about.as_bytes()];
     let mut parts = Parts::of(redis.script(&script::RENEW, &[], &args).await?)?;
     let now_ms = parts.integer()?;
     let version = u64::try_from(parts.integer()?).unwrap_or(0);
     let mut flags = texts(parts.parts()?)?;
     flags.remove("version");
     let backfilled = texts(parts.parts()?)?;
-    let backfilled = backfilled
-        .into_iter()
-        .filter_map(|(kind, epoch)| Some((kind, epoch.parse().ok()?)))
-        .collect();
-    Ok(Renewal {
-        now_ms,
-        version,
-        flags,
-        backfilled,
-        unverifiable: texts(parts.parts()?)?,
-        epoch: parts.integer()?,
-    })
+    let backfilled = backfilled.into_iter().filter_map(|(kind, epoch)| Some((kind, epoch.parse().ok()?))).collect();
+    Ok(Renewal { now_ms, version, flags, backfilled, unverifiable: texts(parts.parts()?)?, epoch: parts.integer()? })
 }
 
 fn texts(parts: Parts) -> Result<BTreeMap<String, String>, RedisError> {
     let text = |bytes: &Bytes| String::from_utf8_lossy(bytes).into_owned();
-    Ok(parts
-        .all_pairs()?
-        .iter()
-        .map(|(name, value)| (text(name), text(value)))
-        .collect())
+    Ok(parts.all_pairs()?.iter().map(|(name, value)| (text(name), text(value))).collect())
 }
 
 /// Writes flags under the version `next` if the version is still `expected`, with their audit rows; otherwise answers the
@@ -128,7 +109,8 @@ pub async fn next_audit(redis: &Redis) -> Result<Option<Bytes>, RedisError> {
 /// # Errors
 /// When Redis cannot be reached.
 pub async fn audit_written(redis: &Redis, row: &Bytes) -> Result<(), RedisError> {
-    let parts = [Bytes::from_static(b"LREM"), Bytes::from_static(AUDITS.as_bytes()), Bytes::from_static(b"1"), row.clone()];
+    let parts =
+        [Bytes::from_static(b"LREM"), Bytes::from_static(AUDITS.as_bytes()), Bytes::from_static(b"1"), row.clone()];
     redis.command(Command::new(parts)).await.map(drop)
 }
 
@@ -142,9 +124,7 @@ pub async fn sidecars(redis: &Redis) -> Result<(i64, BTreeMap<String, Sidecar>),
     let mut time = Parts::of(replies.next().ok_or(RedisError::Form("no time"))?)?;
     let now_ms = time.integer()? * 1000 + time.integer()? / 1000;
     let rows = texts(Parts::of(replies.next().ok_or(RedisError::Form("no sidecars"))?)?)?;
-    let parsed = rows
-        .into_iter()
-        .filter_map(|(name, row)| Some((name, serde_json::from_str(&row).ok()?)));
+    let parsed = rows.into_iter().filter_map(|(name, row)| Some((name, serde_json::from_str(&row).ok()?)));
     Ok((now_ms, parsed.collect()))
 }
 
@@ -153,20 +133,33 @@ pub async fn sidecars(redis: &Redis) -> Result<(i64, BTreeMap<String, Sidecar>),
 /// # Errors
 /// When Redis cannot be reached.
 pub async fn leave(redis: &Redis, instance: &str) -> Result<(), RedisError> {
-    redis
-        .command(Command::new(["HDEL", SIDECARS, instance].map(str::to_owned)))
-        .await
-        .map(drop)
+    redis.command(Command::new(["HDEL", SIDECARS, instance].map(str::to_owned))).await.map(drop)
 }
 
-/// Notes that the backfill of these kinds was committed in `epoch`.
+/// Notes that a backfill of these kinds begins, so that an end of marking in between shows at its end.
 ///
 /// # Errors
 /// When Redis cannot be reached.
-pub async fn note_backfilled(redis: &Redis, kinds: &[String], epoch: i64) -> Result<(), RedisError> {
+pub async fn begin_backfill(redis: &Redis, kinds: &[String], job: &str) -> Result<(), RedisError> {
     let mut parts = vec!["HSET".to_owned(), BACKFILLED.to_owned()];
-    parts.extend(kinds.iter().flat_map(|kind| [kind.clone(), epoch.to_string()]));
+    parts.extend(kinds.iter().flat_map(|kind| [format!("~{kind}"), job.to_owned()]));
     redis.command(Command::new(parts)).await.map(drop)
+}
+
+/// Notes that the backfill of these kinds was committed in `epoch`. Answers how many kinds that still holds for.
+///
+/// # Errors
+/// When Redis cannot be reached.
+pub async fn note_backfilled(redis: &Redis, kinds: &[String], job: &str, epoch: i64) -> Result<i64, RedisError> {
+    let epoch = epoch.to_string();
+    let mut args: Vec<&[u8]> = vec![epoch.as_bytes(), job.as_bytes()];
+    args.extend(kinds.iter().map(|kind| kind.as_bytes()));
+    match redis.script(&script::BACKFILLED, &[], &args).await? {
+        Reply::Integer(noted) => Ok(noted),
+        Reply::Nil | Reply::Status(_) | Reply::Error(_) | Reply::Bulk(_) | Reply::Array(_) => {
+            Err(RedisError::Form("a count that is no number"))
+        }
+    }
 }
 
 /// Forgets the backfill of a kind: its writes were not marked for a time.
@@ -175,7 +168,7 @@ pub async fn note_backfilled(redis: &Redis, kinds: &[String], epoch: i64) -> Res
 /// When Redis cannot be reached.
 pub async fn forget_backfilled(redis: &Redis, kinds: &[String]) -> Result<(), RedisError> {
     let mut parts = vec!["HDEL".to_owned(), BACKFILLED.to_owned()];
-    parts.extend(kinds.iter().cloned());
+    parts.extend(kinds.iter().flat_map(|kind| [kind.clone(), format!("~{kind}")]));
     redis.command(Command::new(parts)).await.map(drop)
 }
 
@@ -184,10 +177,7 @@ pub async fn forget_backfilled(redis: &Redis, kinds: &[String]) -> Result<(), Re
 /// # Errors
 /// When Redis cannot be reached.
 pub async fn note_unverifiable(redis: &Redis, kind: &str, reason: &str) -> Result<(), RedisError> {
-    redis
-        .command(Command::new(["HSETNX", UNVERIFIABLE, kind, reason].map(str::to_owned)))
-        .await
-        .map(drop)
+    redis.command(Command::new(["HSETNX", UNVERIFIABLE, kind, reason].map(str::to_owned))).await.map(drop)
 }
 
 /// Takes or keeps a lease that one sidecar at a time holds. Answers whether `instance` holds it now.
@@ -203,9 +193,7 @@ pub async fn lead(redis: &Redis, name: &str, instance: &str, lease_ms: u64) -> R
     let holder = redis.command(Command::new(["GET", name].map(str::to_owned))).await?;
     let is_ours = holder == Reply::bulk(instance.to_owned());
     if is_ours {
-        redis
-            .command(Command::new(["PEXPIRE", name, &lease].map(str::to_owned)))
-            .await?;
+        redis.command(Command::new(["PEXPIRE", name, &lease].map(str::to_owned))).await?;
     }
     Ok(is_ours)
 }

@@ -52,13 +52,8 @@ pub async fn read(redis: &Redis) -> Result<(Option<Anchor>, Option<Postgres>), R
 pub async fn anchor(redis: &Redis, epoch: i64, clock_min: i64, postgres: &Postgres) -> Result<bool, RedisError> {
     let numbers = [epoch, clock_min, postgres.beat].map(|number| number.to_string());
     let [epoch, clock, beat] = &numbers;
-    let args: [&[u8]; 5] = [
-        epoch.as_bytes(),
-        clock.as_bytes(),
-        postgres.system.as_bytes(),
-        postgres.timeline.as_bytes(),
-        beat.as_bytes(),
-    ];
+    let args: [&[u8]; 5] =
+        [epoch.as_bytes(), clock.as_bytes(), postgres.system.as_bytes(), postgres.timeline.as_bytes(), beat.as_bytes()];
     Ok(redis.script(&script::ANCHOR, &[], &args).await? == Reply::bulk("1"))
 }
 
@@ -68,10 +63,6 @@ pub async fn anchor(redis: &Redis, epoch: i64, clock_min: i64, postgres: &Postgr
 /// When Redis cannot be reached.
 pub async fn beat(redis: &Redis, postgres: &Postgres) -> Result<bool, RedisError> {
     let beat = postgres.beat.to_string();
-    let args: [&[u8]; 3] = [
-        postgres.system.as_bytes(),
-        postgres.timeline.as_bytes(),
-        beat.as_bytes(),
-    ];
+    let args: [&[u8]; 3] = [postgres.system.as_bytes(), postgres.timeline.as_bytes(), beat.as_bytes()];
     Ok(redis.script(&script::BEAT, &[], &args).await? == Reply::bulk("1"))
 }

@@ -64,23 +64,12 @@ fn push_ack(args: &mut Vec<Bytes>, ack: &Ack) {
         args.push(Bytes::from(rest.len().to_string()));
         args.extend(rest);
     };
-    let flat = |pairs: &[(Bytes, Bytes)]| {
-        pairs
-            .iter()
-            .flat_map(|(a, b)| [a.clone(), b.clone()])
-            .collect::<Vec<_>>()
-    };
+    let flat = |pairs: &[(Bytes, Bytes)]| pairs.iter().flat_map(|(a, b)| [a.clone(), b.clone()]).collect::<Vec<_>>();
     match ack {
         Ack::Document(token) => push(b"d", token, Vec::new()),
         Ack::Elements(token, tokens) => push(b"e", token, flat(tokens)),
         Ack::Whole(token, tokens) => push(b"w", token, flat(tokens)),
-        Ack::Log {
-            token,
-            reached,
-            evidence,
-            is_complete,
-            touched,
-        } => {
+        Ack::Log { token, reached, evidence, is_complete, touched } => {
             let complete = Bytes::from_static(if *is_complete { b"1" } else { b"0" });
             let mut rest = vec![reached.clone(), evidence.clone(), complete];
             rest.extend(flat(touched));
@@ -125,20 +114,19 @@ pub async fn depth(redis: &Redis) -> Result<i64, RedisError> {
 /// # Errors
 /// When Redis cannot be reached.
 pub async fn page(redis: &Redis, cursor: &str) -> Result<(String, Vec<(Key, Token)>), RedisError> {
-    let mut parts = Parts::of(
-        redis
-            .command(Command::new(
-                ["HSCAN", OUTBOX, cursor, "COUNT", "500"].map(str::to_owned),
-            ))
-            .await?,
-    )?;
+    let mut parts =
+        Parts::of(redis.command(Command::new(["HSCAN", OUTBOX, cursor, "COUNT", "500"].map(str::to_owned))).await?)?;
     let next = parts.text()?;
     let marks = parts.parts()?.all_pairs()?;
-    Ok((
-        next,
-        marks
-            .into_iter()
-            .map(|(key, token)| (Key::new(key), Token(token)))
-            .collect(),
-    ))
+    Ok((next, marks.into_iter().map(|(key, token)| (Key::new(key), Token(token))).collect()))
+}
+
+/// The next cursor and the keys of a `SCAN` reply.
+///
+/// # Errors
+/// When it has another form.
+pub fn scanned(reply: Reply) -> Result<(String, Vec<Key>), RedisError> {
+    let mut parts = Parts::of(reply)?;
+    let next = parts.text()?;
+    Ok((next, parts.parts()?.all_bytes()?.into_iter().map(Key::new).collect()))
 }

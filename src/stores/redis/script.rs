@@ -17,11 +17,7 @@ macro_rules! script {
         Script::new(concat!($flags, include_str!(concat!("lua/", $file, ".lua"))))
     };
     ($flags:literal, prelude, $file:literal) => {
-        Script::new(concat!(
-            $flags,
-            include_str!("lua/prelude.lua"),
-            include_str!(concat!("lua/", $file, ".lua"))
-        ))
+        Script::new(concat!($flags, include_str!("lua/prelude.lua"), include_str!(concat!("lua/", $file, ".lua"))))
     };
 }
 
@@ -51,6 +47,8 @@ pub static RENEW: Script = script!("#!lua flags=allow-oom\n", prelude, "renew");
 pub static CHANGE: Script = script!("#!lua flags=allow-oom\n", "change");
 /// Marks records that owe a look.
 pub static REPAIR: Script = script!("#!lua flags=allow-oom\n", prelude, "repair");
+/// Notes a committed backfill.
+pub static BACKFILLED: Script = script!("#!lua flags=allow-oom\n", prelude, "backfilled");
 /// Writes the anchor.
 pub static ANCHOR: Script = script!("#!lua flags=allow-oom\n", "anchor");
 /// Notes a heartbeat of Postgres.
@@ -58,18 +56,13 @@ pub static BEAT: Script = script!("#!lua flags=allow-oom\n", "beat");
 
 impl Script {
     const fn new(text: &'static str) -> Self {
-        Self {
-            text,
-            sha: OnceLock::new(),
-        }
+        Self { text, sha: OnceLock::new() }
     }
 
     /// The call by digest: short, but the server may not know it.
     #[must_use]
     pub fn evalsha(&self, keys: &[&[u8]], args: &[&[u8]]) -> Command {
-        let sha = self
-            .sha
-            .get_or_init(|| redis::Script::new(self.text).get_hash().to_owned());
+        let sha = self.sha.get_or_init(|| redis::Script::new(self.text).get_hash().to_owned());
         call("EVALSHA", Bytes::from(sha.clone()), keys, args)
     }
 
@@ -81,11 +74,7 @@ impl Script {
 }
 
 fn call(name: &'static str, script: Bytes, keys: &[&[u8]], args: &[&[u8]]) -> Command {
-    let mut parts = vec![
-        Bytes::from_static(name.as_bytes()),
-        script,
-        Bytes::from(keys.len().to_string()),
-    ];
+    let mut parts = vec![Bytes::from_static(name.as_bytes()), script, Bytes::from(keys.len().to_string())];
     parts.extend(keys.iter().chain(args).map(|part| Bytes::copy_from_slice(part)));
     Command(parts)
 }

@@ -54,33 +54,11 @@ async fn a_text_that_does_not_fit_its_column_is_null() {
         ("timestamptz", "999999999999999"),
         ("short", ""),
     ] {
-        assert_eq!(
-            database.text(&format!("SELECT parallax_{cast}('{bad}')")).await,
-            None,
-            "{cast} {bad}"
-        );
+        assert_eq!(database.text(&format!("SELECT parallax_{cast}('{bad}')")).await, None, "{cast} {bad}");
     }
-    for cast in [
-        "bigint",
-        "numeric",
-        "double",
-        "boolean",
-        "jsonb",
-        "timestamptz",
-        "short",
-    ] {
-        assert_eq!(
-            database.text(&format!("SELECT parallax_{cast}(NULL)")).await,
-            None,
-            "{cast}"
-        );
-        assert_eq!(
-            database
-                .text(&format!("SELECT parallax_{cast}(repeat('[', 100000))"))
-                .await,
-            None,
-            "{cast}"
-        );
+    for cast in ["bigint", "numeric", "double", "boolean", "jsonb", "timestamptz", "short"] {
+        assert_eq!(database.text(&format!("SELECT parallax_{cast}(NULL)")).await, None, "{cast}");
+        assert_eq!(database.text(&format!("SELECT parallax_{cast}(repeat('[', 100000))")).await, None, "{cast}");
     }
 }
 
@@ -95,18 +73,13 @@ async fn an_api_key_has_real_columns_and_bad_fields_are_null() {
         "tags": r#"["odd"]"#, "apiKey": "secret",
     });
     database.put(b"apikey:1", &good).await;
-    assert_eq!(
-        database.text(columns).await.unwrap(),
-        "team|t|12.50|2026-11-23 06:09:50.044+00|odd"
-    );
+    assert_eq!(database.text(columns).await.unwrap(), "team|t|12.50|2026-11-23 06:09:50.044+00|odd");
     let bad = serde_json::json!({
         "name": "team", "isActive": "perhaps", "dailyCostLimit": "1e400", "lastUsedAt": "yesterday", "tags": "[",
     });
     database.put(b"apikey:1", &bad).await;
     assert_eq!(database.text(columns).await.unwrap(), "team||||");
-    database
-        .put(b"apikey:1", &serde_json::json!(["not", "a", "hash"]))
-        .await;
+    database.put(b"apikey:1", &serde_json::json!(["not", "a", "hash"])).await;
     assert_eq!(database.text(columns).await.unwrap(), "||||");
 }
 
@@ -135,11 +108,7 @@ enum Doc {
 /// A key, its document, and what its row says of scope, measure, granularity, API key, account, model, subject, period,
 /// requests, input tokens, cost and real cost.
 const COUNTERS: [(&str, Doc, &str); 13] = [
-    (
-        "usage:k",
-        Doc::Tokens,
-        "api_key|tokens|total|k|||k||6|720|2.000001|0.001932",
-    ),
+    ("usage:k", Doc::Tokens, "api_key|tokens|total|k|||k||6|720|2.000001|0.001932"),
     (
         "usage:daily:k:2026-11-23",
         Doc::Tokens,
@@ -150,56 +119,28 @@ const COUNTERS: [(&str, Doc, &str); 13] = [
         Doc::Tokens,
         "api_key_model|tokens|hourly|k||us.claude-v1:0|k|2026-11-23 06:00:00+00|6|720|2.000001|0.001932",
     ),
-    (
-        "usage:k:model:alltime:m:1",
-        Doc::Tokens,
-        "api_key_model|tokens|total|k||m:1|k||6|720|2.000001|0.001932",
-    ),
+    ("usage:k:model:alltime:m:1", Doc::Tokens, "api_key_model|tokens|total|k||m:1|k||6|720|2.000001|0.001932"),
     (
         "usage:model:monthly:m:2026-11",
         Doc::Tokens,
         "model|tokens|monthly|||m|m|2026-10-31 16:00:00+00|6|720|2.000001|0.001932",
     ),
-    (
-        "usage:global:total",
-        Doc::Tokens,
-        "global|tokens|total||||global||6|720|2.000001|0.001932",
-    ),
+    ("usage:global:total", Doc::Tokens, "global|tokens|total||||global||6|720|2.000001|0.001932"),
     (
         "account_usage:model:daily:a:m:2026-11-23",
         Doc::Tokens,
         "account_model|tokens|daily||a|m|a|2026-11-22 16:00:00+00|6|720|2.000001|0.001932",
     ),
-    (
-        "account_usage:a",
-        Doc::Tokens,
-        "account|tokens|total||a||a||6|720|2.000001|0.001932",
-    ),
-    (
-        "usage:cost:hourly:k:2026-11-23:00",
-        Doc::Cost,
-        "api_key|cost|hourly|k|||k|2026-11-22 16:00:00+00|||0.0369495|",
-    ),
-    (
-        "usage:cost:real:total:k",
-        Doc::Cost,
-        "api_key|real_cost|total|k|||k|||||0.0369495",
-    ),
+    ("account_usage:a", Doc::Tokens, "account|tokens|total||a||a||6|720|2.000001|0.001932"),
+    ("usage:cost:hourly:k:2026-11-23:00", Doc::Cost, "api_key|cost|hourly|k|||k|2026-11-22 16:00:00+00|||0.0369495|"),
+    ("usage:cost:real:total:k", Doc::Cost, "api_key|real_cost|total|k|||k|||||0.0369495"),
     (
         "usage:opus:weekly:k:2026-11-23T05",
         Doc::Cost,
         "api_key|opus_cost|weekly|k|||k|2026-11-22 21:00:00+00|||0.0369495|",
     ),
-    (
-        "usage:opus:weekly:k:2026-W48",
-        Doc::Cost,
-        "api_key|opus_cost|weekly|k|||k||||0.0369495|",
-    ),
-    (
-        "usage:daily:k:2026-02-30",
-        Doc::Tokens,
-        "api_key|tokens|daily|k|||k||6|720|2.000001|0.001932",
-    ),
+    ("usage:opus:weekly:k:2026-W48", Doc::Cost, "api_key|opus_cost|weekly|k|||k||||0.0369495|"),
+    ("usage:daily:k:2026-02-30", Doc::Tokens, "api_key|tokens|daily|k|||k||6|720|2.000001|0.001932"),
 ];
 
 #[tokio::test]
@@ -229,75 +170,35 @@ async fn a_usage_counter_says_whose_it_is_and_when_in_the_relays_offset() {
 #[tokio::test]
 async fn the_sql_understands_the_name_of_every_usage_kind() {
     let database = Database::migrated().await;
-    for kind in Catalog::embedded()
-        .kinds()
-        .iter()
-        .filter(|kind| kind.table == Table::UsageCounters)
-    {
+    for kind in Catalog::embedded().kinds().iter().filter(|kind| kind.table == Table::UsageCounters) {
         let sql = format!(
             "SELECT parallax_usage_granularity('{0}') IS NOT NULL AND parallax_usage_scope('{0}') IS NOT NULL",
             kind.name
         );
         assert_eq!(database.text(&sql).await.as_deref(), Some("true"), "{}", kind.name);
     }
-    for kind in Catalog::embedded()
-        .kinds()
-        .iter()
-        .filter(|kind| kind.table == Table::Accounts)
-    {
+    for kind in Catalog::embedded().kinds().iter().filter(|kind| kind.table == Table::Accounts) {
         database.put(&kind.pattern.around(b"1"), &serde_json::json!({})).await;
     }
-    assert_eq!(
-        database
-            .text("SELECT count(*) FROM accounts WHERE platform IS NULL")
-            .await
-            .as_deref(),
-        Some("0")
-    );
+    assert_eq!(database.text("SELECT count(*) FROM accounts WHERE platform IS NULL").await.as_deref(), Some("0"));
 }
 
 #[tokio::test]
 async fn a_new_offset_moves_every_period_and_nothing_else() {
     let database = Database::migrated().await;
     database.client.batch_execute("SET timezone = 'UTC'").await.unwrap();
-    database
-        .put(b"usage:daily:k:2026-11-23", &serde_json::json!({"requests": "1"}))
-        .await;
+    database.put(b"usage:daily:k:2026-11-23", &serde_json::json!({"requests": "1"})).await;
     database.put(b"usage:k", &serde_json::json!({"requests": "1"})).await;
     let period = "SELECT period_start FROM usage_counters WHERE granularity = 'daily'";
     assert_eq!(database.text(period).await.unwrap(), "2026-11-22 16:00:00+00");
-    assert_eq!(
-        database.text("SELECT parallax_set_offset('-03:30')").await.unwrap(),
-        "true"
-    );
+    assert_eq!(database.text("SELECT parallax_set_offset('-03:30')").await.unwrap(), "true");
     assert_eq!(database.text(period).await.unwrap(), "2026-11-23 03:30:00+00");
-    assert_eq!(
-        database.text("SELECT parallax_set_offset('-03:30')").await.unwrap(),
-        "false"
-    );
-    assert_eq!(
-        database.text("SELECT max(version) FROM usage_counters").await.unwrap(),
-        "1"
-    );
-    database
-        .put(b"usage:daily:l:2026-11-23", &serde_json::json!({"requests": "1"}))
-        .await;
-    assert_eq!(
-        database
-            .text("SELECT count(DISTINCT period_start) FROM usage_counters")
-            .await
-            .unwrap(),
-        "1"
-    );
-    let refused = database
-        .client
-        .batch_execute("SELECT parallax_set_offset('Asia/Shanghai')")
-        .await
-        .unwrap_err();
-    assert!(
-        format!("{refused:?}").contains("an offset is written like +08:00"),
-        "{refused:?}"
-    );
+    assert_eq!(database.text("SELECT parallax_set_offset('-03:30')").await.unwrap(), "false");
+    assert_eq!(database.text("SELECT max(version) FROM usage_counters").await.unwrap(), "1");
+    database.put(b"usage:daily:l:2026-11-23", &serde_json::json!({"requests": "1"})).await;
+    assert_eq!(database.text("SELECT count(DISTINCT period_start) FROM usage_counters").await.unwrap(), "1");
+    let refused = database.client.batch_execute("SELECT parallax_set_offset('Asia/Shanghai')").await.unwrap_err();
+    assert!(format!("{refused:?}").contains("an offset is written like +08:00"), "{refused:?}");
 }
 
 #[tokio::test]
@@ -305,26 +206,12 @@ async fn entries_of_logs_have_columns_whatever_form_they_have() {
     let database = Database::migrated().await;
     database.client.batch_execute("SET timezone = 'UTC'").await.unwrap();
     let record = r#"{"timestamp":"2026-11-23T06:09:53.254Z","model":"m","accountId":"a","requestId":"r","inputTokens":120,"cost":0.00032199999999999997,"realCost":0.0004}"#;
-    database
-        .put_element(b"usage:records:k", b"1", &serde_json::json!(record))
-        .await;
+    database.put_element(b"usage:records:k", b"1", &serde_json::json!(record)).await;
     let event = r#"{"eventId":"e","timestamp":"2026-11-23T06:09:53.254Z","apiKey":{"id":"k2"},"usage":{"model":"m","inputTokens":120},"cost":{"total":0.5},"account":{"id":"a"}}"#;
-    database
-        .put_element(b"billing:events", b"1-0", &serde_json::json!(["data", event]))
-        .await;
-    database
-        .put_element(
-            b"billing:events",
-            b"2-0",
-            &serde_json::json!(["note", "data", "data", event]),
-        )
-        .await;
-    database
-        .put_element(b"billing:events", b"3-0", &serde_json::json!(["data", "{broken"]))
-        .await;
-    database
-        .put_element(b"billing:events", b"4-0", &serde_json::json!(["odd"]))
-        .await;
+    database.put_element(b"billing:events", b"1-0", &serde_json::json!(["data", event])).await;
+    database.put_element(b"billing:events", b"2-0", &serde_json::json!(["note", "data", "data", event])).await;
+    database.put_element(b"billing:events", b"3-0", &serde_json::json!(["data", "{broken"])).await;
+    database.put_element(b"billing:events", b"4-0", &serde_json::json!(["odd"])).await;
     let sql =
         "SELECT concat_ws('|', element, at, request_id, api_key_id, account_id, model, input_tokens, cost, real_cost)
         FROM event_logs ORDER BY kind DESC, element";

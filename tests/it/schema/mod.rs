@@ -75,14 +75,7 @@ impl Database {
         self.client
             .execute(
                 &sql,
-                &[
-                    &record.hash(),
-                    &record.text(),
-                    &kind.name,
-                    &kind.id_of(key),
-                    &doc_type,
-                    &Jsonb(doc.to_string()),
-                ],
+                &[&record.hash(), &record.text(), &kind.name, &kind.id_of(key), &doc_type, &Jsonb(doc.to_string())],
             )
             .await
             .unwrap();
@@ -101,14 +94,7 @@ impl Database {
         self.client
             .execute(
                 &sql,
-                &[
-                    &hash16(key),
-                    &hash16(element),
-                    &kind.name,
-                    &kind.id_of(key),
-                    &element_text,
-                    &Jsonb(doc.to_string()),
-                ],
+                &[&hash16(key), &hash16(element), &kind.name, &kind.id_of(key), &element_text, &Jsonb(doc.to_string())],
             )
             .await
             .unwrap();
@@ -177,11 +163,7 @@ fn tables_of_the_source() -> Vec<String> {
                         "Array<Text" => "_text",
                         other => panic!("{other} is new here"),
                     };
-                    format!(
-                        "{} {of_postgres}{}",
-                        name.trim_end_matches('_'),
-                        if is_nullable { "?" } else { "" }
-                    )
+                    format!("{} {of_postgres}{}", name.trim_end_matches('_'), if is_nullable { "?" } else { "" })
                 })
                 .collect();
             format!("{name} [{key}] {}", columns.join(", "))
@@ -239,16 +221,10 @@ async fn a_key_of_64_kib_and_a_member_of_a_megabyte_find_room_in_every_table() {
     let text = String::from_utf8(member.clone()).unwrap();
     let wide = serde_json::json!({"name": text, "userId": text, "tags": serde_json::json!([text]).to_string(), "status": text});
     let (catalog, mut done) = (Catalog::embedded(), Vec::new());
-    for kind in catalog
-        .kinds()
-        .iter()
-        .filter(|kind| !kind.pattern.is_literal() && kind.is_mirrored())
-    {
+    for kind in catalog.kinds().iter().filter(|kind| !kind.pattern.is_literal() && kind.is_mirrored()) {
         let example = kind.pattern.examples().swap_remove(0);
         let example = String::from_utf8(example).unwrap();
-        let key = example
-            .replacen("~one~", std::str::from_utf8(&long_id).unwrap(), 1)
-            .into_bytes();
+        let key = example.replacen("~one~", std::str::from_utf8(&long_id).unwrap(), 1).into_bytes();
         if catalog.kind_of(&key).name != kind.name || done.contains(&kind.table) {
             continue;
         }
@@ -267,18 +243,9 @@ async fn a_key_of_64_kib_and_a_member_of_a_megabyte_find_room_in_every_table() {
             assert_eq!(database.text(&sql).await.as_deref(), Some("true"), "{}", table.name());
         }
     }
+    assert_eq!(database.text("SELECT max(octet_length(key)) > 65536 FROM api_keys").await.as_deref(), Some("true"));
     assert_eq!(
-        database
-            .text("SELECT max(octet_length(key)) > 65536 FROM api_keys")
-            .await
-            .as_deref(),
-        Some("true")
-    );
-    assert_eq!(
-        database
-            .text("SELECT max(octet_length(element)) >= 1048576 FROM elements")
-            .await
-            .as_deref(),
+        database.text("SELECT max(octet_length(element)) >= 1048576 FROM elements").await.as_deref(),
         Some("true")
     );
 }
@@ -286,23 +253,11 @@ async fn a_key_of_64_kib_and_a_member_of_a_megabyte_find_room_in_every_table() {
 #[tokio::test]
 async fn a_nul_and_bytes_that_are_no_text_are_rows_like_others() {
     let database = Database::migrated().await;
-    database
-        .put(b"apikey:\xff\0", &serde_json::json!({"name": "\\x00ff"}))
-        .await;
-    database
-        .put_element(b"apikey:idx:name", b"name\0id", &serde_json::json!("0"))
-        .await;
-    database
-        .put(b"usage:daily:\xff:2026-11-23", &serde_json::json!({"requests": "1"}))
-        .await;
+    database.put(b"apikey:\xff\0", &serde_json::json!({"name": "\\x00ff"})).await;
+    database.put_element(b"apikey:idx:name", b"name\0id", &serde_json::json!("0")).await;
+    database.put(b"usage:daily:\xff:2026-11-23", &serde_json::json!({"requests": "1"})).await;
     assert_eq!(database.text("SELECT id FROM api_keys").await.unwrap(), "\\xff00");
-    assert_eq!(
-        database
-            .text("SELECT element || ' ' || score FROM elements")
-            .await
-            .unwrap(),
-        "\\x6e616d65006964 0"
-    );
+    assert_eq!(database.text("SELECT element || ' ' || score FROM elements").await.unwrap(), "\\x6e616d65006964 0");
     let sql = "SELECT coalesce(api_key_id, 'none') || ' ' || requests FROM usage_counters";
     assert_eq!(database.text(sql).await.unwrap(), "none 1");
 }

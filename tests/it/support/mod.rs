@@ -19,9 +19,7 @@ static SHARED: Mutex<Weak<PrivatePostgres>> = Mutex::const_new(Weak::new());
 
 /// A Redis for one test. It is ready in ten milliseconds, so nobody has to share.
 pub(crate) async fn redis() -> PrivateRedis {
-    PrivateRedis::start(RedisOptions::default())
-        .await
-        .unwrap_or_else(|error| panic!("{error}"))
+    PrivateRedis::start(RedisOptions::default()).await.unwrap_or_else(|error| panic!("{error}"))
 }
 
 /// A migrated database for one test, in a Postgres that it shares with others: not for a test that stops it.
@@ -77,9 +75,8 @@ impl Database {
 
 /// A connection to the Postgres at `url`.
 pub(crate) async fn client(url: &str) -> tokio_postgres::Client {
-    let (client, connection) = tokio_postgres::connect(url, tokio_postgres::NoTls)
-        .await
-        .unwrap_or_else(|error| panic!("{error:?}"));
+    let (client, connection) =
+        tokio_postgres::connect(url, tokio_postgres::NoTls).await.unwrap_or_else(|error| panic!("{error:?}"));
     tokio::spawn(connection);
     client
 }
@@ -99,9 +96,7 @@ where
 
 async fn server(options: PostgresOptions) -> PrivatePostgres {
     let template = Some(PathBuf::from(env!("CARGO_TARGET_TMPDIR")));
-    PrivatePostgres::start(PostgresOptions { template, ..options })
-        .await
-        .unwrap_or_else(|error| panic!("{error}"))
+    PrivatePostgres::start(PostgresOptions { template, ..options }).await.unwrap_or_else(|error| panic!("{error}"))
 }
 
 async fn create(server: &PrivatePostgres, name: &str, template: &str) {
@@ -110,18 +105,12 @@ async fn create(server: &PrivatePostgres, name: &str, template: &str) {
 }
 
 async fn migrate(server: &PrivatePostgres, name: &str) {
-    let applied = migrations::apply(&settings(&server.url_of(name)), 8)
-        .await
-        .unwrap_or_else(|error| panic!("{error}"));
+    let applied = migrations::apply(&settings(&server.url_of(name)), 8).await.unwrap_or_else(|error| panic!("{error}"));
     assert!(!applied.is_empty());
 }
 
 fn settings(url: &str) -> PostgresSettings {
-    load(&Inputs::of_variables(&[("DATABASE_URL", url)]))
-        .unwrap()
-        .settings
-        .postgres
-        .unwrap()
+    load(&Inputs::of_variables(&[("DATABASE_URL", url)])).unwrap().settings.postgres.unwrap()
 }
 
 #[tokio::test]
@@ -134,12 +123,7 @@ async fn two_tests_share_a_server_and_no_row() {
         .await
         .unwrap();
     for (database, jobs) in [(&one, 1), (&other, 0)] {
-        let row = database
-            .client()
-            .await
-            .query_one("SELECT count(*) FROM jobs", &[])
-            .await
-            .unwrap();
+        let row = database.client().await.query_one("SELECT count(*) FROM jobs", &[]).await.unwrap();
         assert_eq!(row.get::<_, i64>(0), jobs);
     }
 }

@@ -26,11 +26,7 @@ impl<'a> Scanner<'a> {
     pub(super) fn new(source: &'a Bytes) -> Result<Self, Problem> {
         match std::str::from_utf8(source) {
             Ok(_) => Ok(Self { source, at: 0 }),
-            Err(error) => Err(Self {
-                source,
-                at: error.valid_up_to(),
-            }
-            .malformed("this is not UTF-8")),
+            Err(error) => Err(Self { source, at: error.valid_up_to() }.malformed("this is not UTF-8")),
         }
     }
 
@@ -80,12 +76,9 @@ impl<'a> Scanner<'a> {
         let before = self.source.get(..self.at).unwrap_or_default();
         let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
         let column = before.iter().rev().take_while(|byte| **byte != b'\n').count() + 1;
-        Problem::new(
-            ProblemKind::MalformedJson,
-            format!("line {line}, column {column}: {reason}"),
-        )
-        .with("line", line)
-        .with("column", column)
+        Problem::new(ProblemKind::MalformedJson, format!("line {line}, column {column}: {reason}"))
+            .with("line", line)
+            .with("column", column)
     }
 
     fn sequence(
@@ -173,11 +166,7 @@ impl<'a> Scanner<'a> {
     }
 
     fn expect(&mut self, byte: u8, expected: &str) -> Result<(), Problem> {
-        if self.skip(byte) {
-            Ok(())
-        } else {
-            Err(self.malformed(expected))
-        }
+        if self.skip(byte) { Ok(()) } else { Err(self.malformed(expected)) }
     }
 
     fn skip_space(&mut self) {
@@ -209,18 +198,7 @@ mod tests {
     #[test]
     fn numbers_and_booleans_stay_the_text_that_was_sent() {
         let scalars = scalars(" [ \"SET\" ,1.10,-5e3, 123456789012345678901234567890,true,false,\"\"] ").expect("JSON");
-        assert_eq!(
-            scalars,
-            [
-                "SET",
-                "1.10",
-                "-5e3",
-                "123456789012345678901234567890",
-                "true",
-                "false",
-                ""
-            ]
-        );
+        assert_eq!(scalars, ["SET", "1.10", "-5e3", "123456789012345678901234567890", "true", "false", ""]);
     }
 
     #[test]
@@ -251,10 +229,7 @@ mod tests {
         ] {
             let problem = scalars(json).expect_err(json);
             assert_eq!(problem.kind(), ProblemKind::MalformedJson);
-            assert!(
-                problem.detail().starts_with(&format!("line {line}, column {column}: ")),
-                "{json}: {problem:?}"
-            );
+            assert!(problem.detail().starts_with(&format!("line {line}, column {column}: ")), "{json}: {problem:?}");
         }
     }
 

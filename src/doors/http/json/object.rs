@@ -150,10 +150,7 @@ mod tests {
             ("{\"a\":1,}", 8),
         ] {
             let problem = object(json).expect_err(json);
-            assert!(
-                problem.detail().starts_with(&format!("line 1, column {column}: ")),
-                "{json}: {problem:?}"
-            );
+            assert!(problem.detail().starts_with(&format!("line 1, column {column}: ")), "{json}: {problem:?}");
         }
     }
 
