@@ -153,7 +153,8 @@ const ON_CONFLICT: &str = "
     version = excluded.version, seq = excluded.seq, updated_at = excluded.updated_at";
 const TIME: &str = "timestamptz 'epoch' + g.time_us * interval '1 microsecond'";
 /// Expiry beyond the year 9999 is kept as the end of that year: no clock of ours reaches it.
-const EXPIRES: &str = "timestamptz 'epoch' + least(g.expires_ms, 253402300799000) * interval '1 millisecond'";
+const EXPIRES: &str = "CASE WHEN g.expires_ms IS NOT NULL THEN
+    timestamptz 'epoch' + least(g.expires_ms, 253402300799000) * interval '1 millisecond' END";
 
 async fn upsert_records(
     connection: &mut AsyncPgConnection,
