@@ -7,6 +7,7 @@ mod catalog;
 mod chart;
 mod command_line;
 mod http_server;
+mod main_job;
 mod metrics;
 mod requirements;
 mod schema;

@@ -1,5 +1,7 @@
 //! What the stories share: real servers, and waiting for a condition instead of sleeping.
 
+pub(crate) mod sidecar;
+
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Weak};
