@@ -115,7 +115,8 @@ impl Engine {
                 if touched.iter().any(|touches| !touches.is_empty()) { Operation::Write } else { Operation::Read };
             self.metrics.store_latency(Store::Redis, operation, began.elapsed());
             let mirrors = self.mirrored(view, &touched, options, !rest.is_empty()).await?;
-            for ((place, reply), mirror) in places.by_ref().zip(replies).zip(mirrors) {
+            // The places stand last: a zip that ends at the replies has already taken one from what stands before them.
+            for ((reply, mirror), place) in replies.into_iter().zip(mirrors).zip(places.by_ref()) {
                 if let Some(answer) = answers.get_mut(place) {
                     *answer = Some(Answer { result: Ok(reply), source: Some(Source::Redis), mirror });
                 }

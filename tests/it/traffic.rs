@@ -9,7 +9,7 @@
 
 use std::path::PathBuf;
 
-use parallax::dev::servers::{PostgresOptions, PrivatePostgres, PrivateRedis, RedisOptions};
+use parallax::dev::servers::PrivateRedis;
 use parallax::model::catalog::Catalog;
 use parallax::model::key::hash16;
 use parallax::model::text;
@@ -17,36 +17,23 @@ use parallax::traffic::compare::{self, Class, Equality};
 use parallax::traffic::world::Shape;
 use parallax::traffic::{Command, generator, recording};
 use redis::aio::MultiplexedConnection;
-use tokio_postgres::{Client, NoTls};
+use tokio_postgres::Client;
+
+use crate::support::{self, Database};
 
 const SHAPE: Shape = Shape { seed: 7, api_keys: 12, days: 3, now_ms: 1_795_435_200_000 };
 
 struct Stores {
     redis: PrivateRedis,
-    postgres: PrivatePostgres,
+    postgres: Database,
     connection: MultiplexedConnection,
     client: Client,
 }
 
 impl Stores {
     async fn start() -> Self {
-        let (redis, postgres) = tokio::try_join!(
-            PrivateRedis::start(RedisOptions::default()),
-            PrivatePostgres::start(PostgresOptions::default()),
-        )
-        .unwrap();
-        let (client, task) = tokio_postgres::connect(&postgres.url(), NoTls).await.unwrap();
-        tokio::spawn(task);
-        let mut migrations: Vec<PathBuf> = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/migrations"))
-            .unwrap()
-            .map(|entry| entry.unwrap().path().join("up.sql"))
-            .collect();
-        migrations.sort();
-        for path in migrations {
-            let sql = std::fs::read_to_string(path).unwrap();
-            client.batch_execute(&sql).await.unwrap();
-        }
-        let connection = connection(&redis).await;
+        let (redis, postgres) = tokio::join!(support::redis(), support::postgres());
+        let (connection, client) = tokio::join!(connection(&redis), postgres.client());
         Self { redis, postgres, connection, client }
     }
 
@@ -135,7 +122,7 @@ fn recording_folder() -> Option<PathBuf> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn generated_traffic_makes_the_mistakes_of_the_relay_and_no_others() {
-    let redis = PrivateRedis::start(RedisOptions::default()).await.unwrap();
+    let redis = support::redis().await;
     let mut connection = connection(&redis).await;
     assert_eq!(send(&mut connection, &generator::keyspace(&SHAPE)).await, [""; 0]);
     assert!(keys(&mut connection).await > 300);
@@ -152,7 +139,7 @@ async fn generated_traffic_makes_the_mistakes_of_the_relay_and_no_others() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_recorded_traffic_has_the_known_counts() {
     let Some(folder) = recording_folder() else { return };
-    let redis = PrivateRedis::start(RedisOptions::default()).await.unwrap();
+    let redis = support::redis().await;
     let mut connection = connection(&redis).await;
     let keyspace = recording::keyspace(&folder.join(recording::KEYSPACE_FILE)).unwrap();
     assert_eq!(send(&mut connection, &keyspace).await, [""; 0]);

@@ -209,11 +209,18 @@ fn add(held: &mut Held, element: Vec<u8>, doc: &Value) -> Option<()> {
             members.insert(element, score_bits(doc.as_str()?)?);
         }
         Held::Stream(entries) => {
-            entries.insert(element, strings(doc)?);
+            entries.insert(entry_id(&element)?, strings(doc)?);
         }
         Held::Text(_) | Held::Broken => return None,
     }
     Some(())
+}
+
+/// The id of a stream entry as Redis writes it: Postgres pads both halves, so that ids sort as text.
+fn entry_id(element: &[u8]) -> Option<Vec<u8>> {
+    let (milliseconds, sequence) = std::str::from_utf8(element).ok()?.split_once('-')?;
+    let (milliseconds, sequence): (u64, u64) = (milliseconds.parse().ok()?, sequence.parse().ok()?);
+    Some(format!("{milliseconds}-{sequence}").into_bytes())
 }
 
 #[cfg(test)]
@@ -227,6 +234,7 @@ mod tests {
         assert_eq!(document("hash", &json!({"a": 1})), None);
         assert_eq!(document("string", &json!("\\x6e00")), Some(Held::Text(b"n\0".to_vec())));
         assert_eq!(document("zset", &json!({"m": "1e1"})), document("zset", &json!({"m": "10"})));
+        assert_eq!(entry_id(b"00000001795450394848-00000000000000000000"), Some(b"1795450394848-0".to_vec()));
         let mut set = empty("set");
         assert_eq!(add(&mut set, b"m".to_vec(), &json!("true")), None);
     }

@@ -54,11 +54,11 @@ impl Control {
         let id = started.get("id").and_then(Value::as_str).context("the job has no id")?.to_owned();
         loop {
             let job = self.client.json(Method::GET, &format!("/v1/jobs/{id}"), &[], None).await?;
-            if let Some(reason) = job.get("error").filter(|error| !error.is_null()) {
-                bail!("the backfill failed: {reason}");
-            }
-            if job.get("finished_at").is_some_and(|at| !at.is_null()) {
-                return Ok(began.elapsed());
+            match job.get("state").and_then(Value::as_str) {
+                Some("done") => return Ok(began.elapsed()),
+                Some("failed") => bail!("the backfill failed: {}", job.get("error").unwrap_or(&Value::Null)),
+                // Still running, or not listed yet.
+                Some(_) | None => {}
             }
             if began.elapsed() > BACKFILL_DEADLINE {
                 bail!("the backfill did not finish within {BACKFILL_DEADLINE:?}");

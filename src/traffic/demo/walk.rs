@@ -160,9 +160,15 @@ impl<'a> Walk<'a> {
         self.screen.doing("Postgres is stopped");
         let began = Instant::now();
         self.stack.postgres.stop().await?;
-        feeder.open(until::OUTAGE);
-        feeder.reach(until::OUTAGE).await;
-        self.seen.outage_depth = self.stack.outbox_depth().await?;
+        // Recorded traffic has stretches that only read: the outage lasts until a write has waited.
+        for percent in until::LIVE_BEFORE_OUTAGE..until::LIVE_ALL {
+            feeder.open(percent);
+            feeder.reach(percent).await;
+            self.seen.outage_depth = self.stack.outbox_depth().await?;
+            if percent >= until::OUTAGE && self.seen.outage_depth > 0 {
+                break;
+            }
+        }
         self.stack.postgres.restart().await?;
         self.seen.outage = began.elapsed();
         feeder.open(until::LIVE_ALL);
