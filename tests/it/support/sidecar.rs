@@ -185,10 +185,8 @@ impl Sidecar {
         let started = self.admin("POST", "/v1/jobs", Some(json!({ "job": "backfill", "kinds": ["*"] })), &[]).await;
         assert_eq!(started.status, 202, "{:?}", started.body);
         let path = format!("/v1/jobs/{}", started.json()["id"].as_str().unwrap());
-        wait_until("the backfill has ended", PATIENCE, || async {
-            self.get(&path).await.json()["state"] != "running"
-        })
-        .await;
+        wait_until("the backfill has ended", PATIENCE, || async { self.get(&path).await.json()["state"] != "running" })
+            .await;
         assert_eq!(self.get(&path).await.json()["state"], "done", "{:?}", self.get(&path).await.body);
     }
 
@@ -217,17 +215,33 @@ impl Sidecar {
         self.child.kill().await.unwrap();
     }
 
-    /// Ends it in order. Every warning and error of its log must contain one of `expected`, and each of these must be there.
-    pub(crate) async fn stop_expecting(mut self, expected: &[&str]) {
+    /// Asks it to end in order, and does not wait for the end.
+    pub(crate) async fn terminate(&self) {
         let status = Command::new("kill").args(["-TERM", &self.pid().to_string()]).status().await.unwrap();
         assert!(status.success());
+    }
+
+    /// Ends it in order. Every warning and error of its log must contain one of `expected`, and each of these must be there.
+    pub(crate) async fn stop_expecting(self, expected: &[&str]) {
+        self.stop_with(expected, &[]).await;
+    }
+
+    /// As [`Self::stop_expecting`], where what is `possible` may be in the log too: of a fleet only one may say it.
+    pub(crate) async fn stop_with(self, expected: &[&str], possible: &[&str]) {
+        self.terminate().await;
+        self.ended_with(expected, possible).await;
+    }
+
+    /// Waits for the end that was asked for, and looks at the log as [`Self::stop_with`] does.
+    pub(crate) async fn ended_with(mut self, expected: &[&str], possible: &[&str]) {
         let ended = tokio::time::timeout(PATIENCE, self.child.wait()).await.expect("it ends").unwrap();
         assert!(ended.success(), "{ended}: {:?}", self.log.lock().unwrap());
         let log = self.log.lock().unwrap();
         let is_loud = |line: &&Json| line["level"] == "WARN" || line["level"] == "ERROR";
         let loud: Vec<String> = log.iter().filter(is_loud).map(Json::to_string).collect();
         for line in &loud {
-            assert!(expected.iter().any(|text| line.contains(text)), "an unexpected line in the log: {line}");
+            let is_known = expected.iter().chain(possible).any(|text| line.contains(text));
+            assert!(is_known, "an unexpected line in the log: {line}");
         }
         for text in expected {
             assert!(loud.iter().any(|line| line.contains(text)), "nothing in the log says `{text}`: {loud:?}");
