@@ -299,6 +299,7 @@ impl Engine {
                 "left with marks in the outbox: a survivor or successor drains them"
             );
         }
+        self.keeper.leave();
         let _ = crate::stores::redis::lease::leave(&self.redis, &self.instance).await;
     }
 }
