@@ -1,12 +1,5 @@
 //! The generated and the recorded traffic against a real Redis, and the second opinion against stores filled by hand.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    clippy::print_stdout,
-    reason = "helpers of tests may panic as tests do"
-)]
-
 use std::path::PathBuf;
 use std::time::Duration;
 
