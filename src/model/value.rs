@@ -92,7 +92,7 @@ impl Value {
         let mut doc = String::new();
         match self {
             Self::String(bytes) => push_string(&mut doc, bytes),
-            Self::Hash(fields) => push_object(&mut doc, fields.iter().map(|(field, value)| (field, value))),
+            Self::Hash(fields) => push_object(&mut doc, fields.iter()),
             Self::List(items) => push_array(&mut doc, items.iter()),
             Self::Set(members) => push_array(&mut doc, members.iter()),
             Self::Zset(members) => push_object(&mut doc, members.iter().map(|(member, score)| (member, &score.0))),

@@ -5,9 +5,9 @@
 mod admin_door;
 mod arrows;
 mod catalog;
-mod http_door;
 mod chart;
 mod command_line;
+mod http_door;
 mod http_server;
 mod main_job;
 mod metrics;

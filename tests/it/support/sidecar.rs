@@ -185,10 +185,8 @@ impl Sidecar {
         let started = self.admin("POST", "/v1/jobs", Some(json!({ "job": "backfill", "kinds": ["*"] })), &[]).await;
         assert_eq!(started.status, 202, "{:?}", started.body);
         let path = format!("/v1/jobs/{}", started.json()["id"].as_str().unwrap());
-        wait_until("the backfill has ended", PATIENCE, || async {
-            self.get(&path).await.json()["state"] != "running"
-        })
-        .await;
+        wait_until("the backfill has ended", PATIENCE, || async { self.get(&path).await.json()["state"] != "running" })
+            .await;
         assert_eq!(self.get(&path).await.json()["state"], "done", "{:?}", self.get(&path).await.body);
     }
 
