@@ -107,7 +107,7 @@ async fn keys(connection: &mut MultiplexedConnection) -> u64 {
     redis::cmd("DBSIZE").query_async(connection).await.unwrap()
 }
 
-fn recording_folder() -> Option<PathBuf> {
+pub(crate) fn recording_folder() -> Option<PathBuf> {
     let folder = std::env::var_os("PARALLAX_RECORDING").map(PathBuf::from);
     if folder.is_none() {
         println!("SKIPPED: PARALLAX_RECORDING does not name the folder of a recording");
