@@ -12,6 +12,7 @@ mod http_server;
 mod main_job;
 mod metrics;
 mod requirements;
+mod same_answers;
 mod schema;
 mod settings;
 mod support;
