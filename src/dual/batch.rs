@@ -79,7 +79,7 @@ impl Batcher {
         let (done, answer) = oneshot::channel();
         let job = Job { steps, is_atomic, done };
         if self.sender.try_send(job).is_err() {
-            return Err(RedisError::Unreachable("too many commands wait".to_owned()));
+            return Err(RedisError::Overloaded);
         }
         answer.await.unwrap_or_else(|_| Err(RedisError::Unknown("the sidecar is stopping".to_owned())))
     }
@@ -229,7 +229,10 @@ impl Shared {
                     continue;
                 }
                 Attempt::Refused { steps, abort, .. } => {
-                    let reason = steps.into_iter().next().map_or(abort, |(_, error)| error);
+                    let reason = match steps.into_iter().next() {
+                        Some((_, error)) => format!("EXECABORT Transaction discarded because of: {error}"),
+                        None => abort,
+                    };
                     Ok(vec![Reply::Error(reason)])
                 }
             };

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::StreamExt;
 use tokio::time::Instant;
 
 use crate::dual::lineage::Lineage;
@@ -29,13 +30,15 @@ use crate::telemetry::metrics::Metrics;
 const ROUND_RECORDS_MAX: usize = 512;
 /// Rounds under way at once.
 const WORKERS: usize = 2;
+/// Collections that are captured whole at once, each with a connection to Postgres.
+pub(crate) const WHOLES_MAX: usize = 4;
 /// How long the drain rests after a failure, at first and at most.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(2);
 
 /// Why a record could not be brought to Postgres now. Its mark stays.
 #[derive(Debug, thiserror::Error)]
-pub enum DrainError {
+pub(crate) enum DrainError {
     /// Redis' side.
     #[error(transparent)]
     Redis(#[from] RedisError),
@@ -45,7 +48,7 @@ pub enum DrainError {
 }
 
 /// Brings marked records to Postgres.
-pub struct Drain {
+pub(super) struct Drain {
     pub(crate) redis: Arc<Redis>,
     pub(crate) postgres: Postgres,
     pub(crate) lineage: Arc<Lineage>,
@@ -155,16 +158,24 @@ impl Drain {
         marks::repair(&self.redis, &self.lineage.repair_token(), &unproven, false).await?;
         for (basis, batch) in pending.into_values() {
             for key in self.commit(basis, batch).await? {
-                drop(owed.remove(&key).map(|owed| self.done(owed)));
+                self.done(owed.remove(&key));
             }
         }
-        for key in wholes {
-            let Some(kind) = owed.get(&key).map(|owed| Arc::clone(&owed.kind)) else { continue };
-            if whole::bring(self, &kind, &key, Purpose::Drain).await? {
-                drop(owed.remove(&key).map(|owed| self.done(owed)));
+        let kinds = wholes.into_iter().filter_map(|key| Some((Arc::clone(&owed.get(&key)?.kind), key)));
+        let brought: Vec<_> = futures_util::stream::iter(kinds.collect::<Vec<_>>())
+            .map(async |(kind, key)| (whole::bring(self, &kind, &key, Purpose::Drain).await, key))
+            .buffer_unordered(WHOLES_MAX)
+            .collect()
+            .await;
+        let mut outcome = Ok(());
+        for (settled, key) in brought {
+            match settled {
+                Ok(true) => self.done(owed.remove(&key)),
+                Ok(false) => {}
+                Err(error) => outcome = Err(error),
             }
         }
-        Ok(())
+        outcome
     }
 
     async fn due(&self, kind: &Kind, stamp: &Stamp, record: Captured) -> Due {
@@ -180,7 +191,8 @@ impl Drain {
         due
     }
 
-    fn done(&self, owed: Owed) {
+    fn done(&self, owed: Option<Owed>) {
+        let Some(owed) = owed else { return };
         self.metrics.mirror_lag(&owed.kind.name, owed.since.elapsed());
         for waiter in owed.waiters {
             let _ = waiter.send(());

@@ -19,7 +19,10 @@ use crate::stores::redis::Redis;
 use crate::telemetry::labels::{Operation, Store};
 
 /// How long a pipeline waits for a log to be captured before it pushes on (G3), at most.
-const LOG_CAPTURE_WAIT: std::time::Duration = std::time::Duration::from_millis(50);
+const LOG_CAPTURE_WAIT: std::time::Duration = std::time::Duration::from_millis(250);
+
+/// How long a blocking command may block.
+const BLOCKING_MAX: std::time::Duration = std::time::Duration::from_secs(60);
 
 /// A command that was let through.
 enum Admitted {
@@ -162,7 +165,7 @@ impl Engine {
 
     /// A blocking command on records that are not mirrored has a connection to itself.
     async fn blocking(&self, command: Command) -> Result<Answer, EngineError> {
-        let lane = Redis::new(self.client.clone(), self.command_deadline);
+        let lane = Redis::new(self.client.clone(), BLOCKING_MAX);
         let reply = lane.pipeline(&[command]).await?.pop().unwrap_or(Reply::Nil);
         Ok(Answer { result: Ok(reply), source: Some(Source::Redis), mirror: None })
     }
@@ -187,7 +190,7 @@ impl Engine {
                 mirror = Some(if wait.is_some() { Mirror::Applied } else { Mirror::Pending });
                 waits.extend(wait);
                 self.metrics.written(&kind.name, 1);
-                if self.drain.is_some() && !self.queue.add(&touch.key, kind, now, waiter) {
+                if self.drain.is_some() && !self.queue.add(&touch.key, kind, now, waiter, pushed(touch)) {
                     self.metrics.outbox_queue_dropped(1);
                 }
             }
@@ -217,7 +220,7 @@ impl Engine {
         for MirroredTouch { touch, kind } in steps {
             if self.drain.is_some() && seen.insert(touch.key.clone()) {
                 let (waiter, wait) = oneshot::channel();
-                self.queue.add(&touch.key, kind, Instant::now(), Some(waiter));
+                self.queue.add(&touch.key, kind, Instant::now(), Some(waiter), 0);
                 waits.push(wait);
             }
         }
@@ -335,6 +338,17 @@ fn piece(steps: &[Step]) -> usize {
         count += 1;
     }
     count.max(1)
+}
+
+fn pushed(touch: &effect::Touch) -> usize {
+    match touch.touched {
+        effect::Touched::Pushed { count, .. } => count,
+        effect::Touched::Whole
+        | effect::Touched::Header
+        | effect::Touched::Elements(_)
+        | effect::Touched::Appended
+        | effect::Touched::Rewritten => 0,
+    }
 }
 
 fn set(answers: &mut [Option<Answer>], place: usize, answer: Answer) {

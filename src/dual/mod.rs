@@ -158,6 +158,7 @@ impl From<RedisError> for EngineError {
         match error {
             RedisError::Unreachable(reason) => Self::RedisUnreachable(reason),
             RedisError::Unknown(reason) => Self::UnknownOutcome(reason),
+            RedisError::Overloaded => Self::Overloaded,
             RedisError::Answered(_) | RedisError::Form(_) => Self::RedisUnreachable(error.to_string()),
         }
     }
@@ -298,6 +299,7 @@ impl Engine {
                 "left with marks in the outbox: a survivor or successor drains them"
             );
         }
+        self.keeper.leave();
         let _ = crate::stores::redis::lease::leave(&self.redis, &self.instance).await;
     }
 }

@@ -11,6 +11,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
+use crate::dual::plan::LOG_PUSHES_MAX;
 use crate::model::catalog::Kind;
 use crate::model::key::Key;
 
@@ -42,6 +43,8 @@ struct Entry {
     kind: Arc<Kind>,
     since: Instant,
     waiters: Vec<Waiter>,
+    /// Entries pushed to it since it was captured last.
+    pushed: usize,
     is_ready: bool,
 }
 
@@ -63,7 +66,16 @@ impl Queue {
     }
 
     /// Adds a record. Answers false when the queue is full: then the sweep will find its mark.
-    pub(crate) fn add(&self, key: &Key, kind: &Arc<Kind>, since: Instant, waiter: Option<Waiter>) -> bool {
+    ///
+    /// A log that `pushed` many entries does not wait out its interval (G3), nor does a record that somebody waits for.
+    pub(crate) fn add(
+        &self,
+        key: &Key,
+        kind: &Arc<Kind>,
+        since: Instant,
+        waiter: Option<Waiter>,
+        pushed: usize,
+    ) -> bool {
         let mut state = self.state();
         if !state.entries.contains_key(key) && state.entries.len() >= self.max {
             return false;
@@ -71,14 +83,16 @@ impl Queue {
         let now = Instant::now();
         let interval = Duration::from_millis(kind.min_interval_ms);
         let due = state.captured.get(key).map_or(now, |at| *at + interval);
-        let is_due = due <= now || waiter.is_some();
         let is_known = state.entries.contains_key(key);
         let entry = state.entries.entry(key.clone()).or_insert_with(|| Entry {
             kind: Arc::clone(kind),
             since,
             waiters: Vec::new(),
+            pushed: 0,
             is_ready: false,
         });
+        entry.pushed += pushed;
+        let is_due = due <= now || waiter.is_some() || entry.pushed >= LOG_PUSHES_MAX;
         entry.waiters.extend(waiter);
         let was_ready = entry.is_ready;
         entry.is_ready |= is_due;
@@ -100,6 +114,7 @@ impl Queue {
                 kind,
                 since,
                 waiters: Vec::new(),
+                pushed: 0,
                 is_ready: false,
             });
             entry.since = entry.since.min(since);
@@ -184,7 +199,7 @@ mod tests {
         let queue = Queue::new(10);
         let key = Key::new("a");
         for _ in 0..3 {
-            assert!(queue.add(&key, &kind(0), Instant::now(), None));
+            assert!(queue.add(&key, &kind(0), Instant::now(), None, 0));
         }
         assert_eq!(queue.take(10).await.len(), 1);
         assert_eq!(queue.len(), 0);
@@ -193,23 +208,23 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_full_queue_says_so() {
         let queue = Queue::new(1);
-        assert!(queue.add(&Key::new("a"), &kind(0), Instant::now(), None));
-        assert!(!queue.add(&Key::new("b"), &kind(0), Instant::now(), None));
+        assert!(queue.add(&Key::new("a"), &kind(0), Instant::now(), None, 0));
+        assert!(!queue.add(&Key::new("b"), &kind(0), Instant::now(), None, 0));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_heavy_record_waits_its_interval_unless_somebody_waits_for_it() {
         let queue = Queue::new(10);
         let (key, heavy) = (Key::new("a"), kind(1_000));
-        queue.add(&key, &heavy, Instant::now(), None);
+        queue.add(&key, &heavy, Instant::now(), None, 0);
         queue.take(10).await;
         let before = Instant::now();
-        queue.add(&key, &heavy, before, None);
+        queue.add(&key, &heavy, before, None, 0);
         queue.take(10).await;
         assert!(before.elapsed() >= Duration::from_secs(1));
         let (waiter, _held) = oneshot::channel();
         let before = Instant::now();
-        queue.add(&key, &heavy, before, Some(waiter));
+        queue.add(&key, &heavy, before, Some(waiter), 0);
         queue.take(10).await;
         assert!(before.elapsed() < Duration::from_millis(100));
     }

@@ -39,7 +39,7 @@ impl Engine {
         self.sample(view, &command, keys);
         let deadline_ms = keys.iter().map(|key| view.flag(self.catalog.kind_of(key.as_bytes())).deadline_ms).min();
         let deadline = std::time::Duration::from_millis(deadline_ms.unwrap_or(1));
-        let outcome = match timeout(deadline, self.from_postgres(view, &command, keys)).await {
+        let outcome = match timeout(deadline, self.postgres_reply(view, &command, keys)).await {
             Ok(outcome) => outcome,
             Err(_) => Err(RouteReason::Deadline),
         };
@@ -57,9 +57,16 @@ impl Engine {
         }
     }
 
-    async fn from_postgres(&self, view: &View, command: &Command, keys: &[Key]) -> Result<Reply, RouteReason> {
-        let records = self.records_behind_fence(view, keys, answer::named_elements(command).as_deref()).await?;
-        let (fence, records) = records;
+    async fn postgres_reply(&self, view: &View, command: &Command, keys: &[Key]) -> Result<Reply, RouteReason> {
+        let names = answer::named_elements(command);
+        let (fence, records) = self.records_behind_fence(view, keys, names.as_deref()).await?;
+        let is_by_element = keys.iter().any(|key| self.catalog.kind_of(key.as_bytes()).layout == Layout::Collection);
+        if is_by_element
+            && !names.iter().flatten().all(|name| records.iter().all(|record| record.value.has_element(name)))
+        {
+            // An element that Postgres misses may be one that it never had (invariant 7).
+            return Err(RouteReason::NoRow);
+        }
         if !self.keeper.has_lease() {
             return Err(RouteReason::NoLease);
         }

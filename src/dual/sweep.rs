@@ -51,7 +51,7 @@ async fn look(engine: &Engine, redis: &Redis) -> Result<(), RedisError> {
                 let is_dead = engine.drain.as_ref().is_some_and(|drain| drain.is_dead(&key, &token));
                 if leads && age >= ORPHAN_AGE_MS && !is_dead {
                     let kind = engine.catalog.kind_of(key.as_bytes());
-                    engine.queue.add(&key, kind, Instant::now(), None);
+                    engine.queue.add(&key, kind, Instant::now(), None, 0);
                 }
             }
             cursor = next;

@@ -82,8 +82,7 @@ async fn chunks(drain: &Drain, kind: &Arc<Kind>, key: &Key, begin: &WholeBegin) 
             if !chunk.is_present {
                 return Ok(false);
             }
-            write(drain, basis, kind, &header, &rows).await?;
-            return end(drain, basis, kind, header, begin, bounds).await;
+            return end(drain, basis, kind, header, begin, bounds, &rows).await;
         }
         write(drain, basis, kind, &header, &rows).await?;
         cursor = chunk.cursor;
@@ -113,12 +112,13 @@ async fn end(
     header: RecordRow,
     begin: &WholeBegin,
     bounds: Option<(String, String)>,
+    last: &[ElementRow],
 ) -> Result<bool, DrainError> {
     let is_log = kind.layout == Layout::Log;
     // A stream without entries has no bounds, and nothing of it is buried: what was trimmed is history.
     let bounds = if is_log { Some(bounds.unwrap_or_else(|| ("~".to_owned(), String::new()))) } else { None };
     let whole = Whole { header, table: kind.table, first_version: begin.stamp.version, bounds };
-    let applied = apply::finalise(&drain.postgres, basis, &whole).await?;
+    let applied = apply::finalise(&drain.postgres, basis, &whole, last).await?;
     drain.applied(&applied);
     Ok(true)
 }

@@ -356,12 +356,19 @@ pub async fn chunk(
         .await
 }
 
-/// Ends a whole capture (C4): unseen elements go at the first version, the header says `complete`, and its floor rises.
-/// Does nothing when the collection was deleted after the first chunk was read.
+/// Ends a whole capture (C4) with its last chunk.
+///
+/// Unseen elements go at the first version, the header says `complete`, and its floor rises. A collection that was deleted
+/// after the first chunk was read stays as its deletion left it.
 ///
 /// # Errors
 /// As [`apply`].
-pub async fn finalise(postgres: &Postgres, basis: Basis, whole: &Whole) -> Result<Applied, PostgresError> {
+pub async fn finalise(
+    postgres: &Postgres,
+    basis: Basis,
+    whole: &Whole,
+    last: &[ElementRow],
+) -> Result<Applied, PostgresError> {
     let mut pooled = postgres.connection().await?;
     let connection: &mut AsyncPgConnection = &mut pooled;
     let (header, table) = (&whole.header, whole.table);
@@ -371,6 +378,7 @@ pub async fn finalise(postgres: &Postgres, basis: Basis, whole: &Whole) -> Resul
             let mut applied = Applied::default();
             let ids = whole.bounds.as_ref().map(|(first, last)| (first.as_str(), last.as_str()));
             upsert_header(connection, header, ids, &mut applied).await?;
+            upsert_elements(connection, table, header, last, &mut applied).await?;
             let statement = Statement::new(
                 "UPDATE collections SET complete = true, floor = {}, last_version = greatest(last_version, {})
                  WHERE key_hash = {} AND floor < {} AND deleted_at IS NULL AND gone_at IS NULL",
