@@ -10,8 +10,6 @@ mod chart;
 mod command_line;
 mod contention;
 mod equality;
-mod chart;
-mod command_line;
 mod http_door;
 mod http_server;
 mod main_job;

@@ -157,7 +157,7 @@ impl Sidecar {
     /// Changes a flag (`*`: the default); panics when it is refused.
     pub(crate) async fn flag(&self, kind: &str, change: Json) {
         let answer = self.try_flag(kind, change).await;
-        assert_eq!(answer.status, 200, "{:?}", answer.body);
+        assert_eq!(answer.status, 200, "{:?}: {:?}", answer.body, self.log.lock().unwrap());
     }
 
     /// Tries to change a flag.
@@ -241,7 +241,7 @@ impl Sidecar {
         let loud: Vec<String> = log.iter().filter(is_loud).map(Json::to_string).collect();
         for line in &loud {
             let is_known = expected.iter().chain(possible).any(|text| line.contains(text));
-            assert!(is_known, "an unexpected line in the log: {line}");
+            assert!(is_known, "an unexpected line in the log: {line}, among {log:?}");
         }
         for text in expected {
             assert!(loud.iter().any(|line| line.contains(text)), "nothing in the log says `{text}`: {loud:?}");
