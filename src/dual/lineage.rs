@@ -100,14 +100,19 @@ impl Lineage {
                     self.standing().await
                 }
             };
-            let before = std::mem::replace(&mut *self.standing.lock().await, next);
-            if before != next {
-                Self::tell(next);
-            }
+            self.note(next).await;
             tokio::select! {
                 () = tokio::time::sleep(HEARTBEAT) => {}
                 () = self.wake.notified() => tokio::time::sleep(HEARTBEAT / 10).await,
             }
+        }
+    }
+
+    /// Takes up how the stores stand, and tells of it when it is new.
+    pub(super) async fn note(&self, next: Standing) {
+        let before = std::mem::replace(&mut *self.standing.lock().await, next);
+        if before != next {
+            Self::tell(next);
         }
     }
 
