@@ -159,6 +159,7 @@ impl From<RedisError> for EngineError {
             RedisError::Unreachable(reason) => Self::RedisUnreachable(reason),
             RedisError::Unknown(reason) => Self::UnknownOutcome(reason),
             RedisError::Overloaded => Self::Overloaded,
+            RedisError::Late => Self::Timeout,
             RedisError::Answered(_) | RedisError::Form(_) => Self::RedisUnreachable(error.to_string()),
         }
     }
@@ -199,7 +200,8 @@ impl Engine {
         let (redis, looks, background) = (lane(), lane(), lane());
         let table = Table::from_reply(&redis.command(crate::model::command::Command::new(["COMMAND"])).await?);
         let metrics = parts.metrics.clone();
-        let shared = Arc::new(Shared::new(Arc::clone(&redis), &parts.instance, metrics.clone()));
+        let shared =
+            Arc::new(Shared::new(Arc::clone(&redis), parts.command_deadline, &parts.instance, metrics.clone()));
         let keeper =
             Arc::new(Keeper::new(Arc::clone(&parts.catalog), parts.instance.clone(), parts.lease, metrics.clone()));
         let lineage = Arc::new(Lineage::new(
