@@ -15,6 +15,7 @@ mod requirements;
 mod same_answers;
 mod schema;
 mod settings;
+mod start_checks;
 mod support;
 mod tidy;
 mod tls;
