@@ -9,6 +9,7 @@ mod chart;
 mod command_line;
 mod http_door;
 mod http_server;
+mod lift;
 mod main_job;
 mod metrics;
 mod requirements;

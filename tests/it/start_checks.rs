@@ -42,7 +42,8 @@ async fn a_replica_is_refused_with_the_remedy() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cluster_is_refused_with_the_reason() {
-    let options = RedisOptions { config: vec![("cluster-enabled".to_owned(), "yes".to_owned())], ..RedisOptions::default() };
+    let options =
+        RedisOptions { config: vec![("cluster-enabled".to_owned(), "yes".to_owned())], ..RedisOptions::default() };
     let (redis, database) = (PrivateRedis::start(options).await.unwrap(), support::postgres().await);
     let said = refusal(&redis.url(), &database.url()).await;
     assert!(said.contains("redis runs in mode cluster"), "{said}");

@@ -51,6 +51,10 @@ pub static REPAIR: Script = script!("#!lua flags=allow-oom\n", prelude, "repair"
 pub static BACKFILLED: Script = script!("#!lua flags=allow-oom\n", prelude, "backfilled");
 /// Writes the anchor.
 pub static ANCHOR: Script = script!("#!lua flags=allow-oom\n", "anchor");
+/// Marks ghosts.
+pub static GHOSTS: Script = script!("#!lua flags=allow-oom\n", "ghosts");
+/// Ends a lift.
+pub static LIFT: Script = script!("#!lua flags=allow-oom\n", "lift");
 /// Notes a heartbeat of Postgres.
 pub static BEAT: Script = script!("#!lua flags=allow-oom\n", "beat");
 
