@@ -119,9 +119,10 @@ impl Drain {
 
     /// One round: whatever could not be done is put back before the error is told.
     async fn round(&self, owed: Vec<Owed>) -> Result<(), DrainError> {
+        let taken = owed.len();
         let mut by_key: HashMap<Key, Owed> = owed.into_iter().map(|owed| (owed.key.clone(), owed)).collect();
         let outcome = self.settle(&mut by_key).await;
-        self.queue.put_back(by_key.into_values().collect());
+        self.queue.put_back(by_key.into_values().collect(), taken);
         outcome
     }
 

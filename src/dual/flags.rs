@@ -104,7 +104,7 @@ impl Engine {
             kind: kind.name.clone(),
             flag: view.flag(kind).clone(),
             own: view.is_own(kind),
-            backfilled: view.backfilled(kind).is_some(),
+            backfilled: view.is_backfilled(kind),
             meaning: meaning(kind, view.flag(kind)),
         });
         FlagsReport {
@@ -228,7 +228,7 @@ impl Engine {
             }
             return;
         }
-        if view.backfilled(kind).is_none() {
+        if !view.is_backfilled(kind) {
             unmet.push(format!("{name}: its backfill is not complete"));
         }
         if let Some(reason) = view.unverifiable.get(name) {

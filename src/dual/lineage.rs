@@ -8,7 +8,7 @@ use tokio::sync::{Mutex, Notify};
 
 use crate::dual::lift::{self, LiftError};
 use crate::model::catalog::Catalog;
-use crate::stores::postgres::pool::PostgresError;
+use crate::stores::postgres::pool::{PostgresError, QUESTION_DEADLINE, within};
 use crate::stores::postgres::{Postgres, lineage as postgres_lineage};
 use crate::stores::redis::connection::RedisError;
 use crate::stores::redis::{Redis, lineage as redis_lineage};
@@ -155,8 +155,9 @@ impl Lineage {
         if anchor.run_id != server.run_id {
             return self.redis_changed(postgres, &server.run_id, anchor.epoch).await;
         }
-        let identity = postgres_lineage::beat(postgres).await?;
-        let epoch = postgres_lineage::epoch(postgres).await?;
+        let beat = async { Ok((postgres_lineage::beat(postgres).await?, postgres_lineage::epoch(postgres).await?)) };
+        // A server that hangs is down, as far as anybody can tell.
+        let (identity, epoch) = within(QUESTION_DEADLINE, beat).await?;
         let is_known = known.as_ref().is_none_or(|known| {
             known.system == identity.system && known.timeline == identity.timeline && identity.beat > known.beat
         });

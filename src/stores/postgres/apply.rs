@@ -8,7 +8,7 @@ use crate::model::catalog::Table;
 use crate::model::key::hash16;
 use crate::model::text;
 use crate::stores::postgres::Postgres;
-use crate::stores::postgres::pool::PostgresError;
+use crate::stores::postgres::pool::{PostgresError, TRANSACTION_DEADLINE, within};
 use crate::stores::postgres::rows::{ElementRow, Fate, Item, RecordRow, Whole};
 use crate::stores::postgres::statement::{Bind, Statement};
 
@@ -65,20 +65,19 @@ pub async fn apply(postgres: &Postgres, basis: Basis, items: &[Item]) -> Result<
     tables.dedup();
     let mut pooled = postgres.connection().await?;
     let connection: &mut AsyncPgConnection = &mut pooled;
-    connection
-        .transaction(async |connection: &mut AsyncPgConnection| {
-            check_control(connection, basis, lowest, &tables).await?;
-            let mut applied = Applied::default();
-            for table in Table::ALL {
-                let rows: Vec<&RecordRow> = items.iter().filter_map(|item| record_of(item, *table)).collect();
-                upsert_records(connection, table.name(), &rows, &mut applied).await?;
-            }
-            for item in items {
-                apply_collection(connection, item, &mut applied).await?;
-            }
-            Ok(applied)
-        })
-        .await
+    let done = connection.transaction(async |connection: &mut AsyncPgConnection| {
+        check_control(connection, basis, lowest, &tables).await?;
+        let mut applied = Applied::default();
+        for table in Table::ALL {
+            let rows: Vec<&RecordRow> = items.iter().filter_map(|item| record_of(item, *table)).collect();
+            upsert_records(connection, table.name(), &rows, &mut applied).await?;
+        }
+        for item in items {
+            apply_collection(connection, item, &mut applied).await?;
+        }
+        Ok(applied)
+    });
+    within(TRANSACTION_DEADLINE, done).await
 }
 
 fn record_of(item: &Item, table: Table) -> Option<&RecordRow> {
@@ -345,15 +344,14 @@ pub async fn chunk(
 ) -> Result<Applied, PostgresError> {
     let mut pooled = postgres.connection().await?;
     let connection: &mut AsyncPgConnection = &mut pooled;
-    connection
-        .transaction(async |connection: &mut AsyncPgConnection| {
-            check_control(connection, basis, header.version, &["collections", table.name()]).await?;
-            let mut applied = Applied::default();
-            upsert_header(connection, header, None, &mut applied).await?;
-            upsert_elements(connection, table, header, elements, &mut applied).await?;
-            Ok(applied)
-        })
-        .await
+    let done = connection.transaction(async |connection: &mut AsyncPgConnection| {
+        check_control(connection, basis, header.version, &["collections", table.name()]).await?;
+        let mut applied = Applied::default();
+        upsert_header(connection, header, None, &mut applied).await?;
+        upsert_elements(connection, table, header, elements, &mut applied).await?;
+        Ok(applied)
+    });
+    within(TRANSACTION_DEADLINE, done).await
 }
 
 /// Ends a whole capture (C4) with its last chunk.
@@ -372,27 +370,26 @@ pub async fn finalise(
     let mut pooled = postgres.connection().await?;
     let connection: &mut AsyncPgConnection = &mut pooled;
     let (header, table) = (&whole.header, whole.table);
-    connection
-        .transaction(async |connection: &mut AsyncPgConnection| {
-            check_control(connection, basis, whole.first_version, &["collections", table.name()]).await?;
-            let mut applied = Applied::default();
-            let ids = whole.bounds.as_ref().map(|(first, last)| (first.as_str(), last.as_str()));
-            upsert_header(connection, header, ids, &mut applied).await?;
-            upsert_elements(connection, table, header, last, &mut applied).await?;
-            let statement = Statement::new(
-                "UPDATE collections SET complete = true, floor = {}, last_version = greatest(last_version, {})
+    let done = connection.transaction(async |connection: &mut AsyncPgConnection| {
+        check_control(connection, basis, whole.first_version, &["collections", table.name()]).await?;
+        let mut applied = Applied::default();
+        let ids = whole.bounds.as_ref().map(|(first, last)| (first.as_str(), last.as_str()));
+        upsert_header(connection, header, ids, &mut applied).await?;
+        upsert_elements(connection, table, header, last, &mut applied).await?;
+        let statement = Statement::new(
+            "UPDATE collections SET complete = true, floor = {}, last_version = greatest(last_version, {})
                  WHERE key_hash = {} AND floor < {} AND deleted_at IS NULL AND gone_at IS NULL",
-                vec![
-                    Bind::Number(whole.first_version - 1),
-                    Bind::Number(header.version),
-                    Bind::Bytes(header.key.hash()),
-                    Bind::Number(whole.first_version - 1),
-                ],
-            );
-            if statement.run(connection).await? == 1 {
-                bury(connection, table, header, whole.first_version, whole.bounds.as_ref(), &mut applied).await?;
-            }
-            Ok(applied)
-        })
-        .await
+            vec![
+                Bind::Number(whole.first_version - 1),
+                Bind::Number(header.version),
+                Bind::Bytes(header.key.hash()),
+                Bind::Number(whole.first_version - 1),
+            ],
+        );
+        if statement.run(connection).await? == 1 {
+            bury(connection, table, header, whole.first_version, whole.bounds.as_ref(), &mut applied).await?;
+        }
+        Ok(applied)
+    });
+    within(TRANSACTION_DEADLINE, done).await
 }

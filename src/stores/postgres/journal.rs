@@ -7,7 +7,7 @@ use serde_json::Value as Json;
 
 use crate::model::key::Key;
 use crate::stores::postgres::Postgres;
-use crate::stores::postgres::pool::PostgresError;
+use crate::stores::postgres::pool::{PostgresError, QUESTION_DEADLINE, within};
 use crate::stores::postgres::statement::{Bind, Statement};
 
 /// A change of a flag.
@@ -68,13 +68,14 @@ struct JsonRow {
 }
 
 async fn rows(postgres: &Postgres, statement: Statement) -> Result<Vec<Json>, PostgresError> {
-    let rows: Vec<JsonRow> = statement.rows(&mut *postgres.connection().await?).await?;
+    let asked = async { Ok(statement.rows::<JsonRow>(&mut *postgres.connection().await?).await?) };
+    let rows = within(QUESTION_DEADLINE, asked).await?;
     Ok(rows.iter().filter_map(|row| serde_json::from_str(&row.row).ok()).collect())
 }
 
 async fn run(postgres: &Postgres, statement: Statement) -> Result<(), PostgresError> {
-    statement.run(&mut *postgres.connection().await?).await?;
-    Ok(())
+    let asked = async { Ok(statement.run(&mut *postgres.connection().await?).await?) };
+    within(QUESTION_DEADLINE, asked).await.map(drop)
 }
 
 /// Writes an audit row; a row that is there already stays.
