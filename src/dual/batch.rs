@@ -12,12 +12,14 @@ use crate::dual::plan::{self, EXEC_COMMANDS_MAX, Step};
 use crate::model::command::Command;
 use crate::model::reply::Reply;
 use crate::stores::redis::connection::{Redis, RedisError};
+use crate::stores::redis::lease;
 use crate::telemetry::metrics::Metrics;
 
 /// Jobs that may wait.
 const JOBS_MAX: usize = 16_384;
 /// Pipelines under way at once. Few, so that what waits meanwhile shares the next one.
 const PIPELINES_MAX: usize = 4;
+const NO_REPLY: RedisError = RedisError::Form("a pipeline without a reply");
 
 /// What one caller wants done in order.
 pub(crate) struct Job {
@@ -169,7 +171,6 @@ impl Shared {
     /// Runs steps in one EXEC. A step that Redis refuses to queue is left out, and the others are tried again without it.
     async fn exec(&self, steps: Vec<Step>) -> Result<Vec<Reply>, RedisError> {
         let mut answers: Vec<Option<Reply>> = vec![None; steps.len()];
-        let mut by_script = false;
         loop {
             let open: Vec<usize> =
                 (0..steps.len()).filter(|index| answers.get(*index).is_some_and(Option::is_none)).collect();
@@ -177,7 +178,7 @@ impl Shared {
                 break;
             }
             let chosen: Vec<Step> = open.iter().filter_map(|index| steps.get(*index).cloned()).collect();
-            match self.attempt(&chosen, by_script).await? {
+            match self.attempt(&chosen).await? {
                 Attempt::Done(replies) => {
                     for (index, reply) in open.into_iter().zip(replies) {
                         if let Some(answer) = answers.get_mut(index) {
@@ -185,8 +186,12 @@ impl Shared {
                         }
                     }
                 }
-                Attempt::Refused { mark: Some(error), .. } if !by_script && error.starts_with("OOM") => {
-                    by_script = true
+                Attempt::Refused { mark: Some(error), .. } if error.starts_with("OOM") => {
+                    for (index, step) in open.into_iter().zip(chosen) {
+                        if let Some(answer) = answers.get_mut(index) {
+                            *answer = Some(self.without_memory(&step, &error).await?);
+                        }
+                    }
                 }
                 Attempt::Refused { mark: Some(error), .. } => {
                     for index in open {
@@ -218,26 +223,28 @@ impl Shared {
 
     /// Runs a caller's own transaction: one reply for all of it, as EXEC would have given.
     async fn transaction(&self, steps: &[Step]) -> Result<Vec<Reply>, RedisError> {
-        let mut by_script = false;
-        loop {
-            return match self.attempt(steps, by_script).await? {
-                Attempt::Done(replies) => Ok(vec![Reply::Array(replies)]),
-                Attempt::Refused { mark: Some(error), steps, .. }
-                    if !by_script && error.starts_with("OOM") && steps.is_empty() =>
-                {
-                    by_script = true;
-                    continue;
-                }
-                Attempt::Refused { steps, abort, .. } => {
-                    let reason = steps.into_iter().next().map_or(abort, |(_, error)| error);
-                    Ok(vec![Reply::Error(reason)])
-                }
-            };
+        match self.attempt(steps).await? {
+            Attempt::Done(replies) => Ok(vec![Reply::Array(replies)]),
+            Attempt::Refused { steps, abort, .. } => {
+                let reason = steps.into_iter().next().map_or(abort, |(_, error)| error);
+                Ok(vec![Reply::Error(reason)])
+            }
         }
     }
 
-    async fn attempt(&self, steps: &[Step], by_script: bool) -> Result<Attempt, RedisError> {
-        let exec = plan::exec(steps, &self.token(), by_script);
+    /// Does one step while Redis is out of memory: what frees memory is done, the rest is refused as Redis refuses it.
+    async fn without_memory(&self, step: &Step, refusal: &str) -> Result<Reply, RedisError> {
+        if step.touches.is_empty() {
+            return self.redis.pipeline(std::slice::from_ref(&step.command)).await?.pop().ok_or(NO_REPLY);
+        }
+        match plan::freeing(step, &self.token()) {
+            Some(command) => self.redis.pipeline(&[command]).await?.pop().ok_or(NO_REPLY),
+            None => Ok(Reply::Error(refusal.to_owned())),
+        }
+    }
+
+    async fn attempt(&self, steps: &[Step]) -> Result<Attempt, RedisError> {
+        let exec = plan::exec(steps, &self.token());
         let mut queued = self.redis.pipeline(&exec.commands).await?;
         let answer = queued.pop().ok_or(RedisError::Form("an EXEC without an answer"))?;
         let error_at = |place: usize| queued.get(place).and_then(Reply::error).map(str::to_owned);
@@ -248,6 +255,7 @@ impl Shared {
                     self.metrics.mark_failed();
                     self.marks_are_broken.store(true, Ordering::Release);
                     tracing::error!("a mark failed though its write ran: the outbox is not what we made it");
+                    self.close_gates(steps).await;
                 }
                 let mut replies: Vec<Option<Reply>> = replies.into_iter().map(Some).collect();
                 let own = |step| replies.get_mut(exec.reply_place(step)).and_then(Option::take).unwrap_or(Reply::Nil);
@@ -261,6 +269,20 @@ impl Shared {
             Reply::Nil | Reply::Status(_) | Reply::Integer(_) | Reply::Bulk(_) => {
                 Err(RedisError::Form("an EXEC that answers neither an array nor an error"))
             }
+        }
+    }
+}
+
+impl Shared {
+    /// Writes went by unmarked: no sidecar may read their kinds from Postgres before they are backfilled again, not even when
+    /// the outbox is repaired meanwhile or we are not there any more (W1).
+    async fn close_gates(&self, steps: &[Step]) {
+        let mut kinds: Vec<String> =
+            steps.iter().flat_map(|step| &step.touches).map(|touch| touch.kind.name.clone()).collect();
+        kinds.sort_unstable();
+        kinds.dedup();
+        if lease::forget_backfilled(&self.redis, &kinds).await.is_err() {
+            tracing::error!("the fleet could not be told that writes went by unmarked: roll back and backfill again");
         }
     }
 }

@@ -23,6 +23,8 @@ macro_rules! script {
 
 /// Marks the keys of a batch; first in its EXEC.
 pub static MARK: Script = script!("#!lua flags=allow-oom\n", "mark");
+/// Marks, runs and settles one command that frees memory.
+pub static FREE: Script = script!("#!lua flags=allow-oom\n", "free");
 /// Says what the writes left; last in its EXEC.
 pub static SETTLE: Script = script!("#!lua flags=allow-oom\n", "settle");
 /// Raises the counter of a list log; right before its push.

@@ -1,5 +1,6 @@
 -- Says what the writes left of the keys that may be gone (W2). Stands last in the EXEC.
--- KEYS: outbox, note, then the keys. ARGV: token; for each key 'd' if a command deleted it by name, else '-'.
+-- KEYS: outbox, note, then the keys. ARGV: token; for each key 'd' if a command deleted it by name or surely made it
+-- before another took it away, else '-'.
 local outbox, note, token = KEYS[1], KEYS[2], ARGV[1]
 for i = 3, #KEYS do
   local key = KEYS[i]
