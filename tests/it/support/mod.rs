@@ -1,6 +1,7 @@
 //! What the stories share: real servers, and waiting for a condition instead of sleeping.
 
 pub(crate) mod sidecar;
+pub(crate) mod stores;
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
