@@ -12,15 +12,12 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
-use crate::rules_write::{raw, source};
 use crate::support::sidecar::{PATIENCE, Sidecar};
 use crate::support::stores::Stores;
-use crate::support::{self, wait_until};
+use crate::support::{self, raw, source, wait_until};
 
 const USER: &str = "user:u1";
 const GROUP: &str = "account_group_members:g1";
-
-// ------------------------------------------------------------------------------------------------ 1
 
 #[tokio::test(flavor = "multi_thread")]
 async fn both_or_neither_the_write_and_its_mark_are_one_transaction_and_the_mark_comes_first() {
@@ -81,8 +78,6 @@ impl Monitor {
 fn client_of(line: &str) -> &str {
     line.split(['[', ']']).nth(1).unwrap_or_default()
 }
-
-// ------------------------------------------------------------------------------------------------ 2, 3, 4, 5
 
 #[tokio::test]
 async fn never_backwards_an_apply_that_comes_late_changes_nothing() {
@@ -197,8 +192,6 @@ async fn an_ack_never_loses_a_newer_write() {
     }
 }
 
-// ------------------------------------------------------------------------------------------------ 6
-
 #[tokio::test(flavor = "multi_thread")]
 async fn convergence_when_nobody_writes_and_nothing_is_marked_both_stores_are_equal() {
     let (redis, database) = (support::redis().await, support::postgres().await);
@@ -257,8 +250,6 @@ fn any_write(random: &mut StdRng) -> Vec<String> {
     };
     line.split(' ').map(str::to_owned).collect()
 }
-
-// ------------------------------------------------------------------------------------------------ 7, 8
 
 #[tokio::test(flavor = "multi_thread")]
 async fn absence_is_believed_from_redis_alone() {
@@ -321,8 +312,6 @@ async fn read_your_writes_through_any_sidecar_at_any_moment() {
     one.stop_expecting(&[]).await;
     other.stop_expecting(&[]).await;
 }
-
-// ------------------------------------------------------------------------------------------------ 9, 10
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_shadow_never_hurts_when_postgres_is_frozen() {

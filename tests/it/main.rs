@@ -13,6 +13,7 @@ mod invariants;
 mod main_job;
 mod metrics;
 mod requirements;
+mod rules_apply;
 mod rules_read;
 mod rules_stages;
 mod rules_write;

@@ -7,17 +7,14 @@ use parallax::model::reply::Reply;
 use parallax::stores::redis::fence;
 use serde_json::json;
 
-use crate::rules_write::{raw, source};
 use crate::support::sidecar::{PATIENCE, Sidecar};
 use crate::support::stores::Stores;
-use crate::support::{self, wait_until};
+use crate::support::{self, raw, source, wait_until, waiting};
 
 const USER: &str = "user:u1";
 const GROUP: &str = "account_group_members:g1";
 const RECORDS: &str = "usage:records:k1";
 const EVENTS: &str = "billing:events";
-
-// ------------------------------------------------------------------------------------------------ R1
 
 #[tokio::test(flavor = "multi_thread")]
 async fn redis_answers_whenever_the_row_may_not_be_believed() {
@@ -217,8 +214,6 @@ async fn the_fence_tells_of_all_keys_in_one_moment() {
     assert_eq!(fence::fence(&stores.redis, &keys).await.unwrap().0.epoch, -1, "outside the lineage nothing compares");
 }
 
-// ------------------------------------------------------------------------------------------------ G
-
 #[tokio::test]
 async fn a_log_that_begins_anew_replaces_entries_of_the_same_ids() {
     let stores = Stores::start().await;
@@ -300,7 +295,7 @@ async fn entries_of_a_list_keep_their_ids_and_what_was_trimmed_too_early_is_a_ga
     let lock = locker.transaction().await.unwrap();
     lock.batch_execute("LOCK TABLE collections IN ACCESS EXCLUSIVE MODE").await.unwrap();
     push(3, 4).await;
-    wait_until("the apply waits", PATIENCE, || async { crate::rules_write::waiting(&database).await > 0 }).await;
+    wait_until("the apply waits", PATIENCE, || async { waiting(&database).await > 0 }).await;
     push(4, 14).await;
     lock.commit().await.unwrap();
     sidecar.drained().await;

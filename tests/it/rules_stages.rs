@@ -4,17 +4,14 @@ use parallax::dev::servers::PrivateRedis;
 use redis::Value;
 use serde_json::{Value as Json, json};
 
-use crate::rules_write::{raw, source};
 use crate::support::sidecar::{PATIENCE, Sidecar};
-use crate::support::{self, wait_until};
+use crate::support::{self, raw, source, wait_until, waiting};
 
 const USER: &str = "user:u1";
 
 /// A lease and a deadline that end within the patience of a story.
 const SHORT: [(&str, &str); 3] =
     [("PARALLAX_LEASE_MS", "2000"), ("PARALLAX_COMMAND_DEADLINE_MS", "500"), ("PARALLAX_BARRIER_WAIT_MS", "300")];
-
-// ------------------------------------------------------------------------------------------------ S1, S4
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stage_is_left_and_reached_one_step_at_a_time_and_live_only_after_its_backfill() {
@@ -57,7 +54,7 @@ async fn a_backfill_that_marking_left_behind_does_not_count() {
     let lock = locker.transaction().await.unwrap();
     lock.batch_execute("LOCK TABLE users IN ACCESS EXCLUSIVE MODE").await.unwrap();
     let job = start_backfill(&sidecar).await;
-    wait_until("the backfill waits", PATIENCE, || async { crate::rules_write::waiting(&database).await > 0 }).await;
+    wait_until("the backfill waits", PATIENCE, || async { waiting(&database).await > 0 }).await;
     for stage in ["off", "dualwrite"] {
         sidecar.flag("user", json!({ "stage": stage })).await;
     }
@@ -81,8 +78,6 @@ async fn a_kind_that_cannot_be_verified_does_not_go_live() {
     assert!(String::from_utf8_lossy(&answer.body).contains("unverifiable"), "{:?}", answer.body);
     sidecar.stop_expecting(&[]).await;
 }
-
-// ------------------------------------------------------------------------------------------------ S2
 
 #[tokio::test(flavor = "multi_thread")]
 async fn marking_ends_only_when_every_sidecar_has_confirmed_or_cannot_act_any_more() {
@@ -122,7 +117,7 @@ async fn a_version_is_confirmed_when_all_that_ran_under_the_older_one_is_answere
     lock.batch_execute("LOCK TABLE users IN ACCESS EXCLUSIVE MODE").await.unwrap();
     let asked = sidecar.ask(&["SET", USER, "v"], &[("parallax-ack", "both")]);
     let change = async {
-        wait_until("the write waits", PATIENCE, || async { crate::rules_write::waiting(&database).await > 0 }).await;
+        wait_until("the write waits", PATIENCE, || async { waiting(&database).await > 0 }).await;
         sidecar.flag("*", json!({ "sample_rate": 0.5 })).await;
         let refused = sidecar.try_flag("*", json!({ "stage": "off" })).await.status;
         lock.commit().await.unwrap();
@@ -133,8 +128,6 @@ async fn a_version_is_confirmed_when_all_that_ran_under_the_older_one_is_answere
     sidecar.flag("*", json!({ "stage": "off" })).await;
     sidecar.stop_expecting(&[]).await;
 }
-
-// ------------------------------------------------------------------------------------------------ S2b
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_write_that_blocks_is_refused_where_it_would_have_to_be_marked() {
@@ -159,8 +152,6 @@ async fn a_write_that_blocks_is_refused_where_it_would_have_to_be_marked() {
     assert_eq!(answer, json!(["session:queue", "job"]));
     sidecar.stop_expecting(&[]).await;
 }
-
-// ------------------------------------------------------------------------------------------------ S3
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_lease_a_sidecar_reads_redis_and_marks_every_write_also_in_stage_off() {
@@ -212,8 +203,6 @@ async fn a_frozen_sidecar_never_reads_postgres_after_a_rollback_that_did_not_wai
     frozen.kill().await;
     one.stop_expecting(&[]).await;
 }
-
-// ------------------------------------------------------------------------------------------------ helpers
 
 /// Makes every renewal of a lease fail, and nothing else.
 async fn without_leases(redis: &PrivateRedis) {

@@ -68,8 +68,9 @@ fn texts(parts: Parts) -> Result<BTreeMap<String, String>, RedisError> {
     Ok(parts.all_pairs()?.iter().map(|(name, value)| (text(name), text(value))).collect())
 }
 
-/// Writes flags under the version `next` if the version is still `expected`, with their audit rows; otherwise answers the
-/// version there is. The backfills of kinds that are `unmarked` from now on are forgotten in the same step.
+/// Writes flags under the version `next` if the version is still `expected`; otherwise answers the version there is.
+///
+/// With them their audit rows; and the backfills of kinds that are `unmarked` from now on are forgotten in the same step.
 ///
 /// # Errors
 /// When Redis cannot be reached.
