@@ -14,6 +14,7 @@ use crate::dual::plan::{self, EXEC_COMMANDS_MAX, Step};
 use crate::model::command::Command;
 use crate::model::reply::Reply;
 use crate::stores::redis::connection::{Redis, RedisError};
+use crate::stores::redis::lease;
 use crate::telemetry::metrics::Metrics;
 
 /// Jobs that may wait.
@@ -276,6 +277,7 @@ impl Shared {
                     self.metrics.mark_failed();
                     self.marks_are_broken.store(true, Ordering::Release);
                     tracing::error!("a mark failed though its write ran: the outbox is not what we made it");
+                    self.close_gates(steps).await;
                 }
                 let mut replies: Vec<Option<Reply>> = replies.into_iter().map(Some).collect();
                 let own = |step| replies.get_mut(exec.reply_place(step)).and_then(Option::take).unwrap_or(Reply::Nil);
@@ -289,6 +291,20 @@ impl Shared {
             Reply::Nil | Reply::Status(_) | Reply::Integer(_) | Reply::Bulk(_) => {
                 Err(RedisError::Form("an EXEC that answers neither an array nor an error"))
             }
+        }
+    }
+}
+
+impl Shared {
+    /// Writes went by unmarked: no sidecar may read their kinds from Postgres before they are backfilled again, not even when
+    /// the outbox is repaired meanwhile or we are not there any more (W1).
+    async fn close_gates(&self, steps: &[Step]) {
+        let mut kinds: Vec<String> =
+            steps.iter().flat_map(|step| &step.touches).map(|touch| touch.kind.name.clone()).collect();
+        kinds.sort_unstable();
+        kinds.dedup();
+        if lease::forget_backfilled(&self.redis, &kinds).await.is_err() {
+            tracing::error!("the fleet could not be told that writes went by unmarked: roll back and backfill again");
         }
     }
 }

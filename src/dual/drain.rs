@@ -264,8 +264,14 @@ impl Drain {
         Ok(())
     }
 
-    /// Puts a record among the dead letters. Its mark stays, so that live reads go on asking Redis.
+    /// Puts a record among the dead letters. Its mark stays, so that live reads go on asking Redis; one that had none (a
+    /// backfill came upon it) gets one, since the row that is there may be older.
     pub(crate) async fn bury(&self, kind: &Kind, key: &Key, token: &Token, reason: &str) {
+        let given = Token(self.lineage.repair_token().into());
+        let token = if token.is_none() { &given } else { token };
+        if *token == given && self.mark_again(key, token).await.is_err() {
+            tracing::warn!(key.kind = %kind.name, ?key, "a dead letter could not be marked");
+        }
         self.metrics.dead_letter(&kind.name);
         tracing::error!(key.kind = %kind.name, ?key, reason, "a record cannot be mirrored and is among the dead letters");
         self.dead.lock().unwrap_or_else(PoisonError::into_inner).insert(key.clone(), token.clone());
@@ -274,6 +280,11 @@ impl Drain {
         if let Err(error) = journal::dead_letter(&self.postgres, &letter).await {
             tracing::warn!(%error, "a dead letter could not be written down");
         }
+    }
+
+    async fn mark_again(&self, key: &Key, token: &Token) -> Result<i64, RedisError> {
+        let token = String::from_utf8_lossy(&token.0);
+        marks::repair(&self.redis, &token, std::slice::from_ref(key), false).await
     }
 
     /// Whether this very mark is among the dead letters.
@@ -289,7 +300,7 @@ fn token_of(ack: &Ack) -> &Token {
 }
 
 /// Postgres' reason without its detail, which would quote the row.
-fn reason(error: &PostgresError) -> String {
+pub(crate) fn reason(error: &PostgresError) -> String {
     let text = error.to_string();
     text.lines().next().unwrap_or_default().chars().take(200).collect()
 }

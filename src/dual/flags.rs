@@ -137,9 +137,8 @@ impl Engine {
         let ends_marking = |kind: &&Arc<Kind>| view.flag(kind).stage.marks() && !after.stage.marks();
         let unmarked: Vec<String> = kinds.iter().filter(ends_marking).map(|kind| kind.name.clone()).collect();
         if !unmarked.is_empty() {
-            // Nobody may read Postgres any more when marking ends (S1, S2), and what was backfilled is no longer so.
+            // Nobody may read Postgres any more when marking ends (S1, S2).
             self.barrier(view.version, self.barrier_wait).await?;
-            lease::forget_backfilled(&self.redis, &unmarked).await?;
         }
         let audit = FlagAudit {
             version: view.version + 1,
@@ -151,7 +150,9 @@ impl Engine {
             reason: change.reason.unwrap_or_default(),
         };
         drop(view);
-        self.write_flags(expected_version, vec![audit]).await?.map_err(|current| ChangeError::Stale { current })?;
+        self.write_flags(expected_version, vec![audit], &unmarked)
+            .await?
+            .map_err(|current| ChangeError::Stale { current })?;
         Ok(self.flags())
     }
 
@@ -160,12 +161,13 @@ impl Engine {
         &self,
         expected: u64,
         audits: Vec<FlagAudit>,
+        unmarked: &[String],
     ) -> Result<Result<u64, u64>, ChangeError> {
         let flags: BTreeMap<String, String> =
             audits.iter().map(|audit| (audit.kind.clone(), audit.after.clone())).collect();
         let rows: Vec<String> =
             audits.iter().map(|audit| serde_json::to_string(audit).expect("an audit row is always JSON")).collect();
-        let written = lease::change(&self.redis, expected, expected + 1, &flags, &rows).await?;
+        let written = lease::change(&self.redis, expected, expected + 1, &flags, &rows, unmarked).await?;
         self.keeper.renew(&self.redis).await?;
         self.keeper.wake();
         self.audits.wake();
@@ -298,7 +300,7 @@ impl Engine {
             return;
         }
         let flags = flags.into_iter().collect();
-        if let Ok(Ok(version)) = lease::change(&self.redis, renewal.version, version, &flags, &[]).await {
+        if let Ok(Ok(version)) = lease::change(&self.redis, renewal.version, version, &flags, &[], &[]).await {
             tracing::warn!(version, "flags that redis had lost were brought back from postgres");
         }
     }

@@ -71,7 +71,10 @@ impl Exec {
 /// How a key of the EXEC is marked.
 #[derive(Debug)]
 struct Mark {
+    /// A command deleted the key by name.
     was_deleted: bool,
+    /// A command deleted the key by name, or surely left it there: if it is absent at the end, it was deleted.
+    was_decided: bool,
     last: Presence,
     has_companion: bool,
     fields: BTreeSet<Bytes>,
@@ -96,7 +99,8 @@ pub fn exec(steps: &[Step], token: &str) -> Exec {
 
 /// Plans the one script that stands in for the EXEC of `steps` where Redis is full: it queues nothing then (W2).
 ///
-/// What pushes to a log needs memory and is refused, so no counter has to be raised.
+/// What pushes to a log needs memory and is refused, so no counter has to be raised. What would surely leave its key there
+/// may be refused as well, so only a command that deletes by name decides.
 #[must_use]
 pub fn full(steps: &[Step], token: &str) -> Command {
     let marks = marks(steps);
@@ -152,12 +156,14 @@ fn marks(steps: &[Step]) -> BTreeMap<&Key, Mark> {
         };
         let mark = marks.entry(&touch.key).or_insert_with(|| Mark {
             was_deleted: false,
+            was_decided: false,
             last: touch.presence,
             has_companion,
             fields: BTreeSet::new(),
         });
         mark.last = touch.presence;
         mark.was_deleted |= touch.presence == Presence::Deleted;
+        mark.was_decided |= touch.presence != Presence::Unsure;
         if has_companion {
             mark.fields.extend(companion_fields(&touch.touched, kind.layout));
         }
@@ -227,7 +233,7 @@ fn settle_command(marks: &BTreeMap<&Key, Mark>, token: &str) -> Option<Command> 
     let mut args: Vec<&[u8]> = vec![token.as_bytes()];
     for (key, mark) in marks.iter().filter(|(_, mark)| mark.last == Presence::Unsure) {
         keys.push(key.as_bytes());
-        args.push(if mark.was_deleted { b"d" } else { b"-" });
+        args.push(if mark.was_decided { b"d" } else { b"-" });
     }
     (args.len() > 1).then(|| script::SETTLE.eval(&keys, &args))
 }

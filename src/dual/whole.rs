@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::dual::drain::{Drain, DrainError, Pending};
+use crate::dual::drain::{self, Drain, DrainError, Pending};
 use crate::dual::settle;
 use crate::model::catalog::{Kind, Layout};
 use crate::model::key::Key;
@@ -38,6 +38,11 @@ pub(crate) async fn bring(drain: &Drain, kind: &Arc<Kind>, key: &Key, purpose: P
         Err(DrainError::Redis(RedisError::Answered(text))) if text.starts_with("CHANGED") => {
             // It became another type under our hands; its mark leads to the next try.
             Ok(purpose == Purpose::Backfill)
+        }
+        Err(DrainError::Postgres(error)) if error.is_of_a_row() => {
+            // Others do not wait for a record that Postgres refuses.
+            drain.bury(kind, key, &begin.token, &drain::reason(&error)).await;
+            Ok(true)
         }
         Err(error) => Err(error),
     }
