@@ -11,6 +11,7 @@ mod check;
 mod drain;
 mod execute;
 pub mod flags;
+mod hide;
 mod keeper;
 pub mod lineage;
 pub mod plan;
@@ -160,6 +161,18 @@ impl From<RedisError> for EngineError {
             RedisError::Unknown(reason) => Self::UnknownOutcome(reason),
             RedisError::Overloaded => Self::Overloaded,
             RedisError::Answered(_) | RedisError::Form(_) => Self::RedisUnreachable(error.to_string()),
+        }
+    }
+}
+
+impl EngineError {
+    /// What a failed read means: nothing can have changed, so there is no outcome to be in doubt about.
+    fn of_a_read(error: RedisError) -> Self {
+        match error {
+            RedisError::Unknown(reason) => Self::RedisUnreachable(reason),
+            RedisError::Unreachable(_) | RedisError::Overloaded | RedisError::Answered(_) | RedisError::Form(_) => {
+                error.into()
+            }
         }
     }
 }

@@ -4,13 +4,18 @@
 
 mod admin_door;
 mod arrows;
+mod bad_input;
 mod catalog;
 mod chart;
 mod command_line;
+mod dead_letters;
 mod http_door;
 mod http_server;
+mod logs_of_events;
 mod main_job;
 mod metrics;
+mod metrics_live;
+mod records_api;
 mod requirements;
 mod schema;
 mod settings;
@@ -18,3 +23,4 @@ mod support;
 mod tidy;
 mod tls;
 mod traffic;
+mod values;
