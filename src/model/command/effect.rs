@@ -122,7 +122,8 @@ fn single(name: &str, command: &Command) -> (Presence, Touched) {
         "HSETNX" => (Presence::Sure, elements(2, 2)),
         "HINCRBY" => (sure_if(command.integer(3).is_some()), elements(2, 2)),
         "HINCRBYFLOAT" => (sure_if(is_number(command, 3)), elements(2, 2)),
-        "HDEL" | "SREM" | "ZREM" | "XDEL" => (Presence::Unsure, elements(2, 1)),
+        "HDEL" | "SREM" | "ZREM" => (Presence::Unsure, elements(2, 1)),
+        "XDEL" => (Presence::Unsure, Touched::Elements(command.0.iter().skip(2).map(whole_id).collect())),
         "SADD" => (Presence::Sure, elements(2, 1)),
         "ZADD" => zadd(command),
         "ZINCRBY" => (sure_if(is_number(command, 2)), elements(3, usize::MAX)),
@@ -154,6 +155,11 @@ fn set_options_are_plain(command: &Command) -> bool {
         }
     }
     true
+}
+
+/// A stream id with its sequence: `5` means `5-0` to XDEL, but all entries of the millisecond to XRANGE.
+fn whole_id(id: &Bytes) -> Bytes {
+    if id.contains(&b'-') { id.clone() } else { [id.as_ref(), b"-0"].concat().into() }
 }
 
 fn is_number(command: &Command, index: usize) -> bool {
@@ -225,6 +231,7 @@ mod tests {
         assert_eq!(touch("ZADD k NX CH 1 a 2 b").1, elements(&["a", "b"]));
         assert_eq!(touch("ZINCRBY k 2 m").1, elements(&["m"]));
         assert_eq!(touch("SREM k a b").1, elements(&["a", "b"]));
+        assert_eq!(touch("XDEL k 5-1 6").1, elements(&["5-1", "6-0"]));
         assert_eq!(touch("SPOP k").1, Touched::Whole);
     }
 
