@@ -47,11 +47,14 @@ local function next_version(now)
   return text
 end
 
--- The digest of a value in canonical form: the ETag of the records API.
+-- The digest of a value in canonical form: the ETag of the records API. Where order does not count, digests of the parts are
+-- sorted rather than the parts: Lua compares texts by the server's locale, in which hex digits always have one order.
 local function etag(kind, parts)
   local ordered = {}
   if kind == 'hash' or kind == 'zset' then
-    for i = 1, #parts, 2 do ordered[#ordered + 1] = #parts[i] .. ':' .. parts[i] .. #parts[i + 1] .. ':' .. parts[i + 1] end
+    for i = 1, #parts, 2 do
+      ordered[#ordered + 1] = redis.sha1hex(#parts[i] .. ':' .. parts[i] .. #parts[i + 1] .. ':' .. parts[i + 1])
+    end
     table.sort(ordered)
   elseif kind == 'stream' then
     for _, entry in ipairs(parts) do
@@ -59,7 +62,10 @@ local function etag(kind, parts)
       for _, part in ipairs(entry[2]) do ordered[#ordered + 1] = #part .. ':' .. part end
     end
   else
-    for _, part in ipairs(parts) do ordered[#ordered + 1] = #part .. ':' .. part end
+    for _, part in ipairs(parts) do
+      local whole = #part .. ':' .. part
+      ordered[#ordered + 1] = kind == 'set' and redis.sha1hex(whole) or whole
+    end
     if kind == 'set' then table.sort(ordered) end
   end
   return redis.sha1hex(kind .. '|' .. table.concat(ordered))
