@@ -223,6 +223,11 @@ impl Engine {
 
     fn check_live(&self, view: &View, kind: &Kind, is_named: bool, unmet: &mut Vec<String>) {
         let name = &kind.name;
+        if let Some(reason) = view.unverifiable.get(name)
+            && (is_named || kind.is_readable())
+        {
+            unmet.push(format!("{name}: unverifiable, {reason}"));
+        }
         if !kind.is_readable() {
             // With `*` such a kind simply goes on being read from Redis.
             if is_named {
@@ -232,9 +237,6 @@ impl Engine {
         }
         if !view.is_backfilled(kind) {
             unmet.push(format!("{name}: its backfill is not complete"));
-        }
-        if let Some(reason) = view.unverifiable.get(name) {
-            unmet.push(format!("{name}: unverifiable, {reason}"));
         }
         if !self.trusts_postgres() {
             unmet.push("a mark has failed: somebody wrote over the outbox".to_owned());

@@ -11,6 +11,7 @@ mod check;
 mod drain;
 mod execute;
 pub mod flags;
+mod hide;
 mod keeper;
 mod lift;
 pub mod lineage;
@@ -162,6 +163,20 @@ impl From<RedisError> for EngineError {
             RedisError::Overloaded => Self::Overloaded,
             RedisError::Late => Self::Timeout,
             RedisError::Answered(_) | RedisError::Form(_) => Self::RedisUnreachable(error.to_string()),
+        }
+    }
+}
+
+impl EngineError {
+    /// What a failed read means: nothing can have changed, so there is no outcome to be in doubt about.
+    fn of_a_read(error: RedisError) -> Self {
+        match error {
+            RedisError::Unknown(reason) => Self::RedisUnreachable(reason),
+            RedisError::Unreachable(_)
+            | RedisError::Overloaded
+            | RedisError::Late
+            | RedisError::Answered(_)
+            | RedisError::Form(_) => error.into(),
         }
     }
 }

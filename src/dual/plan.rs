@@ -77,6 +77,7 @@ struct Mark {
     was_decided: bool,
     last: Presence,
     has_companion: bool,
+    is_stream: bool,
     fields: BTreeSet<Bytes>,
 }
 
@@ -150,15 +151,14 @@ pub fn unverifiable(touch: &MirroredTouch) -> Option<&'static str> {
 fn marks(steps: &[Step]) -> BTreeMap<&Key, Mark> {
     let mut marks: BTreeMap<&Key, Mark> = BTreeMap::new();
     for MirroredTouch { touch, kind } in steps.iter().flat_map(|step| &step.touches) {
-        let has_companion = match (kind.layout, kind.log.map(|log| log.push)) {
-            (Layout::Collection, _) | (Layout::Log, Some(PushSide::Stream)) => true,
-            (Layout::Document, _) | (Layout::Log, Some(PushSide::Left | PushSide::Right) | None) => false,
-        };
+        let is_stream = kind.log.is_some_and(|log| log.push == PushSide::Stream);
+        let has_companion = is_stream || kind.layout == Layout::Collection;
         let mark = marks.entry(&touch.key).or_insert_with(|| Mark {
             was_deleted: false,
             was_decided: false,
             last: touch.presence,
             has_companion,
+            is_stream,
             fields: BTreeSet::new(),
         });
         mark.last = touch.presence;
@@ -223,6 +223,7 @@ fn mark_args(mark: &Mark, presence: Presence) -> Vec<Bytes> {
     flags.push_str(if presence == Presence::Deleted { "g" } else { "-" });
     flags.push_str(if presence == Presence::Unsure { "n" } else { "-" });
     flags.push_str(if mark.has_companion { "c" } else { "-" });
+    flags.push_str(if mark.is_stream { "s" } else { "-" });
     let mut args = vec![flags.into(), mark.fields.len().to_string().into()];
     args.extend(mark.fields.iter().cloned());
     args

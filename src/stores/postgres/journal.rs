@@ -181,14 +181,6 @@ pub async fn dead_letter(postgres: &Postgres, letter: &DeadLetter) -> Result<(),
     run(postgres, statement).await
 }
 
-/// Takes a record from the dead letters: a later capture of it was committed.
-///
-/// # Errors
-/// When Postgres cannot be reached.
-pub async fn bury_dead_letter(postgres: &Postgres, key: &Key) -> Result<(), PostgresError> {
-    run(postgres, Statement::new("DELETE FROM dead_letters WHERE key_hash = {}", vec![Bind::Bytes(key.hash())])).await
-}
-
 /// How many dead letters, log gaps, mismatches and ghosts there are.
 ///
 /// # Errors
