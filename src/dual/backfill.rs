@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use tokio::time::Instant;
 
-use crate::dual::drain::{DrainError, Pending, WHOLES_MAX};
+use crate::dual::drain::{DrainError, Pending, Settled, WHOLES_MAX};
 use crate::dual::flags::ChangeError;
 use crate::dual::settle::{self, Due};
 use crate::dual::{Engine, whole};
@@ -173,9 +173,8 @@ impl Engine {
                 .map(async |(kind, key)| (whole::bring(drain, &kind, &key, Purpose::Backfill).await, kind))
                 .buffer_unordered(WHOLES_MAX);
             while let Some((settled, kind)) = brought.next().await {
-                settled?;
                 self.metrics.backfilled(&kind.name, 1);
-                committed += 1;
+                committed += u64::from(settled? == Some(Settled::Committed));
             }
             wanted = again;
         }
@@ -192,7 +191,8 @@ impl Engine {
             self.metrics.backfilled(&pending.kind.name, 1);
         }
         let settled = drain.commit(basis, batch).await?;
-        Ok(u64::try_from(settled.len()).unwrap_or(u64::MAX))
+        let committed = settled.iter().filter(|(_, settled)| *settled == Settled::Committed).count();
+        Ok(u64::try_from(committed).unwrap_or(u64::MAX))
     }
 
     /// The other direction: live rows of a kind whose records are absent in Redis are marked, so that they are looked at.

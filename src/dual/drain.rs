@@ -66,6 +66,15 @@ pub(crate) struct Pending {
     pub(crate) ack: Ack,
 }
 
+/// How a record was settled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Settled {
+    /// Its capture is committed: whoever waits is told.
+    Committed,
+    /// It is among the dead letters, and whoever waits learns that nothing is known.
+    Buried,
+}
+
 impl Drain {
     pub(crate) fn new(
         redis: Arc<Redis>,
@@ -158,8 +167,8 @@ impl Drain {
         }
         marks::repair(&self.redis, &self.lineage.repair_token(), &unproven, false).await?;
         for (basis, batch) in pending.into_values() {
-            for key in self.commit(basis, batch).await? {
-                self.done(owed.remove(&key));
+            for (key, settled) in self.commit(basis, batch).await? {
+                self.done(owed.remove(&key), settled);
             }
         }
         let kinds = wholes.into_iter().filter_map(|key| Some((Arc::clone(&owed.get(&key)?.kind), key)));
@@ -171,8 +180,8 @@ impl Drain {
         let mut outcome = Ok(());
         for (settled, key) in brought {
             match settled {
-                Ok(true) => self.done(owed.remove(&key)),
-                Ok(false) => {}
+                Ok(Some(settled)) => self.done(owed.remove(&key), settled),
+                Ok(None) => {}
                 Err(error) => outcome = Err(error),
             }
         }
@@ -192,8 +201,8 @@ impl Drain {
         due
     }
 
-    fn done(&self, owed: Option<Owed>) {
-        let Some(owed) = owed else { return };
+    fn done(&self, owed: Option<Owed>, settled: Settled) {
+        let Some(owed) = owed.filter(|_| settled == Settled::Committed) else { return };
         self.metrics.mirror_lag(&owed.kind.name, owed.since.elapsed());
         for waiter in owed.waiters {
             let _ = waiter.send(());
@@ -203,7 +212,7 @@ impl Drain {
     /// Applies a batch and acknowledges it. Rows that Postgres refuses are found by halving, and do not hold up the others.
     ///
     /// Answers the records that are settled one way or the other.
-    pub(crate) async fn commit(&self, basis: Basis, batch: Vec<Pending>) -> Result<Vec<Key>, DrainError> {
+    pub(crate) async fn commit(&self, basis: Basis, batch: Vec<Pending>) -> Result<Vec<(Key, Settled)>, DrainError> {
         let mut settled = Vec::with_capacity(batch.len());
         let mut parts = vec![batch];
         while let Some(mut part) = parts.pop() {
@@ -214,7 +223,7 @@ impl Drain {
                     self.metrics.store_latency(Store::Postgres, Operation::Apply, began.elapsed());
                     self.applied(&applied);
                     self.acknowledge(basis.epoch, &part).await?;
-                    settled.extend(part.into_iter().map(|pending| pending.key));
+                    settled.extend(part.into_iter().map(|pending| (pending.key, Settled::Committed)));
                 }
                 Err(error) if error.is_of_a_row() && part.len() > 1 => {
                     let other = part.split_off(part.len() / 2);
@@ -224,7 +233,7 @@ impl Drain {
                 Err(error) if error.is_of_a_row() => {
                     for Pending { key, kind, ack, .. } in part {
                         self.bury(&kind, &key, token_of(&ack), &reason(&error)).await;
-                        settled.push(key);
+                        settled.push((key, Settled::Buried));
                     }
                 }
                 Err(error) => return Err(error.into()),
@@ -256,16 +265,19 @@ impl Drain {
             {
                 self.metrics.log_gap(&pending.kind.name, u64::try_from(*missing).unwrap_or(0));
             }
-            let was_dead = self.dead.lock().unwrap_or_else(PoisonError::into_inner).remove(&pending.key).is_some();
-            if was_dead {
-                journal::bury_dead_letter(&self.postgres, &pending.key).await?;
-            }
+            self.dead.lock().unwrap_or_else(PoisonError::into_inner).remove(&pending.key);
         }
         Ok(())
     }
 
-    /// Puts a record among the dead letters. Its mark stays, so that live reads go on asking Redis.
+    /// Puts a record among the dead letters. Its mark stays, so that live reads go on asking Redis; one that had none (a
+    /// backfill came upon it) gets one, since the row that is there may be older.
     pub(crate) async fn bury(&self, kind: &Kind, key: &Key, token: &Token, reason: &str) {
+        let given = Token(self.lineage.repair_token().into());
+        let token = if token.is_none() { &given } else { token };
+        if *token == given && self.mark_again(key, token).await.is_err() {
+            tracing::warn!(key.kind = %kind.name, ?key, "a dead letter could not be marked");
+        }
         self.metrics.dead_letter(&kind.name);
         tracing::error!(key.kind = %kind.name, ?key, reason, "a record cannot be mirrored and is among the dead letters");
         self.dead.lock().unwrap_or_else(PoisonError::into_inner).insert(key.clone(), token.clone());
@@ -274,6 +286,11 @@ impl Drain {
         if let Err(error) = journal::dead_letter(&self.postgres, &letter).await {
             tracing::warn!(%error, "a dead letter could not be written down");
         }
+    }
+
+    async fn mark_again(&self, key: &Key, token: &Token) -> Result<i64, RedisError> {
+        let token = String::from_utf8_lossy(&token.0);
+        marks::repair(&self.redis, &token, std::slice::from_ref(key), false).await
     }
 
     /// Whether this very mark is among the dead letters.
@@ -289,7 +306,7 @@ fn token_of(ack: &Ack) -> &Token {
 }
 
 /// Postgres' reason without its detail, which would quote the row.
-fn reason(error: &PostgresError) -> String {
+pub(crate) fn reason(error: &PostgresError) -> String {
     let text = error.to_string();
     text.lines().next().unwrap_or_default().chars().take(200).collect()
 }

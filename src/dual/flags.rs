@@ -137,9 +137,8 @@ impl Engine {
         let ends_marking = |kind: &&Arc<Kind>| view.flag(kind).stage.marks() && !after.stage.marks();
         let unmarked: Vec<String> = kinds.iter().filter(ends_marking).map(|kind| kind.name.clone()).collect();
         if !unmarked.is_empty() {
-            // Nobody may read Postgres any more when marking ends (S1, S2), and what was backfilled is no longer so.
+            // Nobody may read Postgres any more when marking ends (S1, S2).
             self.barrier(view.version, self.barrier_wait).await?;
-            lease::forget_backfilled(&self.redis, &unmarked).await?;
         }
         let audit = FlagAudit {
             version: view.version + 1,
@@ -151,7 +150,9 @@ impl Engine {
             reason: change.reason.unwrap_or_default(),
         };
         drop(view);
-        self.write_flags(expected_version, vec![audit]).await?.map_err(|current| ChangeError::Stale { current })?;
+        self.write_flags(expected_version, vec![audit], &unmarked)
+            .await?
+            .map_err(|current| ChangeError::Stale { current })?;
         Ok(self.flags())
     }
 
@@ -160,12 +161,13 @@ impl Engine {
         &self,
         expected: u64,
         audits: Vec<FlagAudit>,
+        unmarked: &[String],
     ) -> Result<Result<u64, u64>, ChangeError> {
         let flags: BTreeMap<String, String> =
             audits.iter().map(|audit| (audit.kind.clone(), audit.after.clone())).collect();
         let rows: Vec<String> =
             audits.iter().map(|audit| serde_json::to_string(audit).expect("an audit row is always JSON")).collect();
-        let written = lease::change(&self.redis, expected, expected + 1, &flags, &rows).await?;
+        let written = lease::change(&self.redis, expected, expected + 1, &flags, &rows, unmarked).await?;
         self.keeper.renew(&self.redis).await?;
         self.keeper.wake();
         self.audits.wake();
@@ -221,6 +223,11 @@ impl Engine {
 
     fn check_live(&self, view: &View, kind: &Kind, is_named: bool, unmet: &mut Vec<String>) {
         let name = &kind.name;
+        if let Some(reason) = view.unverifiable.get(name)
+            && (is_named || kind.is_readable())
+        {
+            unmet.push(format!("{name}: unverifiable, {reason}"));
+        }
         if !kind.is_readable() {
             // With `*` such a kind simply goes on being read from Redis.
             if is_named {
@@ -230,9 +237,6 @@ impl Engine {
         }
         if !view.is_backfilled(kind) {
             unmet.push(format!("{name}: its backfill is not complete"));
-        }
-        if let Some(reason) = view.unverifiable.get(name) {
-            unmet.push(format!("{name}: unverifiable, {reason}"));
         }
         if !self.trusts_postgres() {
             unmet.push("a mark has failed: somebody wrote over the outbox".to_owned());
@@ -258,7 +262,8 @@ impl Engine {
     /// Sidecars that have confirmed `version`, and those that have not with the milliseconds after which they no longer count.
     pub(super) async fn unconfirmed(&self, version: u64) -> Result<(Vec<String>, Vec<(String, i64)>), ChangeError> {
         let (now_ms, sidecars) = lease::sidecars(&self.redis).await?;
-        let after = i64::try_from(self.command_deadline.as_millis()).unwrap_or(i64::MAX);
+        // A command waits as long as it may to be sent, and as long again for its answer.
+        let after = i64::try_from((self.command_deadline * 2).as_millis()).unwrap_or(i64::MAX);
         let (mut confirmed, mut waiting) = (Vec::new(), Vec::new());
         for (name, sidecar) in sidecars {
             let left = sidecar.lease_until.saturating_add(after) - now_ms;
@@ -297,7 +302,7 @@ impl Engine {
             return;
         }
         let flags = flags.into_iter().collect();
-        if let Ok(Ok(version)) = lease::change(&self.redis, renewal.version, version, &flags, &[]).await {
+        if let Ok(Ok(version)) = lease::change(&self.redis, renewal.version, version, &flags, &[], &[]).await {
             tracing::warn!(version, "flags that redis had lost were brought back from postgres");
         }
     }

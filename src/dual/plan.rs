@@ -71,9 +71,13 @@ impl Exec {
 /// How a key of the EXEC is marked.
 #[derive(Debug)]
 struct Mark {
+    /// A command deleted the key by name.
     was_deleted: bool,
+    /// A command deleted the key by name, or surely left it there: if it is absent at the end, it was deleted.
+    was_decided: bool,
     last: Presence,
     has_companion: bool,
+    is_stream: bool,
     fields: BTreeSet<Bytes>,
 }
 
@@ -96,7 +100,8 @@ pub fn exec(steps: &[Step], token: &str) -> Exec {
 
 /// Plans the one script that stands in for the EXEC of `steps` where Redis is full: it queues nothing then (W2).
 ///
-/// What pushes to a log needs memory and is refused, so no counter has to be raised.
+/// What pushes to a log needs memory and is refused, so no counter has to be raised. What would surely leave its key there
+/// may be refused as well, so only a command that deletes by name decides.
 #[must_use]
 pub fn full(steps: &[Step], token: &str) -> Command {
     let marks = marks(steps);
@@ -146,18 +151,19 @@ pub fn unverifiable(touch: &MirroredTouch) -> Option<&'static str> {
 fn marks(steps: &[Step]) -> BTreeMap<&Key, Mark> {
     let mut marks: BTreeMap<&Key, Mark> = BTreeMap::new();
     for MirroredTouch { touch, kind } in steps.iter().flat_map(|step| &step.touches) {
-        let has_companion = match (kind.layout, kind.log.map(|log| log.push)) {
-            (Layout::Collection, _) | (Layout::Log, Some(PushSide::Stream)) => true,
-            (Layout::Document, _) | (Layout::Log, Some(PushSide::Left | PushSide::Right) | None) => false,
-        };
+        let is_stream = kind.log.is_some_and(|log| log.push == PushSide::Stream);
+        let has_companion = is_stream || kind.layout == Layout::Collection;
         let mark = marks.entry(&touch.key).or_insert_with(|| Mark {
             was_deleted: false,
+            was_decided: false,
             last: touch.presence,
             has_companion,
+            is_stream,
             fields: BTreeSet::new(),
         });
         mark.last = touch.presence;
         mark.was_deleted |= touch.presence == Presence::Deleted;
+        mark.was_decided |= touch.presence != Presence::Unsure;
         if has_companion {
             mark.fields.extend(companion_fields(&touch.touched, kind.layout));
         }
@@ -217,6 +223,7 @@ fn mark_args(mark: &Mark, presence: Presence) -> Vec<Bytes> {
     flags.push_str(if presence == Presence::Deleted { "g" } else { "-" });
     flags.push_str(if presence == Presence::Unsure { "n" } else { "-" });
     flags.push_str(if mark.has_companion { "c" } else { "-" });
+    flags.push_str(if mark.is_stream { "s" } else { "-" });
     let mut args = vec![flags.into(), mark.fields.len().to_string().into()];
     args.extend(mark.fields.iter().cloned());
     args
@@ -227,7 +234,7 @@ fn settle_command(marks: &BTreeMap<&Key, Mark>, token: &str) -> Option<Command> 
     let mut args: Vec<&[u8]> = vec![token.as_bytes()];
     for (key, mark) in marks.iter().filter(|(_, mark)| mark.last == Presence::Unsure) {
         keys.push(key.as_bytes());
-        args.push(if mark.was_deleted { b"d" } else { b"-" });
+        args.push(if mark.was_decided { b"d" } else { b"-" });
     }
     (args.len() > 1).then(|| script::SETTLE.eval(&keys, &args))
 }

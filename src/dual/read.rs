@@ -51,7 +51,8 @@ impl Engine {
         match outcome {
             Ok(reply) => Ok(Answer { result: Ok(reply), source: Some(Source::Postgres), mirror: None }),
             Err(_) => {
-                let reply = self.redis.pipeline(&[command]).await?.pop().unwrap_or(Reply::Nil);
+                let replies = self.redis.pipeline(&[command]).await.map_err(EngineError::of_a_read)?;
+                let reply = replies.into_iter().next().unwrap_or(Reply::Nil);
                 Ok(Answer { result: Ok(reply), source: Some(Source::Redis), mirror: None })
             }
         }

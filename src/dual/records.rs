@@ -112,7 +112,7 @@ impl Engine {
         } else {
             self.note_redis_read(&view, keys);
         }
-        let look = fence::look(&self.looks, key).await?;
+        let look = fence::look(&self.looks, key).await.map_err(EngineError::of_a_read)?;
         Ok(look.value.map(|value| RecordView {
             value,
             expires_at_ms: look.expires_at_ms,

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use crate::dual::answer::LATEST_MS;
 use crate::model::catalog::Kind;
 use crate::model::text;
 use crate::model::value::{Score, Value};
@@ -151,13 +152,10 @@ fn compare(kind: &Kind, redis: &Value, redis_expires_ms: Option<i64>, row: &Row)
     let tolerance = i64::try_from(kind.expiry_tolerance_ms).unwrap_or(i64::MAX);
     match (redis_expires_ms, row.expires_at_ms) {
         (None, None) => Verdict::Match,
-        (Some(one), Some(two)) if (one.min(LAST_MS) - two).abs() <= tolerance => Verdict::Match,
+        (Some(one), Some(two)) if (one.min(LATEST_MS) - two).abs() <= tolerance => Verdict::Match,
         (None | Some(_), None | Some(_)) => Verdict::Ttl,
     }
 }
-
-/// The latest expiry that a row can hold: the end of the year 9999.
-const LAST_MS: i64 = 253_402_300_799_000;
 
 /// A value without what the kind ignores, and with numbers in one form where the kind compares them by value.
 fn normal(kind: &Kind, value: &Value) -> Value {

@@ -75,6 +75,7 @@ pub async fn apply(postgres: &Postgres, basis: Basis, items: &[Item]) -> Result<
         for item in items {
             apply_collection(connection, item, &mut applied).await?;
         }
+        forget_letters(connection, items.iter().map(|item| item.header().key.hash()).collect()).await?;
         Ok(applied)
     });
     within(TRANSACTION_DEADLINE, done).await
@@ -85,6 +86,14 @@ fn record_of(item: &Item, table: Table) -> Option<&RecordRow> {
         Item::Record(of, row) if *of == table => Some(row),
         Item::Record(..) | Item::Elements(..) | Item::Absent(..) | Item::Log { .. } => None,
     }
+}
+
+/// Takes what is now written from the dead letters, whoever put it there. In the same transaction, so that a letter never
+/// outlives its reason; the table is nearly always empty.
+async fn forget_letters(connection: &mut AsyncPgConnection, keys: Vec<Vec<u8>>) -> Result<(), PostgresError> {
+    let statement = Statement::new("DELETE FROM dead_letters WHERE key_hash = ANY({})", vec![Bind::BytesList(keys)]);
+    statement.run(connection).await?;
+    Ok(())
 }
 
 /// Holds the control rows until the transaction ends, and refuses captures of another lineage (A2, P1).
@@ -284,13 +293,13 @@ async fn upsert_elements(
     Ok(())
 }
 
-/// Makes tombstones of the elements below `version`, at that version; of a stream only those within `bounds`.
+/// Makes tombstones of the elements below `version`, at that version; of a stream only those from its `oldest` entry on.
 async fn bury(
     connection: &mut AsyncPgConnection,
     table: Table,
     header: &RecordRow,
     version: i64,
-    bounds: Option<&(String, String)>,
+    oldest: Option<&str>,
     applied: &mut Applied,
 ) -> Result<(), PostgresError> {
     let name = table.name();
@@ -299,9 +308,9 @@ async fn bury(
         "UPDATE {name} SET deleted_at = now(), updated_at = now(), doc = NULL, version = {{}}
          WHERE key_hash = {{}} AND version < {{}} AND deleted_at IS NULL"
     );
-    if let Some((first, last)) = bounds {
-        text.push_str(" AND element >= {} AND element <= {}");
-        binds.extend([Bind::Text(first.clone()), Bind::Text(last.clone())]);
+    if let Some(oldest) = oldest {
+        text.push_str(" AND element >= {}");
+        binds.push(Bind::Text(oldest.to_owned()));
     }
     let rows = Statement::new(text, binds).run(connection).await?;
     applied.upserts.push((name, i64::try_from(rows).unwrap_or(i64::MAX)));
@@ -373,7 +382,9 @@ pub async fn finalise(
     let done = connection.transaction(async |connection: &mut AsyncPgConnection| {
         check_control(connection, basis, whole.first_version, &["collections", table.name()]).await?;
         let mut applied = Applied::default();
-        let ids = whole.bounds.as_ref().map(|(first, last)| (first.as_str(), last.as_str()));
+        let ids = whole.stream.as_ref().and_then(|stream| stream.ids.as_ref());
+        let ids = ids.map(|(first, last)| (first.as_str(), last.as_str()));
+        let oldest = ids.map(|(first, _)| first);
         upsert_header(connection, header, ids, &mut applied).await?;
         upsert_elements(connection, table, header, last, &mut applied).await?;
         let statement = Statement::new(
@@ -386,9 +397,14 @@ pub async fn finalise(
                 Bind::Number(whole.first_version - 1),
             ],
         );
-        if statement.run(connection).await? == 1 {
-            bury(connection, table, header, whole.first_version, whole.bounds.as_ref(), &mut applied).await?;
+        let is_ended = statement.run(connection).await? == 1;
+        if is_ended && (whole.stream.is_none() || oldest.is_some()) {
+            bury(connection, table, header, whole.first_version, oldest, &mut applied).await?;
         }
+        if let Some(stream) = whole.stream.as_ref().filter(|stream| stream.missing > 0) {
+            note_gap(connection, header, oldest.unwrap_or("~"), stream.missing).await?;
+        }
+        forget_letters(connection, vec![header.key.hash()]).await?;
         Ok(applied)
     });
     within(TRANSACTION_DEADLINE, done).await

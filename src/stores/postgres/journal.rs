@@ -181,20 +181,12 @@ pub async fn dead_letter(postgres: &Postgres, letter: &DeadLetter) -> Result<(),
     run(postgres, statement).await
 }
 
-/// Takes a record from the dead letters: a later capture of it was committed.
-///
-/// # Errors
-/// When Postgres cannot be reached.
-pub async fn bury_dead_letter(postgres: &Postgres, key: &Key) -> Result<(), PostgresError> {
-    run(postgres, Statement::new("DELETE FROM dead_letters WHERE key_hash = {}", vec![Bind::Bytes(key.hash())])).await
-}
-
-/// How many dead letters, log gaps and mismatches there are.
+/// How many dead letters, log gaps, mismatches and ghosts there are.
 ///
 /// # Errors
 /// When Postgres cannot be reached.
 pub async fn counts(postgres: &Postgres) -> Result<Json, PostgresError> {
     let text = "SELECT json_build_object('dead_letters', (SELECT count(*) FROM dead_letters),
-            'log_gaps', (SELECT count(*) FROM log_gaps), 'mismatches', (SELECT count(*) FROM mismatches))::text AS row";
+            'log_gaps', (SELECT count(*) FROM log_gaps), 'mismatches', (SELECT count(*) FROM mismatches), 'ghosts', (SELECT count(*) FROM ghosts))::text AS row";
     Ok(rows(postgres, Statement::new(text, Vec::new())).await?.pop().unwrap_or_default())
 }

@@ -53,6 +53,14 @@ pub static REPAIR: Script = script!("#!lua flags=allow-oom\n", prelude, "repair"
 pub static BACKFILLED: Script = script!("#!lua flags=allow-oom\n", prelude, "backfilled");
 /// Writes the anchor.
 pub static ANCHOR: Script = script!("#!lua flags=allow-oom\n", "anchor");
+/// Marks ghosts.
+pub static GHOSTS: Script = script!("#!lua flags=allow-oom\n", "ghosts");
+/// Ends a lift.
+pub static LIFT: Script = script!("#!lua flags=allow-oom\n", "lift");
+/// A random key of the caller's.
+pub static RANDOMKEY: Script = script!("#!lua flags=no-writes,allow-oom\n", "randomkey");
+/// How many keys the callers have.
+pub static DBSIZE: Script = script!("#!lua flags=no-writes,allow-oom\n", "dbsize");
 /// Notes a heartbeat of Postgres.
 pub static BEAT: Script = script!("#!lua flags=allow-oom\n", "beat");
 

@@ -169,11 +169,27 @@ impl Sidecar {
 
     /// Walks all kinds up to `stage`, with a backfill before live, all reads sampled and all keys read from Postgres.
     pub(crate) async fn raise(&self, stage: &str) {
-        for next in ["dualwrite", "shadow", "live"] {
+        self.climb(&["dualwrite", "shadow", "live"], stage, 1.0).await;
+    }
+
+    /// From dualwrite to live with no read compared, for stories that make the stores differ.
+    pub(crate) async fn raise_from_dualwrite(&self) {
+        self.drained().await;
+        self.climb(&["shadow", "live"], "live", 0.0).await;
+    }
+
+    /// From shadow to live, with all reads compared.
+    pub(crate) async fn raise_from_shadow(&self) {
+        self.climb(&["live"], "live", 1.0).await;
+    }
+
+    async fn climb(&self, stages: &[&str], stage: &str, sample_rate: f64) {
+        for next in stages.iter().copied() {
             if next == "live" {
                 self.backfill().await;
             }
-            self.flag("*", json!({ "stage": next, "sample_rate": 1.0, "percent": 100.0, "deadline_ms": 5000 })).await;
+            self.flag("*", json!({ "stage": next, "sample_rate": sample_rate, "percent": 100.0, "deadline_ms": 5000 }))
+                .await;
             if next == stage {
                 return;
             }

@@ -11,8 +11,13 @@ local function mark(first, last, token, at)
     redis.call('HSET', outbox, key, string.find(flags, 'g', 1, true) and token .. '!' or token)
     if string.find(flags, 'c', 1, true) then
       local companion = 'parallax:elements:' .. key
-      -- A collection that was not there is marked whole, so that it is complete from its first capture.
-      if present == 0 then redis.call('HSET', companion, '*', token) end
+      if present == 0 and string.find(flags, 's', 1, true) then
+        -- A stream that begins here has nothing yet: whatever is trimmed before its first capture is missed (G3).
+        redis.call('HSET', 'parallax:log:' .. key, 'captured', '0-0', 'added', 0)
+      elseif present == 0 then
+        -- A collection that was not there is marked whole, so that it is complete from its first capture.
+        redis.call('HSET', companion, '*', token)
+      end
       for field = at, at + fields - 1 do redis.call('HSET', companion, ARGV[field], token) end
     end
     at = at + fields
