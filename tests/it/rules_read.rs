@@ -183,18 +183,23 @@ async fn the_fence_is_taken_before_postgres_is_read() {
     client.batch_execute("SELECT pg_advisory_lock(42), pg_advisory_lock(43)").await.unwrap();
     // The write is answered, and its apply held up. Whoever reads now must see it.
     sidecar.command(&["SET", USER, "second"]).await;
-    let read = source(&sidecar, USER);
-    let release = async {
-        // The fence says that the record is pending, so nobody comes to this gate. A read of Postgres that begins before
-        // the fence would stand here with a snapshot of the time before the apply, while the mark goes.
-        let waits = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = 42 AND NOT granted";
-        let ends = tokio::time::Instant::now() + std::time::Duration::from_millis(500);
-        while tokio::time::Instant::now() < ends && client.query_one(waits, &[]).await.unwrap().get::<_, i64>(0) == 0 {}
-        client.batch_execute("SELECT pg_advisory_unlock(43)").await.unwrap();
-        sidecar.drained().await;
-        client.batch_execute("SELECT pg_advisory_unlock(42)").await.unwrap();
+    // The fence says that the record is pending, so nobody comes to the gate. A read of Postgres that begins before the fence
+    // would stand there with a snapshot of the time before the apply, while the mark goes.
+    let waits = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = 42 AND NOT granted";
+    let mut read = std::pin::pin!(source(&sidecar, USER));
+    let early = loop {
+        tokio::select! {
+            answer = &mut read => break Some(answer),
+            row = client.query_one(waits, &[]) => if row.unwrap().get::<_, i64>(0) > 0 { break None },
+        }
     };
-    let ((value, _), ()) = tokio::join!(read, release);
+    client.batch_execute("SELECT pg_advisory_unlock(43)").await.unwrap();
+    sidecar.drained().await;
+    client.batch_execute("SELECT pg_advisory_unlock(42)").await.unwrap();
+    let (value, _) = match early {
+        Some(answer) => answer,
+        None => read.await,
+    };
     assert_eq!(value, "second");
     sidecar.stop_expecting(&[]).await;
 }
