@@ -1,10 +1,15 @@
 //! Answers a read from a value, as Redis would have. Pure; a command that is not here is answered by Redis.
 
+use std::cmp::Ordering;
+
 use bytes::Bytes;
 
 use crate::model::command::Command;
 use crate::model::reply::Reply;
 use crate::model::value::{Score, Value};
+
+/// The latest expiry that a row can hold, in milliseconds: the end of the year 9999.
+pub(super) const LATEST_MS: i64 = 253_402_300_799_000;
 
 /// A record that a read may be answered from.
 #[derive(Clone, Debug)]
@@ -80,7 +85,7 @@ pub fn reply(command: &Command, records: &[Record], now_ms: i64) -> Option<Reply
         }
         "EXISTS" => Some(count(records.len())),
         "TYPE" => Some(Reply::Status(record.value.type_name().to_owned())),
-        "TTL" | "PTTL" | "EXPIRETIME" | "PEXPIRETIME" => Some(expiry(&name, record, now_ms)),
+        "TTL" | "PTTL" | "EXPIRETIME" | "PEXPIRETIME" => expiry(&name, record, now_ms),
         _ => match &record.value {
             Value::String(bytes) => string(&name, bytes),
             Value::Hash(fields) => hash(&name, command, fields),
@@ -108,15 +113,19 @@ fn bulks<'a>(items: impl Iterator<Item = &'a Bytes>) -> Reply {
     Reply::Array(items.map(|item| Reply::Bulk(item.clone())).collect())
 }
 
-fn expiry(name: &str, record: &Record, now_ms: i64) -> Reply {
-    let Some(expires) = record.expires_at_ms else { return Reply::Integer(-1) };
+fn expiry(name: &str, record: &Record, now_ms: i64) -> Option<Reply> {
+    let Some(expires) = record.expires_at_ms else { return Some(Reply::Integer(-1)) };
+    if expires >= LATEST_MS {
+        // What lies beyond is kept as this moment, and only Redis knows what it was.
+        return None;
+    }
     let left = (expires - now_ms).max(0);
-    Reply::Integer(match name {
+    Some(Reply::Integer(match name {
         "TTL" => (left + 500) / 1000,
         "PTTL" => left,
         "EXPIRETIME" => (expires + 500) / 1000,
         _ => expires,
-    })
+    }))
 }
 
 fn string(name: &str, bytes: &Bytes) -> Option<Reply> {
@@ -172,7 +181,9 @@ fn zset(name: &str, command: &Command, members: &Members) -> Option<Reply> {
 
 fn ordered(members: &Members, is_reversed: bool) -> Vec<(&Bytes, &Score)> {
     let mut order: Vec<_> = members.iter().collect();
-    order.sort_by(|one, two| one.1.number().total_cmp(&two.1.number()).then_with(|| one.0.cmp(two.0)));
+    // Zero and minus zero are one score; only then does the name decide.
+    let by_score = |one: &Score, two: &Score| one.number().partial_cmp(&two.number()).unwrap_or(Ordering::Equal);
+    order.sort_by(|one, two| by_score(one.1, two.1).then_with(|| one.0.cmp(two.0)));
     if is_reversed {
         order.reverse();
     }

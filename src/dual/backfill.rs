@@ -4,9 +4,10 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures_util::StreamExt;
 use tokio::time::Instant;
 
-use crate::dual::drain::{DrainError, Pending};
+use crate::dual::drain::{DrainError, Pending, Settled, WHOLES_MAX};
 use crate::dual::flags::ChangeError;
 use crate::dual::settle::{self, Due};
 use crate::dual::{Engine, whole};
@@ -141,16 +142,16 @@ impl Engine {
                 .map(|chunk| chunk.iter().map(|(_, wanted)| wanted.clone()).collect())
                 .collect();
             let captures = chunks.iter().map(|chunk| capture::capture(&drain.redis, chunk, Purpose::Backfill));
-            let mut kinds = wanted.iter().map(|(kind, _)| Arc::clone(kind));
+            let mut asked = wanted.iter().map(|(kind, (_, _, after))| (Arc::clone(kind), after.clone()));
             let (mut batches, mut again, mut wholes) = (std::collections::BTreeMap::new(), Vec::new(), Vec::new());
             for captured in futures_util::future::join_all(captures).await {
                 let (stamp, records) = captured?;
-                for (record, kind) in records.into_iter().zip(kinds.by_ref()) {
+                for (record, (kind, after)) in records.into_iter().zip(asked.by_ref()) {
                     if matches!(record.found, Found::Absent) {
                         // A delete has its own mark (C2).
                         continue;
                     }
-                    match sorted(&kind, &stamp, record) {
+                    match sorted(&kind, &stamp, record, after) {
                         Sorted::Nothing => {}
                         Sorted::Dead(key, token, reason) => drain.bury(&kind, &key, &token, reason).await,
                         Sorted::Again(wanted) => again.push((kind, wanted)),
@@ -168,10 +169,12 @@ impl Engine {
             for (basis, batch) in batches.into_values() {
                 committed += self.commit_batch(drain, basis, batch).await?;
             }
-            for (kind, key) in wholes {
-                whole::bring(drain, &kind, &key, Purpose::Backfill).await?;
+            let mut brought = futures_util::stream::iter(wholes)
+                .map(async |(kind, key)| (whole::bring(drain, &kind, &key, Purpose::Backfill).await, kind))
+                .buffer_unordered(WHOLES_MAX);
+            while let Some((settled, kind)) = brought.next().await {
                 self.metrics.backfilled(&kind.name, 1);
-                committed += 1;
+                committed += u64::from(settled? == Some(Settled::Committed));
             }
             wanted = again;
         }
@@ -188,7 +191,8 @@ impl Engine {
             self.metrics.backfilled(&pending.kind.name, 1);
         }
         let settled = drain.commit(basis, batch).await?;
-        Ok(u64::try_from(settled.len()).unwrap_or(u64::MAX))
+        let committed = settled.iter().filter(|(_, settled)| *settled == Settled::Committed).count();
+        Ok(u64::try_from(committed).unwrap_or(u64::MAX))
     }
 
     /// The other direction: live rows of a kind whose records are absent in Redis are marked, so that they are looked at.
@@ -209,7 +213,7 @@ impl Engine {
         let token = self.shared.token();
         if marks::repair(&self.looks, &token, &keys, true).await? > 0 {
             for key in &keys {
-                self.queue.add(key, kind, Instant::now(), None);
+                self.queue.add(key, kind, Instant::now(), None, 0);
             }
         }
         Ok(keys.last().map(Key::hash))
@@ -237,17 +241,24 @@ enum Sorted {
     Write(Box<Pending>, Option<Wanted>),
 }
 
-fn sorted(kind: &Arc<Kind>, stamp: &Stamp, record: Captured) -> Sorted {
+fn sorted(kind: &Arc<Kind>, stamp: &Stamp, record: Captured, after: Bytes) -> Sorted {
     let (key, token) = (record.key.clone(), record.token.clone());
     let shape = settle::shape(kind);
     let onward = match &record.found {
-        Found::Log { log, .. } if log.has_more => Some((key.clone(), shape, log.reached.clone())),
-        _ => None,
+        Found::Log { log, .. } => log.has_more.then(|| (key.clone(), shape, log.reached.clone())),
+        Found::Clean
+        | Found::Later
+        | Found::Absent
+        | Found::Whole
+        | Found::Large
+        | Found::Module
+        | Found::Value { .. }
+        | Found::Elements { .. } => None,
     };
     match settle::due(kind, stamp, record) {
         Due::Nothing => Sorted::Nothing,
         Due::Dead(reason) => Sorted::Dead(key, token, reason),
-        Due::Later => Sorted::Again((key, shape, Bytes::new())),
+        Due::Later => Sorted::Again((key, shape, after)),
         Due::Whole => Sorted::Whole(key),
         Due::Write(item, ack) => {
             // Of a stream that is not read to its end nothing is noted: what was added before is not counted yet.

@@ -5,8 +5,10 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::time::Instant;
 
 use crate::dual::plan::{self, EXEC_COMMANDS_MAX, Step};
 use crate::model::command::Command;
@@ -19,7 +21,6 @@ use crate::telemetry::metrics::Metrics;
 const JOBS_MAX: usize = 16_384;
 /// Pipelines under way at once. Few, so that what waits meanwhile shares the next one.
 const PIPELINES_MAX: usize = 4;
-const NO_REPLY: RedisError = RedisError::Form("a pipeline without a reply");
 
 /// What one caller wants done in order.
 pub(crate) struct Job {
@@ -27,6 +28,8 @@ pub(crate) struct Job {
     pub(crate) steps: Vec<Step>,
     /// Whether all of it is one transaction, as the caller asked.
     pub(crate) is_atomic: bool,
+    /// When it was handed over.
+    since: Instant,
     done: oneshot::Sender<Result<Vec<Reply>, RedisError>>,
 }
 
@@ -44,6 +47,8 @@ pub(crate) struct Batcher {
 /// What all batches share.
 pub(crate) struct Shared {
     redis: Arc<Redis>,
+    /// After this long a job is not sent any more: a barrier counts on it (S2).
+    deadline: Duration,
     instance: String,
     sequence: AtomicU64,
     metrics: Metrics,
@@ -52,10 +57,17 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(crate) fn new(redis: Arc<Redis>, instance: &str, metrics: Metrics) -> Self {
+    pub(crate) fn new(redis: Arc<Redis>, deadline: Duration, instance: &str, metrics: Metrics) -> Self {
         // An instance may keep its name when it starts again, a token never comes again.
         let instance = format!("{instance}.{:08x}", rand::random::<u32>());
-        Self { redis, instance, sequence: AtomicU64::new(0), metrics, marks_are_broken: AtomicBool::new(false) }
+        Self {
+            redis,
+            deadline,
+            instance,
+            sequence: AtomicU64::new(0),
+            metrics,
+            marks_are_broken: AtomicBool::new(false),
+        }
     }
 
     /// A token that no other mark ever has.
@@ -79,9 +91,9 @@ impl Batcher {
     /// When Redis fails; after sending the outcome is unknown.
     pub(crate) async fn submit(&self, steps: Vec<Step>, is_atomic: bool) -> Result<Vec<Reply>, RedisError> {
         let (done, answer) = oneshot::channel();
-        let job = Job { steps, is_atomic, done };
+        let job = Job { steps, is_atomic, since: Instant::now(), done };
         if self.sender.try_send(job).is_err() {
-            return Err(RedisError::Unreachable("too many commands wait".to_owned()));
+            return Err(RedisError::Overloaded);
         }
         answer.await.unwrap_or_else(|_| Err(RedisError::Unknown("the sidecar is stopping".to_owned())))
     }
@@ -112,6 +124,8 @@ struct Group {
 impl Shared {
     /// Sends jobs that arrived together: one pipeline for those without marks, one EXEC (or a few) for the others.
     async fn batch(&self, jobs: Vec<Job>) {
+        let (late, jobs): (Vec<Job>, Vec<Job>) = jobs.into_iter().partition(|job| job.since.elapsed() >= self.deadline);
+        fail(late, &RedisError::Late);
         let (marked, plain): (Vec<Job>, Vec<Job>) = jobs.into_iter().partition(|job| job.is_marked() || job.is_atomic);
         let mut groups: Vec<Group> = Vec::new();
         let mut count = usize::MAX;
@@ -170,12 +184,16 @@ impl Shared {
 
     /// Runs steps in one EXEC. A step that Redis refuses to queue is left out, and the others are tried again without it.
     async fn exec(&self, steps: Vec<Step>) -> Result<Vec<Reply>, RedisError> {
+        let began = Instant::now();
         let mut answers: Vec<Option<Reply>> = vec![None; steps.len()];
         loop {
             let open: Vec<usize> =
                 (0..steps.len()).filter(|index| answers.get(*index).is_some_and(Option::is_none)).collect();
             if open.is_empty() {
                 break;
+            }
+            if began.elapsed() >= self.deadline {
+                return Err(RedisError::Unknown("redis refused too many commands in turn".to_owned()));
             }
             let chosen: Vec<Step> = open.iter().filter_map(|index| steps.get(*index).cloned()).collect();
             match self.attempt(&chosen).await? {
@@ -186,10 +204,10 @@ impl Shared {
                         }
                     }
                 }
-                Attempt::Refused { mark: Some(error), .. } if error.starts_with("OOM") => {
-                    for (index, step) in open.into_iter().zip(chosen) {
+                Attempt::Refused { mark, steps: refused, .. } if is_full(mark.as_deref(), &refused) => {
+                    for (index, reply) in open.into_iter().zip(self.when_full(&chosen).await?) {
                         if let Some(answer) = answers.get_mut(index) {
-                            *answer = Some(self.without_memory(&step, &error).await?);
+                            *answer = Some(reply);
                         }
                     }
                 }
@@ -226,20 +244,24 @@ impl Shared {
         match self.attempt(steps).await? {
             Attempt::Done(replies) => Ok(vec![Reply::Array(replies)]),
             Attempt::Refused { steps, abort, .. } => {
-                let reason = steps.into_iter().next().map_or(abort, |(_, error)| error);
+                let reason = match steps.into_iter().next() {
+                    Some((_, error)) => format!("EXECABORT Transaction discarded because of: {error}"),
+                    None => abort,
+                };
                 Ok(vec![Reply::Error(reason)])
             }
         }
     }
 
-    /// Does one step while Redis is out of memory: what frees memory is done, the rest is refused as Redis refuses it.
-    async fn without_memory(&self, step: &Step, refusal: &str) -> Result<Reply, RedisError> {
-        if step.touches.is_empty() {
-            return self.redis.pipeline(std::slice::from_ref(&step.command)).await?.pop().ok_or(NO_REPLY);
-        }
-        match plan::freeing(step, &self.token()) {
-            Some(command) => self.redis.pipeline(&[command]).await?.pop().ok_or(NO_REPLY),
-            None => Ok(Reply::Error(refusal.to_owned())),
+    /// Runs steps where Redis is full: one script, as an EXEC is refused whatever it holds. A reply each.
+    async fn when_full(&self, steps: &[Step]) -> Result<Vec<Reply>, RedisError> {
+        let answer = self.redis.pipeline(&[plan::full(steps, &self.token())]).await?.pop();
+        match answer {
+            Some(Reply::Array(replies)) if replies.len() == steps.len() => Ok(replies),
+            Some(Reply::Error(error)) => Ok(vec![Reply::Error(error); steps.len()]),
+            Some(Reply::Array(_) | Reply::Nil | Reply::Status(_) | Reply::Integer(_) | Reply::Bulk(_)) | None => {
+                Err(RedisError::Form("a script that does not answer each command"))
+            }
         }
     }
 
@@ -292,6 +314,11 @@ enum Attempt {
     Done(Vec<Reply>),
     /// Nothing ran: the mark or some steps were refused when they were queued.
     Refused { mark: Option<String>, steps: Vec<(usize, String)>, abort: String },
+}
+
+/// Whether the mark or a step was refused because Redis is full: inside MULTI it then refuses whatever comes.
+fn is_full(mark: Option<&str>, steps: &[(usize, String)]) -> bool {
+    mark.into_iter().chain(steps.iter().map(|(_, error)| error.as_str())).any(|error| error.starts_with("OOM"))
 }
 
 fn fail(jobs: Vec<Job>, error: &RedisError) {

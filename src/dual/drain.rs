@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::StreamExt;
 use tokio::time::Instant;
 
 use crate::dual::lineage::Lineage;
@@ -29,13 +30,15 @@ use crate::telemetry::metrics::Metrics;
 const ROUND_RECORDS_MAX: usize = 512;
 /// Rounds under way at once.
 const WORKERS: usize = 2;
+/// Collections that are captured whole at once, each with a connection to Postgres.
+pub(crate) const WHOLES_MAX: usize = 4;
 /// How long the drain rests after a failure, at first and at most.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(2);
 
 /// Why a record could not be brought to Postgres now. Its mark stays.
 #[derive(Debug, thiserror::Error)]
-pub enum DrainError {
+pub(crate) enum DrainError {
     /// Redis' side.
     #[error(transparent)]
     Redis(#[from] RedisError),
@@ -45,7 +48,7 @@ pub enum DrainError {
 }
 
 /// Brings marked records to Postgres.
-pub struct Drain {
+pub(super) struct Drain {
     pub(crate) redis: Arc<Redis>,
     pub(crate) postgres: Postgres,
     pub(crate) lineage: Arc<Lineage>,
@@ -61,6 +64,15 @@ pub(crate) struct Pending {
     pub(crate) kind: Arc<Kind>,
     pub(crate) item: Item,
     pub(crate) ack: Ack,
+}
+
+/// How a record was settled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Settled {
+    /// Its capture is committed: whoever waits is told.
+    Committed,
+    /// It is among the dead letters, and whoever waits learns that nothing is known.
+    Buried,
 }
 
 impl Drain {
@@ -116,9 +128,10 @@ impl Drain {
 
     /// One round: whatever could not be done is put back before the error is told.
     async fn round(&self, owed: Vec<Owed>) -> Result<(), DrainError> {
+        let taken = owed.len();
         let mut by_key: HashMap<Key, Owed> = owed.into_iter().map(|owed| (owed.key.clone(), owed)).collect();
         let outcome = self.settle(&mut by_key).await;
-        self.queue.put_back(by_key.into_values().collect());
+        self.queue.put_back(by_key.into_values().collect(), taken);
         outcome
     }
 
@@ -154,17 +167,25 @@ impl Drain {
         }
         marks::repair(&self.redis, &self.lineage.repair_token(), &unproven, false).await?;
         for (basis, batch) in pending.into_values() {
-            for key in self.commit(basis, batch).await? {
-                drop(owed.remove(&key).map(|owed| self.done(owed)));
+            for (key, settled) in self.commit(basis, batch).await? {
+                self.done(owed.remove(&key), settled);
             }
         }
-        for key in wholes {
-            let Some(kind) = owed.get(&key).map(|owed| Arc::clone(&owed.kind)) else { continue };
-            if whole::bring(self, &kind, &key, Purpose::Drain).await? {
-                drop(owed.remove(&key).map(|owed| self.done(owed)));
+        let kinds = wholes.into_iter().filter_map(|key| Some((Arc::clone(&owed.get(&key)?.kind), key)));
+        let brought: Vec<_> = futures_util::stream::iter(kinds.collect::<Vec<_>>())
+            .map(async |(kind, key)| (whole::bring(self, &kind, &key, Purpose::Drain).await, key))
+            .buffer_unordered(WHOLES_MAX)
+            .collect()
+            .await;
+        let mut outcome = Ok(());
+        for (settled, key) in brought {
+            match settled {
+                Ok(Some(settled)) => self.done(owed.remove(&key), settled),
+                Ok(None) => {}
+                Err(error) => outcome = Err(error),
             }
         }
-        Ok(())
+        outcome
     }
 
     async fn due(&self, kind: &Kind, stamp: &Stamp, record: Captured) -> Due {
@@ -180,7 +201,8 @@ impl Drain {
         due
     }
 
-    fn done(&self, owed: Owed) {
+    fn done(&self, owed: Option<Owed>, settled: Settled) {
+        let Some(owed) = owed.filter(|_| settled == Settled::Committed) else { return };
         self.metrics.mirror_lag(&owed.kind.name, owed.since.elapsed());
         for waiter in owed.waiters {
             let _ = waiter.send(());
@@ -190,7 +212,7 @@ impl Drain {
     /// Applies a batch and acknowledges it. Rows that Postgres refuses are found by halving, and do not hold up the others.
     ///
     /// Answers the records that are settled one way or the other.
-    pub(crate) async fn commit(&self, basis: Basis, batch: Vec<Pending>) -> Result<Vec<Key>, DrainError> {
+    pub(crate) async fn commit(&self, basis: Basis, batch: Vec<Pending>) -> Result<Vec<(Key, Settled)>, DrainError> {
         let mut settled = Vec::with_capacity(batch.len());
         let mut parts = vec![batch];
         while let Some(mut part) = parts.pop() {
@@ -201,7 +223,7 @@ impl Drain {
                     self.metrics.store_latency(Store::Postgres, Operation::Apply, began.elapsed());
                     self.applied(&applied);
                     self.acknowledge(basis.epoch, &part).await?;
-                    settled.extend(part.into_iter().map(|pending| pending.key));
+                    settled.extend(part.into_iter().map(|pending| (pending.key, Settled::Committed)));
                 }
                 Err(error) if error.is_of_a_row() && part.len() > 1 => {
                     let other = part.split_off(part.len() / 2);
@@ -211,7 +233,7 @@ impl Drain {
                 Err(error) if error.is_of_a_row() => {
                     for Pending { key, kind, ack, .. } in part {
                         self.bury(&kind, &key, token_of(&ack), &reason(&error)).await;
-                        settled.push(key);
+                        settled.push((key, Settled::Buried));
                     }
                 }
                 Err(error) => return Err(error.into()),
@@ -243,10 +265,7 @@ impl Drain {
             {
                 self.metrics.log_gap(&pending.kind.name, u64::try_from(*missing).unwrap_or(0));
             }
-            let was_dead = self.dead.lock().unwrap_or_else(PoisonError::into_inner).remove(&pending.key).is_some();
-            if was_dead {
-                journal::bury_dead_letter(&self.postgres, &pending.key).await?;
-            }
+            self.dead.lock().unwrap_or_else(PoisonError::into_inner).remove(&pending.key);
         }
         Ok(())
     }

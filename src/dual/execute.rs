@@ -6,6 +6,7 @@ use futures_util::future::join_all;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use crate::dual::hide;
 use crate::dual::plan::{self, EXEC_COMMANDS_MAX, LOG_PUSHES_MAX, MirroredTouch, Step};
 use crate::dual::view::View;
 use crate::dual::{Answer, Engine, EngineError, Mirror, Options, Refusal, RefusalCause, Source};
@@ -13,13 +14,17 @@ use crate::model::command::Command;
 use crate::model::command::effect;
 use crate::model::command::table::{Access, Class};
 use crate::model::flag::{Ack, Stage};
-use crate::model::key::{CONTROL_PREFIX, Key};
+use crate::model::key::Key;
 use crate::model::reply::Reply;
 use crate::stores::redis::Redis;
+use crate::stores::redis::connection::RedisError;
 use crate::telemetry::labels::{Operation, Store};
 
 /// How long a pipeline waits for a log to be captured before it pushes on (G3), at most.
-const LOG_CAPTURE_WAIT: std::time::Duration = std::time::Duration::from_millis(50);
+const LOG_CAPTURE_WAIT: std::time::Duration = std::time::Duration::from_millis(250);
+
+/// How long a blocking command may block.
+const BLOCKING_MAX: std::time::Duration = std::time::Duration::from_secs(60);
 
 /// A command that was let through.
 enum Admitted {
@@ -109,8 +114,12 @@ impl Engine {
             let others = rest.split_off(piece(&rest));
             let piece = std::mem::replace(&mut rest, others);
             let touched: Vec<Vec<MirroredTouch>> = piece.iter().map(|step| step.touches.clone()).collect();
+            let listers: Vec<bool> = piece.iter().map(|step| hide::lists_keys(&step.command)).collect();
+            let only_reads = piece.iter().all(|step| step.touches.is_empty() && self.only_reads(&step.command));
             let began = Instant::now();
-            let replies = self.batcher.submit(piece, false).await.map_err(|error| self.redis_failed(error))?;
+            let replies =
+                self.batcher.submit(piece, false).await.map_err(|error| self.redis_failed(error, only_reads))?;
+            let replies = shown(replies, &listers);
             let operation =
                 if touched.iter().any(|touches| !touches.is_empty()) { Operation::Write } else { Operation::Read };
             self.metrics.store_latency(Store::Redis, operation, began.elapsed());
@@ -125,9 +134,14 @@ impl Engine {
         Ok(())
     }
 
-    fn redis_failed(&self, error: crate::stores::redis::connection::RedisError) -> EngineError {
-        self.metrics.store_error(Store::Redis, Operation::Write);
-        error.into()
+    fn redis_failed(&self, error: RedisError, only_reads: bool) -> EngineError {
+        self.metrics.store_error(Store::Redis, if only_reads { Operation::Read } else { Operation::Write });
+        if only_reads { EngineError::of_a_read(error) } else { error.into() }
+    }
+
+    /// Whether the command changes nothing, so that it may be asked again whatever became of it.
+    fn only_reads(&self, command: &Command) -> bool {
+        self.table.class(command) == Class::Data(Access::Read)
     }
 
     /// A caller's transaction: one EXEC, one reply for each command.
@@ -148,10 +162,12 @@ impl Engine {
             }
         }
         let touched: Vec<Vec<MirroredTouch>> = steps.iter().map(|step| step.touches.clone()).collect();
-        let replies = self.batcher.submit(steps, true).await.map_err(|error| self.redis_failed(error))?;
+        let listers: Vec<bool> = steps.iter().map(|step| hide::lists_keys(&step.command)).collect();
+        let replies = self.batcher.submit(steps, true).await.map_err(|error| self.redis_failed(error, false))?;
         let answer = |reply, mirror| Answer { result: Ok(reply), source: Some(Source::Redis), mirror };
         match replies.into_iter().next() {
             Some(Reply::Array(replies)) => {
+                let replies = shown(replies, &listers);
                 let mirrors = self.mirrored(view, &touched, options, false).await?;
                 Ok(replies.into_iter().zip(mirrors).map(|(reply, mirror)| answer(reply, mirror)).collect())
             }
@@ -162,7 +178,7 @@ impl Engine {
 
     /// A blocking command on records that are not mirrored has a connection to itself.
     async fn blocking(&self, command: Command) -> Result<Answer, EngineError> {
-        let lane = Redis::new(self.client.clone(), self.command_deadline);
+        let lane = Redis::new(self.client.clone(), BLOCKING_MAX);
         let reply = lane.pipeline(&[command]).await?.pop().unwrap_or(Reply::Nil);
         Ok(Answer { result: Ok(reply), source: Some(Source::Redis), mirror: None })
     }
@@ -187,7 +203,7 @@ impl Engine {
                 mirror = Some(if wait.is_some() { Mirror::Applied } else { Mirror::Pending });
                 waits.extend(wait);
                 self.metrics.written(&kind.name, 1);
-                if self.drain.is_some() && !self.queue.add(&touch.key, kind, now, waiter) {
+                if self.drain.is_some() && !self.queue.add(&touch.key, kind, now, waiter, pushed(touch)) {
                     self.metrics.outbox_queue_dropped(1);
                 }
             }
@@ -217,7 +233,7 @@ impl Engine {
         for MirroredTouch { touch, kind } in steps {
             if self.drain.is_some() && seen.insert(touch.key.clone()) {
                 let (waiter, wait) = oneshot::channel();
-                self.queue.add(&touch.key, kind, Instant::now(), Some(waiter));
+                self.queue.add(&touch.key, kind, Instant::now(), Some(waiter), 0);
                 waits.push(wait);
             }
         }
@@ -249,7 +265,7 @@ impl Engine {
         let positions = self.table.key_positions(&command);
         let keys: Vec<Key> =
             positions.iter().filter_map(|index| command.arg(*index)).map(|key| Key::new(key.clone())).collect();
-        if keys.iter().any(Key::is_control) || names_control_keys(&name, &command) {
+        if keys.iter().any(Key::is_control) || hide::names_control_keys(&name, &command) {
             return refuse(RefusalCause::ControlKey, "keys that begin with `parallax:` are closed".to_owned());
         }
         // A command with too few or too many arguments is Redis' to refuse, and may not take an EXEC with it.
@@ -267,7 +283,7 @@ impl Engine {
                 }
                 Ok(Admitted::Blocking(command))
             }
-            Some(Access::Read) => Ok(Admitted::Read(command, keys)),
+            Some(Access::Read) => Ok(Admitted::Read(hide::in_place_of(&name, command), keys)),
             Some(Access::Write) => Ok(Admitted::Write(self.step(view, command, &positions))),
         }
     }
@@ -337,6 +353,24 @@ fn piece(steps: &[Step]) -> usize {
     count.max(1)
 }
 
+/// The replies, lists of keys among them without ours.
+fn shown(replies: Vec<Reply>, listers: &[bool]) -> Vec<Reply> {
+    let show = |(reply, lists)| if lists { hide::without_ours(reply) } else { reply };
+    let listers = listers.iter().copied().chain(std::iter::repeat(false));
+    replies.into_iter().zip(listers).map(show).collect()
+}
+
+fn pushed(touch: &effect::Touch) -> usize {
+    match touch.touched {
+        effect::Touched::Pushed { count, .. } => count,
+        effect::Touched::Whole
+        | effect::Touched::Header
+        | effect::Touched::Elements(_)
+        | effect::Touched::Appended
+        | effect::Touched::Rewritten => 0,
+    }
+}
+
 fn set(answers: &mut [Option<Answer>], place: usize, answer: Answer) {
     if let Some(slot) = answers.get_mut(place) {
         *slot = Some(answer);
@@ -345,12 +379,4 @@ fn set(answers: &mut [Option<Answer>], place: usize, answer: Answer) {
 
 fn refused(refusal: Refusal) -> Answer {
     Answer { result: Err(refusal), source: None, mirror: None }
-}
-
-/// Whether a command that can reach keys it does not declare names ours: scripts, and SORT by its patterns.
-fn names_control_keys(name: &str, command: &Command) -> bool {
-    let reaches_further =
-        matches!(name, "EVAL" | "EVALSHA" | "EVAL_RO" | "EVALSHA_RO" | "FCALL" | "FCALL_RO" | "SORT" | "SORT_RO");
-    let contains = |arg: &bytes::Bytes| arg.windows(CONTROL_PREFIX.len()).any(|window| window == CONTROL_PREFIX);
-    reaches_further && command.0.iter().skip(1).any(contains)
 }

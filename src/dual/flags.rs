@@ -104,7 +104,7 @@ impl Engine {
             kind: kind.name.clone(),
             flag: view.flag(kind).clone(),
             own: view.is_own(kind),
-            backfilled: view.backfilled(kind).is_some(),
+            backfilled: view.is_backfilled(kind),
             meaning: meaning(kind, view.flag(kind)),
         });
         FlagsReport {
@@ -223,6 +223,11 @@ impl Engine {
 
     fn check_live(&self, view: &View, kind: &Kind, is_named: bool, unmet: &mut Vec<String>) {
         let name = &kind.name;
+        if let Some(reason) = view.unverifiable.get(name)
+            && (is_named || kind.is_readable())
+        {
+            unmet.push(format!("{name}: unverifiable, {reason}"));
+        }
         if !kind.is_readable() {
             // With `*` such a kind simply goes on being read from Redis.
             if is_named {
@@ -230,11 +235,8 @@ impl Engine {
             }
             return;
         }
-        if view.backfilled(kind).is_none() {
+        if !view.is_backfilled(kind) {
             unmet.push(format!("{name}: its backfill is not complete"));
-        }
-        if let Some(reason) = view.unverifiable.get(name) {
-            unmet.push(format!("{name}: unverifiable, {reason}"));
         }
         if !self.trusts_postgres() {
             unmet.push("a mark has failed: somebody wrote over the outbox".to_owned());
@@ -260,7 +262,8 @@ impl Engine {
     /// Sidecars that have confirmed `version`, and those that have not with the milliseconds after which they no longer count.
     pub(super) async fn unconfirmed(&self, version: u64) -> Result<(Vec<String>, Vec<(String, i64)>), ChangeError> {
         let (now_ms, sidecars) = lease::sidecars(&self.redis).await?;
-        let after = i64::try_from(self.command_deadline.as_millis()).unwrap_or(i64::MAX);
+        // A command waits as long as it may to be sent, and as long again for its answer.
+        let after = i64::try_from((self.command_deadline * 2).as_millis()).unwrap_or(i64::MAX);
         let (mut confirmed, mut waiting) = (Vec::new(), Vec::new());
         for (name, sidecar) in sidecars {
             let left = sidecar.lease_until.saturating_add(after) - now_ms;

@@ -2,7 +2,7 @@
 //! one any more (S2, S3, L3).
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -18,12 +18,12 @@ use crate::stores::redis::lease::{self, Renewal};
 use crate::telemetry::metrics::Metrics;
 
 /// How often the lease is renewed when nothing happens.
-pub const POLL: Duration = Duration::from_secs(1);
+pub(super) const POLL: Duration = Duration::from_secs(1);
 /// How often a changed version is looked at until nothing runs under an older one.
 const CONFIRM_POLL: Duration = Duration::from_millis(10);
 
 /// What this sidecar knows of the flags, and whether it may act on it.
-pub struct Keeper {
+pub(super) struct Keeper {
     catalog: Arc<Catalog>,
     instance: String,
     lease: Duration,
@@ -35,13 +35,14 @@ pub struct Keeper {
     older: Mutex<Vec<Arc<View>>>,
     renewing: Mutex<()>,
     wake: Notify,
+    has_left: AtomicBool,
     metrics: Metrics,
 }
 
 impl Keeper {
     /// A keeper without lease and without flags.
     #[must_use]
-    pub fn new(catalog: Arc<Catalog>, instance: String, lease: Duration, metrics: Metrics) -> Self {
+    pub(super) fn new(catalog: Arc<Catalog>, instance: String, lease: Duration, metrics: Metrics) -> Self {
         let view = ArcSwap::from_pointee(View::empty(&catalog));
         Self {
             catalog,
@@ -54,24 +55,31 @@ impl Keeper {
             older: Mutex::new(Vec::new()),
             renewing: Mutex::new(()),
             wake: Notify::new(),
+            has_left: AtomicBool::new(false),
             metrics,
         }
     }
 
     /// The view to decide under. Hold it until the operation is answered.
     #[must_use]
-    pub fn view(&self) -> Arc<View> {
+    pub(super) fn view(&self) -> Arc<View> {
         self.view.load_full()
     }
 
     /// Whether the lease holds: without it Redis answers, and every mirrored write is marked (S3).
     #[must_use]
-    pub fn has_lease(&self) -> bool {
+    pub(super) fn has_lease(&self) -> bool {
         self.now_ms() < self.lease_until.load(Ordering::Acquire)
     }
 
+    /// Ends the lease: from now on Redis answers, every write is marked, and nobody waits for this sidecar.
+    pub(crate) fn leave(&self) {
+        self.has_left.store(true, Ordering::Release);
+        self.lease_until.store(-1, Ordering::Release);
+    }
+
     /// Asks for a renewal at once.
-    pub fn wake(&self) {
+    pub(super) fn wake(&self) {
         self.wake.notify_one();
     }
 
@@ -83,11 +91,14 @@ impl Keeper {
     ///
     /// # Errors
     /// When Redis cannot be reached: the lease runs on to its end.
-    pub async fn renew(&self, redis: &Redis) -> Result<Renewal, RedisError> {
+    pub(super) async fn renew(&self, redis: &Redis) -> Result<Renewal, RedisError> {
         // One after the other: an answer that another one overtook would bring back what no longer holds.
         let _one = self.renewing.lock().await;
         // The lease counts from before the question: Redis may have counted from later, never from earlier.
         let asked = self.now_ms();
+        if self.has_left.load(Ordering::Acquire) {
+            return Err(RedisError::Unreachable("this sidecar has left the fleet".to_owned()));
+        }
         self.confirm().await;
         let confirmed = self.confirmed.load(Ordering::Acquire);
         let lease_ms = u64::try_from(self.lease.as_millis()).unwrap_or(u64::MAX);
@@ -110,7 +121,7 @@ impl Keeper {
     }
 
     /// Takes the reads of these kinds from Postgres at once, whatever the store of the flags says; it will say the same soon.
-    pub async fn lower(&self, names: &[String]) {
+    pub(super) async fn lower(&self, names: &[String]) {
         let mut next = (*self.view()).clone();
         next.lower(&self.catalog, names);
         let mut older = self.older.lock().await;
@@ -149,7 +160,7 @@ impl Keeper {
     }
 
     /// Renews for ever, every second and when told of a change.
-    pub async fn run(self: Arc<Self>, redis: Arc<Redis>, client: redis::Client) {
+    pub(super) async fn run(self: Arc<Self>, redis: Arc<Redis>, client: redis::Client) {
         let listener = tokio::spawn(Arc::clone(&self).listen(client));
         let mut was_reachable = true;
         loop {
@@ -189,6 +200,6 @@ impl Keeper {
 
 /// A flag as it is kept.
 #[must_use]
-pub fn json(flag: &crate::model::flag::Flag) -> String {
+pub(super) fn json(flag: &crate::model::flag::Flag) -> String {
     serde_json::to_string(flag).expect("a flag is always JSON")
 }

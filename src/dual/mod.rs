@@ -11,7 +11,9 @@ mod check;
 mod drain;
 mod execute;
 pub mod flags;
+mod hide;
 mod keeper;
+mod lift;
 pub mod lineage;
 pub mod plan;
 mod queue;
@@ -158,7 +160,23 @@ impl From<RedisError> for EngineError {
         match error {
             RedisError::Unreachable(reason) => Self::RedisUnreachable(reason),
             RedisError::Unknown(reason) => Self::UnknownOutcome(reason),
+            RedisError::Overloaded => Self::Overloaded,
+            RedisError::Late => Self::Timeout,
             RedisError::Answered(_) | RedisError::Form(_) => Self::RedisUnreachable(error.to_string()),
+        }
+    }
+}
+
+impl EngineError {
+    /// What a failed read means: nothing can have changed, so there is no outcome to be in doubt about.
+    fn of_a_read(error: RedisError) -> Self {
+        match error {
+            RedisError::Unknown(reason) => Self::RedisUnreachable(reason),
+            RedisError::Unreachable(_)
+            | RedisError::Overloaded
+            | RedisError::Late
+            | RedisError::Answered(_)
+            | RedisError::Form(_) => error.into(),
         }
     }
 }
@@ -198,10 +216,12 @@ impl Engine {
         let (redis, looks, background) = (lane(), lane(), lane());
         let table = Table::from_reply(&redis.command(crate::model::command::Command::new(["COMMAND"])).await?);
         let metrics = parts.metrics.clone();
-        let shared = Arc::new(Shared::new(Arc::clone(&redis), &parts.instance, metrics.clone()));
+        let shared =
+            Arc::new(Shared::new(Arc::clone(&redis), parts.command_deadline, &parts.instance, metrics.clone()));
         let keeper =
             Arc::new(Keeper::new(Arc::clone(&parts.catalog), parts.instance.clone(), parts.lease, metrics.clone()));
         let lineage = Arc::new(Lineage::new(
+            Arc::clone(&parts.catalog),
             Arc::clone(&background),
             parts.postgres.clone(),
             parts.instance.clone(),
@@ -298,6 +318,7 @@ impl Engine {
                 "left with marks in the outbox: a survivor or successor drains them"
             );
         }
+        self.keeper.leave();
         let _ = crate::stores::redis::lease::leave(&self.redis, &self.instance).await;
     }
 }

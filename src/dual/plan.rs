@@ -71,10 +71,13 @@ impl Exec {
 /// How a key of the EXEC is marked.
 #[derive(Debug)]
 struct Mark {
-    /// A command before the last deleted the key by name, or surely left it there: if it is absent at the end, it was deleted.
+    /// A command deleted the key by name.
+    was_deleted: bool,
+    /// A command deleted the key by name, or surely left it there: if it is absent at the end, it was deleted.
     was_decided: bool,
     last: Presence,
     has_companion: bool,
+    is_stream: bool,
     fields: BTreeSet<Bytes>,
 }
 
@@ -95,54 +98,30 @@ pub fn exec(steps: &[Step], token: &str) -> Exec {
     Exec { commands, places }
 }
 
-/// The one command that does a step when Redis is out of memory, if the step frees memory: mark, write and bit in a script.
+/// Plans the one script that stands in for the EXEC of `steps` where Redis is full: it queues nothing then (W2).
+///
+/// What pushes to a log needs memory and is refused, so no counter has to be raised. What would surely leave its key there
+/// may be refused as well, so only a command that deletes by name decides.
 #[must_use]
-pub fn freeing(step: &Step, token: &str) -> Option<Command> {
-    const FREEING: [&str; 27] = [
-        "DEL",
-        "UNLINK",
-        "GETDEL",
-        "HDEL",
-        "SREM",
-        "SPOP",
-        "ZREM",
-        "ZPOPMIN",
-        "ZPOPMAX",
-        "ZREMRANGEBYSCORE",
-        "ZREMRANGEBYRANK",
-        "ZREMRANGEBYLEX",
-        "XDEL",
-        "XTRIM",
-        "LTRIM",
-        "LREM",
-        "LPOP",
-        "RPOP",
-        "LMPOP",
-        "ZMPOP",
-        "EXPIRE",
-        "PEXPIRE",
-        "EXPIREAT",
-        "PEXPIREAT",
-        "PERSIST",
-        "RENAME",
-        "XACK",
-    ];
-    if !FREEING.contains(&step.command.name().as_str()) {
-        return None;
-    }
-    let marks = marks(std::slice::from_ref(step));
-    let mut keys: Vec<&[u8]> = vec![OUTBOX.as_bytes()];
-    let mut args: Vec<Bytes> = vec![Bytes::copy_from_slice(token.as_bytes())];
+pub fn full(steps: &[Step], token: &str) -> Command {
+    let marks = marks(steps);
+    let count = Bytes::from(marks.len().to_string());
+    let mut keys: Vec<&[u8]> = vec![OUTBOX.as_bytes(), NOTE.as_bytes()];
+    let mut args = vec![Bytes::copy_from_slice(token.as_bytes()), count];
     for (key, mark) in &marks {
         keys.push(key.as_bytes());
-        args.push(Bytes::from_static(if mark.was_decided { b"d" } else { b"-" }));
-        args.push(Bytes::from_static(if mark.has_companion { b"c" } else { b"-" }));
-        args.push(mark.fields.len().to_string().into());
-        args.extend(mark.fields.iter().cloned());
+        args.extend(mark_args(mark, Presence::Unsure));
     }
-    args.extend(step.command.0.iter().cloned());
+    for (key, mark) in &marks {
+        keys.push(key.as_bytes());
+        args.push(Bytes::from_static(if mark.was_deleted { b"d" } else { b"-" }));
+    }
+    for step in steps {
+        args.push(step.command.0.len().to_string().into());
+        args.extend(step.command.0.iter().cloned());
+    }
     let args: Vec<&[u8]> = args.iter().map(AsRef::as_ref).collect();
-    Some(script::FREE.eval(&keys, &args))
+    script::FULL.eval(&keys, &args)
 }
 
 /// How many entries `steps` push to each log.
@@ -172,17 +151,18 @@ pub fn unverifiable(touch: &MirroredTouch) -> Option<&'static str> {
 fn marks(steps: &[Step]) -> BTreeMap<&Key, Mark> {
     let mut marks: BTreeMap<&Key, Mark> = BTreeMap::new();
     for MirroredTouch { touch, kind } in steps.iter().flat_map(|step| &step.touches) {
-        let has_companion = match (kind.layout, kind.log.map(|log| log.push)) {
-            (Layout::Collection, _) | (Layout::Log, Some(PushSide::Stream)) => true,
-            (Layout::Document, _) | (Layout::Log, Some(PushSide::Left | PushSide::Right) | None) => false,
-        };
+        let is_stream = kind.log.is_some_and(|log| log.push == PushSide::Stream);
+        let has_companion = is_stream || kind.layout == Layout::Collection;
         let mark = marks.entry(&touch.key).or_insert_with(|| Mark {
+            was_deleted: false,
             was_decided: false,
             last: touch.presence,
             has_companion,
+            is_stream,
             fields: BTreeSet::new(),
         });
         mark.last = touch.presence;
+        mark.was_deleted |= touch.presence == Presence::Deleted;
         mark.was_decided |= touch.presence != Presence::Unsure;
         if has_companion {
             mark.fields.extend(companion_fields(&touch.touched, kind.layout));
@@ -231,16 +211,22 @@ fn mark_script(marks: &BTreeMap<&Key, Mark>, token: &str) -> Command {
     let mut args: Vec<Bytes> = vec![Bytes::copy_from_slice(token.as_bytes())];
     for (key, mark) in marks {
         keys.push(key.as_bytes());
-        let mut flags = String::new();
-        flags.push_str(if mark.last == Presence::Deleted { "g" } else { "-" });
-        flags.push_str(if mark.last == Presence::Unsure { "n" } else { "-" });
-        flags.push_str(if mark.has_companion { "c" } else { "-" });
-        args.push(flags.into());
-        args.push(mark.fields.len().to_string().into());
-        args.extend(mark.fields.iter().cloned());
+        args.extend(mark_args(mark, mark.last));
     }
     let args: Vec<&[u8]> = args.iter().map(AsRef::as_ref).collect();
     script::MARK.eval(&keys, &args)
+}
+
+/// What the script takes of one key: flags, the number of companion fields, and these.
+fn mark_args(mark: &Mark, presence: Presence) -> Vec<Bytes> {
+    let mut flags = String::new();
+    flags.push_str(if presence == Presence::Deleted { "g" } else { "-" });
+    flags.push_str(if presence == Presence::Unsure { "n" } else { "-" });
+    flags.push_str(if mark.has_companion { "c" } else { "-" });
+    flags.push_str(if mark.is_stream { "s" } else { "-" });
+    let mut args = vec![flags.into(), mark.fields.len().to_string().into()];
+    args.extend(mark.fields.iter().cloned());
+    args
 }
 
 fn settle_command(marks: &BTreeMap<&Key, Mark>, token: &str) -> Option<Command> {

@@ -11,6 +11,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
+use crate::dual::plan::LOG_PUSHES_MAX;
 use crate::model::catalog::Kind;
 use crate::model::key::Key;
 
@@ -36,12 +37,16 @@ struct State {
     delayed: BinaryHeap<Reverse<(Instant, Key)>>,
     /// When records of kinds with a least interval were captured last.
     captured: HashMap<Key, Instant>,
+    /// Records that were taken and not yet settled or put back.
+    taken: usize,
 }
 
 struct Entry {
     kind: Arc<Kind>,
     since: Instant,
     waiters: Vec<Waiter>,
+    /// Entries pushed to it since it was captured last.
+    pushed: usize,
     is_ready: bool,
 }
 
@@ -63,7 +68,16 @@ impl Queue {
     }
 
     /// Adds a record. Answers false when the queue is full: then the sweep will find its mark.
-    pub(crate) fn add(&self, key: &Key, kind: &Arc<Kind>, since: Instant, waiter: Option<Waiter>) -> bool {
+    ///
+    /// A log that `pushed` many entries does not wait out its interval (G3), nor does a record that somebody waits for.
+    pub(crate) fn add(
+        &self,
+        key: &Key,
+        kind: &Arc<Kind>,
+        since: Instant,
+        waiter: Option<Waiter>,
+        pushed: usize,
+    ) -> bool {
         let mut state = self.state();
         if !state.entries.contains_key(key) && state.entries.len() >= self.max {
             return false;
@@ -71,14 +85,16 @@ impl Queue {
         let now = Instant::now();
         let interval = Duration::from_millis(kind.min_interval_ms);
         let due = state.captured.get(key).map_or(now, |at| *at + interval);
-        let is_due = due <= now || waiter.is_some();
         let is_known = state.entries.contains_key(key);
         let entry = state.entries.entry(key.clone()).or_insert_with(|| Entry {
             kind: Arc::clone(kind),
             since,
             waiters: Vec::new(),
+            pushed: 0,
             is_ready: false,
         });
+        entry.pushed += pushed;
+        let is_due = due <= now || waiter.is_some() || entry.pushed >= LOG_PUSHES_MAX;
         entry.waiters.extend(waiter);
         let was_ready = entry.is_ready;
         entry.is_ready |= is_due;
@@ -92,14 +108,15 @@ impl Queue {
         true
     }
 
-    /// Puts records back that could not be applied.
-    pub(crate) fn put_back(&self, owed: Vec<Owed>) {
+    /// Ends a round that took `taken` records: puts back those that could not be applied.
+    pub(crate) fn put_back(&self, owed: Vec<Owed>, taken: usize) {
         for Owed { key, kind, since, waiters } in owed {
             let mut state = self.state();
             let entry = state.entries.entry(key.clone()).or_insert_with(|| Entry {
                 kind,
                 since,
                 waiters: Vec::new(),
+                pushed: 0,
                 is_ready: false,
             });
             entry.since = entry.since.min(since);
@@ -109,6 +126,10 @@ impl Queue {
                 state.ready.push_back(key);
             }
         }
+        // Last, so that what is put back is never counted as done in between.
+        let mut state = self.state();
+        state.taken = state.taken.saturating_sub(taken);
+        drop(state);
         self.wake.notify_one();
     }
 
@@ -151,6 +172,7 @@ impl Queue {
             }
             taken.push(Owed { key, kind: entry.kind, since: entry.since, waiters: entry.waiters });
         }
+        state.taken += taken.len();
         // The longest interval a catalog may name is a minute; older notes say nothing any more.
         if state.captured.len() > self.max {
             state.captured.retain(|_, at| now.duration_since(*at) < Duration::from_secs(60));
@@ -161,9 +183,10 @@ impl Queue {
         (taken, state.delayed.peek().map(|Reverse((due, _))| *due))
     }
 
-    /// How many records wait.
+    /// How many records wait or are on their way to Postgres.
     pub(crate) fn len(&self) -> usize {
-        self.state().entries.len()
+        let state = self.state();
+        state.entries.len() + state.taken
     }
 }
 
@@ -184,32 +207,34 @@ mod tests {
         let queue = Queue::new(10);
         let key = Key::new("a");
         for _ in 0..3 {
-            assert!(queue.add(&key, &kind(0), Instant::now(), None));
+            assert!(queue.add(&key, &kind(0), Instant::now(), None, 0));
         }
-        assert_eq!(queue.take(10).await.len(), 1);
+        let taken = queue.take(10).await;
+        assert_eq!((taken.len(), queue.len()), (1, 1), "what is on its way is not done");
+        queue.put_back(Vec::new(), taken.len());
         assert_eq!(queue.len(), 0);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_full_queue_says_so() {
         let queue = Queue::new(1);
-        assert!(queue.add(&Key::new("a"), &kind(0), Instant::now(), None));
-        assert!(!queue.add(&Key::new("b"), &kind(0), Instant::now(), None));
+        assert!(queue.add(&Key::new("a"), &kind(0), Instant::now(), None, 0));
+        assert!(!queue.add(&Key::new("b"), &kind(0), Instant::now(), None, 0));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_heavy_record_waits_its_interval_unless_somebody_waits_for_it() {
         let queue = Queue::new(10);
         let (key, heavy) = (Key::new("a"), kind(1_000));
-        queue.add(&key, &heavy, Instant::now(), None);
+        queue.add(&key, &heavy, Instant::now(), None, 0);
         queue.take(10).await;
         let before = Instant::now();
-        queue.add(&key, &heavy, before, None);
+        queue.add(&key, &heavy, before, None, 0);
         queue.take(10).await;
         assert!(before.elapsed() >= Duration::from_secs(1));
         let (waiter, _held) = oneshot::channel();
         let before = Instant::now();
-        queue.add(&key, &heavy, before, Some(waiter));
+        queue.add(&key, &heavy, before, Some(waiter), 0);
         queue.take(10).await;
         assert!(before.elapsed() < Duration::from_millis(100));
     }

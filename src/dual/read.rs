@@ -39,7 +39,7 @@ impl Engine {
         self.sample(view, &command, keys);
         let deadline_ms = keys.iter().map(|key| view.flag(self.catalog.kind_of(key.as_bytes())).deadline_ms).min();
         let deadline = std::time::Duration::from_millis(deadline_ms.unwrap_or(1));
-        let outcome = match timeout(deadline, self.from_postgres(view, &command, keys)).await {
+        let outcome = match timeout(deadline, self.postgres_reply(view, &command, keys)).await {
             Ok(outcome) => outcome,
             Err(_) => Err(RouteReason::Deadline),
         };
@@ -51,15 +51,23 @@ impl Engine {
         match outcome {
             Ok(reply) => Ok(Answer { result: Ok(reply), source: Some(Source::Postgres), mirror: None }),
             Err(_) => {
-                let reply = self.redis.pipeline(&[command]).await?.pop().unwrap_or(Reply::Nil);
+                let replies = self.redis.pipeline(&[command]).await.map_err(EngineError::of_a_read)?;
+                let reply = replies.into_iter().next().unwrap_or(Reply::Nil);
                 Ok(Answer { result: Ok(reply), source: Some(Source::Redis), mirror: None })
             }
         }
     }
 
-    async fn from_postgres(&self, view: &View, command: &Command, keys: &[Key]) -> Result<Reply, RouteReason> {
-        let records = self.records_behind_fence(view, keys, answer::named_elements(command).as_deref()).await?;
-        let (fence, records) = records;
+    async fn postgres_reply(&self, view: &View, command: &Command, keys: &[Key]) -> Result<Reply, RouteReason> {
+        let names = answer::named_elements(command);
+        let (fence, records) = self.records_behind_fence(view, keys, names.as_deref()).await?;
+        let is_by_element = keys.iter().any(|key| self.catalog.kind_of(key.as_bytes()).layout == Layout::Collection);
+        if is_by_element
+            && !names.iter().flatten().all(|name| records.iter().all(|record| record.value.has_element(name)))
+        {
+            // An element that Postgres misses may be one that it never had (invariant 7).
+            return Err(RouteReason::NoRow);
+        }
         if !self.keeper.has_lease() {
             return Err(RouteReason::NoLease);
         }

@@ -1,4 +1,4 @@
-//! The records API's work: a record as a whole, with an ETag, a precondition and a time to live.
+//! The records API's work: a record as a whole, with an `ETag`, a precondition and a time to live.
 
 use std::sync::Arc;
 
@@ -15,6 +15,7 @@ use crate::model::key::Key;
 use crate::model::reply::Reply;
 use crate::model::value::Value;
 use crate::stores::postgres::read;
+pub use crate::stores::postgres::read::ListedRecord;
 use crate::stores::redis::{fence, script};
 use crate::telemetry::labels::{RouteReason, Store};
 
@@ -45,7 +46,7 @@ pub enum RecordBody {
 pub enum Precondition {
     /// Nothing.
     None,
-    /// It has this ETag.
+    /// It has this `ETag`.
     Match(String),
     /// It is there.
     Any,
@@ -64,7 +65,7 @@ pub enum WriteOutcome {
     Deleted,
     /// It was not there.
     Absent,
-    /// The precondition does not hold; the ETag says what does.
+    /// The precondition does not hold; the `ETag` says what does.
     PreconditionFailed,
     /// It is of this other Redis type.
     WrongType(String),
@@ -75,7 +76,7 @@ pub enum WriteOutcome {
 pub struct Written {
     /// What became of it.
     pub outcome: WriteOutcome,
-    /// The ETag of what is there now.
+    /// The `ETag` of what is there now.
     pub etag: Option<String>,
     /// How far it has come.
     pub mirror: Option<Mirror>,
@@ -111,7 +112,7 @@ impl Engine {
         } else {
             self.note_redis_read(&view, keys);
         }
-        let look = fence::look(&self.looks, key).await?;
+        let look = fence::look(&self.looks, key).await.map_err(EngineError::of_a_read)?;
         Ok(look.value.map(|value| RecordView {
             value,
             expires_at_ms: look.expires_at_ms,
@@ -216,7 +217,7 @@ impl Engine {
         Step { command, touches }
     }
 
-    /// Live records of a kind by id, after `after`, as Postgres holds them.
+    /// Live records of a kind by id, after `after`, as Postgres holds them; collections and logs without their elements.
     ///
     /// # Errors
     /// When Postgres cannot be reached.
@@ -225,19 +226,13 @@ impl Engine {
         kind: &Kind,
         after: Option<&str>,
         limit: usize,
-    ) -> Result<Vec<(String, RecordView)>, EngineError> {
+    ) -> Result<Vec<ListedRecord>, EngineError> {
         let postgres = self.postgres_or_error()?;
         let now_ms = chrono::Utc::now().timestamp_millis();
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        let listed = read::list(postgres, kind, after.unwrap_or_default(), limit, now_ms)
+        read::list(postgres, kind, after.unwrap_or_default(), limit, now_ms)
             .await
-            .map_err(|error| EngineError::PostgresUnavailable(error.to_string()))?;
-        let view = |record: read::ListedRecord| {
-            let value = record.value?;
-            let (etag, expires_at_ms) = (etag(&value), record.expires_at_ms);
-            Some((record.id, RecordView { value, expires_at_ms, etag, source: Source::Postgres }))
-        };
-        Ok(listed.into_iter().filter_map(view).collect())
+            .map_err(|error| EngineError::PostgresUnavailable(error.to_string()))
     }
 }
 
@@ -265,8 +260,9 @@ fn outcome(reply: Reply) -> Result<(WriteOutcome, Option<String>), EngineError> 
     Ok((outcome, Some(detail).filter(|etag| !etag.is_empty())))
 }
 
-/// The digest of a value in canonical form, the same as the scripts compute: length-prefixed parts, sorted where order does
-/// not count.
+/// The digest of a value in canonical form, the same as the scripts compute.
+///
+/// Parts are prefixed with their lengths; where order does not count their digests are sorted.
 #[must_use]
 pub fn etag(value: &Value) -> String {
     let part = |bytes: &[u8]| [bytes.len().to_string().as_bytes(), b":", bytes].concat();
@@ -282,6 +278,7 @@ pub fn etag(value: &Value) -> String {
         }
     };
     if matches!(value, Value::Hash(_) | Value::Zset(_) | Value::Set(_)) {
+        parts.iter_mut().for_each(|part| *part = Sha1::from(&part).digest().to_string().into_bytes());
         parts.sort();
     }
     let mut digest = Sha1::from(value.type_name());

@@ -52,7 +52,7 @@ async fn look(engine: &Engine, redis: &Redis) -> Result<(), RedisError> {
                 // A mark from the future is of a host whose clock is ahead: nobody says how long it would be young.
                 if leads && age.abs() >= ORPHAN_AGE_MS && !is_dead {
                     let kind = engine.catalog.kind_of(key.as_bytes());
-                    engine.queue.add(&key, kind, Instant::now(), None);
+                    engine.queue.add(&key, kind, Instant::now(), None, 0);
                 }
             }
             cursor = next;

@@ -199,8 +199,10 @@ impl FieldError {
     }
 }
 
-/// The bucket of a key, 0 to 99,999: flagd's fractional bucketing (murmur3, 32 bit, seed 0, of flag key + entity key),
-/// so that any OpenFeature provider resolves the same store. Source: flagd's `fractional` operation, percentage of 100,000.
+/// The bucket of a key, 0 to 99,999.
+///
+/// It is flagd's fractional bucketing (murmur3, 32 bit, seed 0, of flag key + entity key), so that any `OpenFeature`
+/// provider resolves the same store. Source: flagd's `fractional` operation, in hundred-thousandths.
 #[must_use]
 pub fn bucket(kind: &str, key: &[u8]) -> u32 {
     let mut text = kind.as_bytes().to_vec();

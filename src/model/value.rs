@@ -86,13 +86,30 @@ impl Value {
         }
     }
 
+    /// Whether a hash has this field, or a set or sorted set this member.
+    #[must_use]
+    pub fn has_element(&self, name: &[u8]) -> bool {
+        self.element(name).is_some()
+    }
+
+    /// The value of a field, the score of a member (`""` for a set's); `None` where there is none.
+    #[must_use]
+    pub fn element(&self, name: &[u8]) -> Option<Bytes> {
+        match self {
+            Self::Hash(fields) => fields.get(name).cloned(),
+            Self::Set(members) => members.contains(name).then(Bytes::new),
+            Self::Zset(members) => members.get(name).map(|score| score.text().clone()),
+            Self::String(_) | Self::List(_) | Self::Stream(_) => None,
+        }
+    }
+
     /// The JSON text of the document form (see the table in `docs/architecture.md`).
     #[must_use]
     pub fn to_doc(&self) -> String {
         let mut doc = String::new();
         match self {
             Self::String(bytes) => push_string(&mut doc, bytes),
-            Self::Hash(fields) => push_object(&mut doc, fields.iter().map(|(field, value)| (field, value))),
+            Self::Hash(fields) => push_object(&mut doc, fields.iter()),
             Self::List(items) => push_array(&mut doc, items.iter()),
             Self::Set(members) => push_array(&mut doc, members.iter()),
             Self::Zset(members) => push_object(&mut doc, members.iter().map(|(member, score)| (member, &score.0))),

@@ -8,7 +8,7 @@ use serde::de::IgnoredAny;
 use crate::doors::http::json::{Field, Scanner};
 use crate::doors::http::{headers, reply};
 use crate::doors::problem::{Problem, ProblemKind};
-use crate::dual::records::RecordView;
+use crate::dual::records::ListedRecord;
 use crate::model::value::Value;
 
 const ACCEPT_PATCH: HeaderName = HeaderName::from_static("accept-patch");
@@ -83,21 +83,22 @@ pub(super) fn shown(value: &Value) -> (Bytes, HeaderValue) {
 }
 
 /// `{"records":[{"id","value","expires_at"}..],"next"}`; `next` is the id to ask on after, or null on the last page.
-pub(super) fn page(records: &[(String, RecordView)], limit: usize) -> Bytes {
+pub(super) fn page(records: &[ListedRecord], limit: usize) -> Bytes {
     let shown = records.get(..limit).unwrap_or(records);
     let mut body = b"{\"records\":[".to_vec();
-    for (index, (id, view)) in shown.iter().enumerate() {
+    for (index, record) in shown.iter().enumerate() {
         body.extend_from_slice(if index == 0 { b"{\"id\":" } else { b",{\"id\":" });
-        reply::write_json_string(&mut body, id);
+        reply::write_json_string(&mut body, &record.id);
         body.extend_from_slice(b",\"value\":");
-        body.extend_from_slice(view.value.to_doc().as_bytes());
+        let doc = record.value.as_ref().map(Value::to_doc);
+        body.extend_from_slice(doc.as_deref().unwrap_or("null").as_bytes());
         body.extend_from_slice(b",\"expires_at\":");
-        write_nullable(&mut body, view.expires_at_ms.and_then(timestamp).as_deref());
+        write_nullable(&mut body, record.expires_at_ms.and_then(timestamp).as_deref());
         body.push(b'}');
     }
     body.extend_from_slice(b"],\"next\":");
     let next = shown.last().filter(|_| records.len() > limit);
-    write_nullable(&mut body, next.map(|(id, _)| id.as_str()));
+    write_nullable(&mut body, next.map(|record| record.id.as_str()));
     body.push(b'}');
     Bytes::from(body)
 }
@@ -121,7 +122,7 @@ mod tests {
     use http::header;
     use serde_json::json;
 
-    use crate::dual::Source;
+    use crate::model::key::Key;
 
     use super::*;
 
@@ -129,8 +130,8 @@ mod tests {
         HeaderMap::from_iter([(header::CONTENT_TYPE, HeaderValue::from_static(media_type))])
     }
 
-    fn view(value: Value, expires_at_ms: Option<i64>) -> RecordView {
-        RecordView { value, expires_at_ms, etag: "abc".into(), source: Source::Postgres }
+    fn listed(id: &str, value: Option<Value>, expires_at_ms: Option<i64>) -> ListedRecord {
+        ListedRecord { id: id.to_owned(), key: Key::new(id.to_owned()), expires_at_ms, value }
     }
 
     #[test]
@@ -191,14 +192,16 @@ mod tests {
     fn a_page_names_the_next_one_only_if_there_is_one() {
         let fields = Value::Hash(BTreeMap::from([(Bytes::from("n"), Bytes::from("1"))]));
         let records = [
-            ("k\"1".to_owned(), view(fields, None)),
-            ("k2".to_owned(), view(Value::String(Bytes::from("{}")), Some(1_700_000_000_123))),
+            listed("k\"1", Some(fields), None),
+            listed("k2", Some(Value::String(Bytes::from("{}"))), Some(1_700_000_000_123)),
+            listed("k3", None, None),
         ];
         let read = |page: Bytes| serde_json::from_slice::<serde_json::Value>(&page).expect("JSON");
         let first = json!({"id": "k\"1", "value": {"n": "1"}, "expires_at": null});
         let second = json!({"id": "k2", "value": "{}", "expires_at": "2023-11-14T22:13:20.123Z"});
         assert_eq!(read(page(&records, 1)), json!({"records": [&first], "next": "k\"1"}));
-        assert_eq!(read(page(&records, 2)), json!({"records": [&first, &second], "next": null}));
+        let third = json!({"id": "k3", "value": null, "expires_at": null});
+        assert_eq!(read(page(&records, 3)), json!({"records": [&first, &second, &third], "next": null}));
         assert_eq!(read(page(&[], 2)), json!({"records": [], "next": null}));
     }
 }

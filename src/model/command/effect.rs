@@ -119,7 +119,7 @@ fn single(name: &str, command: &Command) -> (Presence, Touched) {
         "INCRBY" | "DECRBY" => (sure_if(command.integer(2).is_some()), Touched::Whole),
         "INCRBYFLOAT" => (sure_if(is_number(command, 2)), Touched::Whole),
         "APPEND" => (sure_if(command.arg(2).is_some_and(|text| !text.is_empty())), Touched::Whole),
-        "HSET" | "HMSET" => (sure_if(command.0.len() >= 4 && command.0.len() % 2 == 0), elements(2, 2)),
+        "HSET" | "HMSET" => (sure_if(command.0.len() >= 4 && command.0.len().is_multiple_of(2)), elements(2, 2)),
         "HSETNX" => (Presence::Sure, elements(2, 2)),
         "HINCRBY" => (sure_if(command.integer(3).is_some()), elements(2, 2)),
         "HINCRBYFLOAT" => (sure_if(is_number(command, 3)), elements(2, 2)),

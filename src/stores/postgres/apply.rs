@@ -8,7 +8,7 @@ use crate::model::catalog::Table;
 use crate::model::key::hash16;
 use crate::model::text;
 use crate::stores::postgres::Postgres;
-use crate::stores::postgres::pool::PostgresError;
+use crate::stores::postgres::pool::{PostgresError, TRANSACTION_DEADLINE, within};
 use crate::stores::postgres::rows::{ElementRow, Fate, Item, RecordRow, Whole};
 use crate::stores::postgres::statement::{Bind, Statement};
 
@@ -65,20 +65,20 @@ pub async fn apply(postgres: &Postgres, basis: Basis, items: &[Item]) -> Result<
     tables.dedup();
     let mut pooled = postgres.connection().await?;
     let connection: &mut AsyncPgConnection = &mut pooled;
-    connection
-        .transaction(async |connection: &mut AsyncPgConnection| {
-            check_control(connection, basis, lowest, &tables).await?;
-            let mut applied = Applied::default();
-            for table in Table::ALL {
-                let rows: Vec<&RecordRow> = items.iter().filter_map(|item| record_of(item, *table)).collect();
-                upsert_records(connection, table.name(), &rows, &mut applied).await?;
-            }
-            for item in items {
-                apply_collection(connection, item, &mut applied).await?;
-            }
-            Ok(applied)
-        })
-        .await
+    let done = connection.transaction(async |connection: &mut AsyncPgConnection| {
+        check_control(connection, basis, lowest, &tables).await?;
+        let mut applied = Applied::default();
+        for table in Table::ALL {
+            let rows: Vec<&RecordRow> = items.iter().filter_map(|item| record_of(item, *table)).collect();
+            upsert_records(connection, table.name(), &rows, &mut applied).await?;
+        }
+        for item in items {
+            apply_collection(connection, item, &mut applied).await?;
+        }
+        forget_letters(connection, items.iter().map(|item| item.header().key.hash()).collect()).await?;
+        Ok(applied)
+    });
+    within(TRANSACTION_DEADLINE, done).await
 }
 
 fn record_of(item: &Item, table: Table) -> Option<&RecordRow> {
@@ -86,6 +86,14 @@ fn record_of(item: &Item, table: Table) -> Option<&RecordRow> {
         Item::Record(of, row) if *of == table => Some(row),
         Item::Record(..) | Item::Elements(..) | Item::Absent(..) | Item::Log { .. } => None,
     }
+}
+
+/// Takes what is now written from the dead letters, whoever put it there. In the same transaction, so that a letter never
+/// outlives its reason; the table is nearly always empty.
+async fn forget_letters(connection: &mut AsyncPgConnection, keys: Vec<Vec<u8>>) -> Result<(), PostgresError> {
+    let statement = Statement::new("DELETE FROM dead_letters WHERE key_hash = ANY({})", vec![Bind::BytesList(keys)]);
+    statement.run(connection).await?;
+    Ok(())
 }
 
 /// Holds the control rows until the transaction ends, and refuses captures of another lineage (A2, P1).
@@ -285,13 +293,13 @@ async fn upsert_elements(
     Ok(())
 }
 
-/// Makes tombstones of the elements below `version`, at that version; of a stream only those within `bounds`.
+/// Makes tombstones of the elements below `version`, at that version; of a stream only those from its `oldest` entry on.
 async fn bury(
     connection: &mut AsyncPgConnection,
     table: Table,
     header: &RecordRow,
     version: i64,
-    bounds: Option<&(String, String)>,
+    oldest: Option<&str>,
     applied: &mut Applied,
 ) -> Result<(), PostgresError> {
     let name = table.name();
@@ -300,9 +308,9 @@ async fn bury(
         "UPDATE {name} SET deleted_at = now(), updated_at = now(), doc = NULL, version = {{}}
          WHERE key_hash = {{}} AND version < {{}} AND deleted_at IS NULL"
     );
-    if let Some((first, last)) = bounds {
-        text.push_str(" AND element >= {} AND element <= {}");
-        binds.extend([Bind::Text(first.clone()), Bind::Text(last.clone())]);
+    if let Some(oldest) = oldest {
+        text.push_str(" AND element >= {}");
+        binds.push(Bind::Text(oldest.to_owned()));
     }
     let rows = Statement::new(text, binds).run(connection).await?;
     applied.upserts.push((name, i64::try_from(rows).unwrap_or(i64::MAX)));
@@ -345,46 +353,59 @@ pub async fn chunk(
 ) -> Result<Applied, PostgresError> {
     let mut pooled = postgres.connection().await?;
     let connection: &mut AsyncPgConnection = &mut pooled;
-    connection
-        .transaction(async |connection: &mut AsyncPgConnection| {
-            check_control(connection, basis, header.version, &["collections", table.name()]).await?;
-            let mut applied = Applied::default();
-            upsert_header(connection, header, None, &mut applied).await?;
-            upsert_elements(connection, table, header, elements, &mut applied).await?;
-            Ok(applied)
-        })
-        .await
+    let done = connection.transaction(async |connection: &mut AsyncPgConnection| {
+        check_control(connection, basis, header.version, &["collections", table.name()]).await?;
+        let mut applied = Applied::default();
+        upsert_header(connection, header, None, &mut applied).await?;
+        upsert_elements(connection, table, header, elements, &mut applied).await?;
+        Ok(applied)
+    });
+    within(TRANSACTION_DEADLINE, done).await
 }
 
-/// Ends a whole capture (C4): unseen elements go at the first version, the header says `complete`, and its floor rises.
-/// Does nothing when the collection was deleted after the first chunk was read.
+/// Ends a whole capture (C4) with its last chunk.
+///
+/// Unseen elements go at the first version, the header says `complete`, and its floor rises. A collection that was deleted
+/// after the first chunk was read stays as its deletion left it.
 ///
 /// # Errors
 /// As [`apply`].
-pub async fn finalise(postgres: &Postgres, basis: Basis, whole: &Whole) -> Result<Applied, PostgresError> {
+pub async fn finalise(
+    postgres: &Postgres,
+    basis: Basis,
+    whole: &Whole,
+    last: &[ElementRow],
+) -> Result<Applied, PostgresError> {
     let mut pooled = postgres.connection().await?;
     let connection: &mut AsyncPgConnection = &mut pooled;
     let (header, table) = (&whole.header, whole.table);
-    connection
-        .transaction(async |connection: &mut AsyncPgConnection| {
-            check_control(connection, basis, whole.first_version, &["collections", table.name()]).await?;
-            let mut applied = Applied::default();
-            let ids = whole.bounds.as_ref().map(|(first, last)| (first.as_str(), last.as_str()));
-            upsert_header(connection, header, ids, &mut applied).await?;
-            let statement = Statement::new(
-                "UPDATE collections SET complete = true, floor = {}, last_version = greatest(last_version, {})
+    let done = connection.transaction(async |connection: &mut AsyncPgConnection| {
+        check_control(connection, basis, whole.first_version, &["collections", table.name()]).await?;
+        let mut applied = Applied::default();
+        let ids = whole.stream.as_ref().and_then(|stream| stream.ids.as_ref());
+        let ids = ids.map(|(first, last)| (first.as_str(), last.as_str()));
+        let oldest = ids.map(|(first, _)| first);
+        upsert_header(connection, header, ids, &mut applied).await?;
+        upsert_elements(connection, table, header, last, &mut applied).await?;
+        let statement = Statement::new(
+            "UPDATE collections SET complete = true, floor = {}, last_version = greatest(last_version, {})
                  WHERE key_hash = {} AND floor < {} AND deleted_at IS NULL AND gone_at IS NULL",
-                vec![
-                    Bind::Number(whole.first_version - 1),
-                    Bind::Number(header.version),
-                    Bind::Bytes(header.key.hash()),
-                    Bind::Number(whole.first_version - 1),
-                ],
-            );
-            if statement.run(connection).await? == 1 {
-                bury(connection, table, header, whole.first_version, whole.bounds.as_ref(), &mut applied).await?;
-            }
-            Ok(applied)
-        })
-        .await
+            vec![
+                Bind::Number(whole.first_version - 1),
+                Bind::Number(header.version),
+                Bind::Bytes(header.key.hash()),
+                Bind::Number(whole.first_version - 1),
+            ],
+        );
+        let is_ended = statement.run(connection).await? == 1;
+        if is_ended && (whole.stream.is_none() || oldest.is_some()) {
+            bury(connection, table, header, whole.first_version, oldest, &mut applied).await?;
+        }
+        if let Some(stream) = whole.stream.as_ref().filter(|stream| stream.missing > 0) {
+            note_gap(connection, header, oldest.unwrap_or("~"), stream.missing).await?;
+        }
+        forget_letters(connection, vec![header.key.hash()]).await?;
+        Ok(applied)
+    });
+    within(TRANSACTION_DEADLINE, done).await
 }

@@ -247,12 +247,17 @@ pub async fn list(
     };
     let text = format!(
         "SELECT r.id, r.key, r.type AS type_name, {doc} AS doc, {EXPIRES_MS} AS expires_ms FROM {table} r
-         WHERE r.kind = {{}} AND r.id > {{}} AND r.deleted_at IS NULL AND r.gone_at IS NULL
+         WHERE r.kind = {{}} AND left(r.id, 128) >= left({{}}, 128) AND r.id > {{}} AND r.deleted_at IS NULL AND r.gone_at IS NULL
             AND (r.expires_at IS NULL OR r.expires_at > timestamptz 'epoch' + {{}} * interval '1 millisecond')
-         ORDER BY r.id LIMIT {{}}"
+         ORDER BY left(r.id, 128), r.id LIMIT {{}}"
     );
-    let binds =
-        vec![Bind::Text(kind.name.clone()), Bind::Text(after.to_owned()), Bind::Number(now_ms), Bind::Number(limit)];
+    let binds = vec![
+        Bind::Text(kind.name.clone()),
+        Bind::Text(after.to_owned()),
+        Bind::Text(after.to_owned()),
+        Bind::Number(now_ms),
+        Bind::Number(limit),
+    ];
     let rows: Vec<Listed> = Statement::new(text, binds).rows(&mut *postgres.connection().await?).await?;
     let listed = rows.into_iter().map(|row| {
         let doc = row.doc.as_ref().and_then(|doc| serde_json::from_str(doc).ok());

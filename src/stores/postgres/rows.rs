@@ -133,8 +133,18 @@ pub struct Whole {
     pub table: Table,
     /// The version of the first chunk.
     pub first_version: i64,
-    /// For a stream: the ids between which an unseen entry was deleted, padded.
-    pub bounds: Option<(String, String)>,
+    /// For a stream, what else was seen of it.
+    pub stream: Option<WholeStream>,
+}
+
+/// What a whole capture saw of a stream.
+#[derive(Clone, Debug, Default)]
+pub struct WholeStream {
+    /// Its oldest and newest entry, padded; none in an empty one. An entry above the oldest that was not seen was deleted, one
+    /// below it was trimmed and is history.
+    pub ids: Option<(String, String)>,
+    /// How many entries were trimmed before they were captured (G3).
+    pub missing: i64,
 }
 
 /// A stream id or a list counter, padded so that text order is id order: `{milliseconds:020}-{sequence:020}`.

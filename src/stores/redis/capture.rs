@@ -305,6 +305,8 @@ pub struct WholeBegin {
     pub token: Token,
     /// Companion fields and tokens that the ack may clear.
     pub tokens: Vec<(Bytes, Bytes)>,
+    /// Of a stream: the id that was captured last, and how many entries had been added by then.
+    pub captured: Option<(Bytes, i64)>,
 }
 
 /// Begins the capture of a whole collection.
@@ -313,13 +315,11 @@ pub struct WholeBegin {
 /// As [`capture`].
 pub async fn whole_begin(redis: &Redis, key: &Key) -> Result<WholeBegin, RedisError> {
     let mut parts = Parts::of(redis.script(&script::WHOLE_BEGIN, &[key.as_bytes()], &[]).await?)?;
-    Ok(WholeBegin {
-        stamp: stamp(&mut parts)?,
-        type_name: parts.text()?,
-        expires_at_ms: expiry(parts.integer()?),
-        token: Token(parts.bytes()?),
-        tokens: parts.parts()?.all_pairs()?,
-    })
+    let (stamp, type_name, expires_at_ms) = (stamp(&mut parts)?, parts.text()?, expiry(parts.integer()?));
+    let (token, tokens) = (Token(parts.bytes()?), parts.parts()?.all_pairs()?);
+    let (captured, added) = (parts.bytes()?, parts.text()?);
+    let captured = added.parse().ok().map(|added| (captured, added));
+    Ok(WholeBegin { stamp, type_name, expires_at_ms, token, tokens, captured })
 }
 
 /// A chunk of a whole collection.
@@ -336,6 +336,8 @@ pub struct WholeChunk {
     pub expires_at_ms: Option<i64>,
     /// Elements and their values: bulk strings, or an array for a stream entry.
     pub elements: Vec<(Bytes, Reply)>,
+    /// Of a stream: its last id, and how many entries were ever added.
+    pub reached: (Bytes, i64),
 }
 
 /// The next chunk of a whole collection of the named type.
@@ -353,5 +355,6 @@ pub async fn whole_chunk(redis: &Redis, key: &Key, type_name: &str, cursor: &Byt
     while found.len() > 0 {
         elements.push((found.bytes()?, found.next()?));
     }
-    Ok(WholeChunk { version, epoch, cursor, is_present, expires_at_ms, elements })
+    let reached = (parts.bytes()?, parts.integer()?);
+    Ok(WholeChunk { version, epoch, cursor, is_present, expires_at_ms, elements, reached })
 }

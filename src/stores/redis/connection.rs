@@ -25,6 +25,12 @@ pub enum RedisError {
     /// No connection: nothing was sent.
     #[error("redis cannot be reached: {0}")]
     Unreachable(String),
+    /// Too much waits already: nothing was sent.
+    #[error("too many commands wait")]
+    Overloaded,
+    /// It waited longer than a command may: nothing was sent.
+    #[error("the command waited too long to be sent")]
+    Late,
     /// The connection broke or the deadline passed after sending: the outcome is unknown.
     #[error("redis did not answer, the outcome is unknown: {0}")]
     Unknown(String),
@@ -97,10 +103,7 @@ impl Redis {
     /// When the connection fails, or Redis answers with an error.
     pub async fn command(&self, command: Command) -> Result<Reply, RedisError> {
         let reply = self.pipeline(&[command]).await?.pop().ok_or(RedisError::Form("no reply"))?;
-        match reply {
-            Reply::Error(text) => Err(RedisError::Answered(text)),
-            reply => Ok(reply),
-        }
+        accepted(reply)
     }
 
     /// Runs a script with the `run_id` of the server that will execute it as its first argument.
@@ -115,12 +118,9 @@ impl Redis {
         let reply = self.send_one(&connection, script.evalsha(keys, &all)).await?;
         let reply = match reply.error() {
             Some(error) if error.starts_with("NOSCRIPT") => self.send_one(&connection, script.eval(keys, &all)).await?,
-            _ => reply,
+            Some(_) | None => reply,
         };
-        match reply {
-            Reply::Error(text) => Err(RedisError::Answered(text)),
-            reply => Ok(reply),
-        }
+        accepted(reply)
     }
 
     async fn send_one(&self, connection: &Arc<Connection>, command: Command) -> Result<Reply, RedisError> {
@@ -194,6 +194,7 @@ impl Redis {
 }
 
 /// Our reply from the client library's value.
+#[expect(clippy::wildcard_enum_match_arm, reason = "the library may add forms; none of them occurs in RESP2")]
 fn reply(value: redis::Value) -> Reply {
     match value {
         redis::Value::Nil => Reply::Nil,
@@ -206,17 +207,20 @@ fn reply(value: redis::Value) -> Reply {
             Some(details) => format!("{} {details}", error.code()),
             None => error.code().to_owned(),
         }),
-        // The lanes speak RESP2, in which the other forms do not occur.
-        other => Reply::Error(format!("ERR a reply of an unexpected form: {}", form(&other))),
+        other => unexpected(&other),
     }
 }
 
-fn form(value: &redis::Value) -> &'static str {
-    match value {
-        redis::Value::Map(_) => "map",
-        redis::Value::Double(_) => "double",
-        redis::Value::Boolean(_) => "boolean",
-        redis::Value::Push { .. } => "push",
-        _ => "other",
+/// The lanes speak RESP2, in which the other forms do not occur.
+fn unexpected(value: &redis::Value) -> Reply {
+    tracing::debug!(form = ?std::mem::discriminant(value), "redis sent a reply of an unexpected form");
+    Reply::Error("ERR a reply of an unexpected form".to_owned())
+}
+
+/// The reply, unless it is an error.
+fn accepted(reply: Reply) -> Result<Reply, RedisError> {
+    match reply {
+        Reply::Error(text) => Err(RedisError::Answered(text)),
+        Reply::Nil | Reply::Status(_) | Reply::Integer(_) | Reply::Bulk(_) | Reply::Array(_) => Ok(reply),
     }
 }

@@ -62,7 +62,7 @@ pub struct Look {
     pub type_name: String,
     /// Its expiry, in milliseconds.
     pub expires_at_ms: Option<i64>,
-    /// The ETag of its value.
+    /// The `ETag` of its value.
     pub etag: String,
     /// Its value; `None` when absent or of a type without one.
     pub value: Option<Value>,

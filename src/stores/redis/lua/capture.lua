@@ -43,7 +43,7 @@ end
 
 local function list_log(key, token, kind, expires, newest_left)
   local log = 'parallax:log:' .. key
-  local known = redis.call('HMGET', log, 'counter', 'captured', 'digest')
+  local known = redis.call('HMGET', log, 'counter', 'captured', 'digest', 'base')
   local length, counter, captured, missing = redis.call('LLEN', key), tonumber(known[1]), tonumber(known[2]), 0
   local function at(index) return redis.call('LINDEX', key, newest_left and index or -1 - index) end
   if not counter then counter = (captured or 0) + length end
@@ -58,6 +58,10 @@ local function list_log(key, token, kind, expires, newest_left)
     counter = captured + fresh
   end
   if fresh > length then missing, fresh = fresh - length, length end
+  if not captured and known[4] then
+    -- The first capture of all: what was pushed since we count, and is no longer there.
+    missing = math.max(0, counter - tonumber(known[4]) - length)
+  end
   if not wants_marked then fresh = length end
   redis.call('HSET', log, 'counter', string.format('%.0f', counter))
   local parts = {}
@@ -92,7 +96,9 @@ local function stream_log(key, token, kind, expires, after)
   local entries = redis.call('XRANGE', key, start and '(' .. start or '-', '+', 'COUNT', entries_max)
   weigh(entries)
   local more = #entries == entries_max and 1 or 0
-  local missing, reached = 0, (added or 0) + #entries
+  -- Before the first capture of all nothing was counted, so nothing is missed: of the entries ever added, those that are
+  -- still to come are the ones behind this page.
+  local missing, reached = 0, added and added + #entries or total - (redis.call('XLEN', key) - #entries)
   if more == 0 then
     if added and total > reached then missing = total - reached end
     reached = total

@@ -47,11 +47,14 @@ local function next_version(now)
   return text
 end
 
--- The digest of a value in canonical form: the ETag of the records API.
+-- The digest of a value in canonical form: the ETag of the records API. What has no order is sorted by its digests, since
+-- the server's locale may sort texts in its own way.
 local function etag(kind, parts)
   local ordered = {}
   if kind == 'hash' or kind == 'zset' then
-    for i = 1, #parts, 2 do ordered[#ordered + 1] = #parts[i] .. ':' .. parts[i] .. #parts[i + 1] .. ':' .. parts[i + 1] end
+    for i = 1, #parts, 2 do
+      ordered[#ordered + 1] = redis.sha1hex(#parts[i] .. ':' .. parts[i] .. #parts[i + 1] .. ':' .. parts[i + 1])
+    end
     table.sort(ordered)
   elseif kind == 'stream' then
     for _, entry in ipairs(parts) do
@@ -60,7 +63,10 @@ local function etag(kind, parts)
     end
   else
     for _, part in ipairs(parts) do ordered[#ordered + 1] = #part .. ':' .. part end
-    if kind == 'set' then table.sort(ordered) end
+    if kind == 'set' then
+      for i, part in ipairs(ordered) do ordered[i] = redis.sha1hex(part) end
+      table.sort(ordered)
+    end
   end
   return redis.sha1hex(kind .. '|' .. table.concat(ordered))
 end

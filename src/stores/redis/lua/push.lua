@@ -4,7 +4,8 @@ local log = 'parallax:log:' .. KEYS[1]
 local kind = redis.call('TYPE', KEYS[1]).ok
 if kind == 'list' or (kind == 'none' and ARGV[2] == '1') then
   if redis.call('HEXISTS', log, 'counter') == 0 then
-    redis.call('HSET', log, 'counter', kind == 'list' and redis.call('LLEN', KEYS[1]) or 0)
+    local length = kind == 'list' and redis.call('LLEN', KEYS[1]) or 0
+    redis.call('HSET', log, 'counter', length, 'base', length)
   end
   redis.call('HINCRBY', log, 'counter', ARGV[1])
 end

@@ -1,0 +1,95 @@
+//! Keys of our own are invisible: who may not name them, and what lists keys is answered without them.
+//!
+//! What cannot be seen from outside is a script that spells such a key in pieces: whoever may run scripts of his own may
+//! read all of Redis.
+
+use crate::model::command::Command;
+use crate::model::key::CONTROL_PREFIX;
+use crate::model::reply::Reply;
+use crate::stores::redis::script;
+
+/// Whether a command that reaches keys which it does not declare names ours: scripts, and SORT by its patterns.
+pub(super) fn names_control_keys(name: &str, command: &Command) -> bool {
+    let contains = |arg: &bytes::Bytes| arg.windows(CONTROL_PREFIX.len()).any(|window| window == CONTROL_PREFIX);
+    match name {
+        "EVAL" | "EVALSHA" | "EVAL_RO" | "EVALSHA_RO" | "FCALL" | "FCALL_RO" | "SCRIPT" | "FUNCTION" => {
+            command.0.iter().skip(1).any(contains)
+        }
+        "SORT" | "SORT_RO" => {
+            let is_pattern = |index: &usize| command.is_word(index - 1, "GET") || command.is_word(index - 1, "BY");
+            (2..command.0.len()).filter(is_pattern).filter_map(|index| command.arg(index)).any(|arg| may_expand(arg))
+        }
+        _ => false,
+    }
+}
+
+/// Whether a pattern of SORT can become one of our keys, whatever stands for its first `*`.
+fn may_expand(pattern: &[u8]) -> bool {
+    match pattern.iter().position(|byte| *byte == b'*').map(|at| pattern.split_at(at)) {
+        Some((head, _)) => CONTROL_PREFIX.starts_with(head) || head.starts_with(CONTROL_PREFIX),
+        None => pattern.starts_with(CONTROL_PREFIX),
+    }
+}
+
+/// What is sent to Redis in the place of a command that would show our keys in a way that its reply no longer tells.
+pub(super) fn in_place_of(name: &str, command: Command) -> Command {
+    match name {
+        "RANDOMKEY" => script::RANDOMKEY.eval(&[], &[]),
+        "DBSIZE" => script::DBSIZE.eval(&[], &[]),
+        _ => command,
+    }
+}
+
+/// Whether the reply is a list of keys.
+pub(super) fn lists_keys(command: &Command) -> bool {
+    matches!(command.name().as_str(), "SCAN" | "KEYS")
+}
+
+/// A list of keys without ours. The cursor before it is a number and stays.
+pub(super) fn without_ours(reply: Reply) -> Reply {
+    let is_ours = |reply: &Reply| matches!(reply, Reply::Bulk(key) if key.starts_with(CONTROL_PREFIX));
+    match reply {
+        Reply::Array(items) => {
+            Reply::Array(items.into_iter().filter(|item| !is_ours(item)).map(without_ours).collect())
+        }
+        Reply::Nil | Reply::Status(_) | Reply::Error(_) | Reply::Integer(_) | Reply::Bulk(_) => reply,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(line: &str) -> bool {
+        let command = Command::new(line.split(' ').map(|part| part.as_bytes().to_vec()));
+        names_control_keys(&command.name(), &command)
+    }
+
+    #[test]
+    fn a_pattern_that_may_become_a_key_of_ours_names_it() {
+        for line in
+            ["SORT s BY nosort GET *", "SORT s GET par*", "SORT s BY parallax:*->x", "SORT_RO s GET parallax:clock"]
+        {
+            assert!(names(line), "{line}");
+        }
+        for line in
+            ["SORT s BY weight_* GET object_*->f GET #", "SORT s BY nosort LIMIT 0 5", "SORT s", "EVAL x 0 parallax"]
+        {
+            assert!(!names(line), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_script_that_is_only_loaded_is_read_too() {
+        assert!(names("SCRIPT LOAD redis.call('GET','parallax:clock')"));
+        assert!(names("EVAL x 1 k parallax:clock"));
+        assert!(!names("SCRIPT LOAD x"));
+    }
+
+    #[test]
+    fn a_page_of_a_scan_keeps_its_cursor_and_loses_our_keys() {
+        let keys = |names: &[&'static str]| Reply::Array(names.iter().map(|name| Reply::bulk(*name)).collect());
+        let page = Reply::Array(vec![Reply::bulk("17"), keys(&["a", "parallax:outbox", "parallaxx"])]);
+        assert_eq!(without_ours(page), Reply::Array(vec![Reply::bulk("17"), keys(&["a", "parallaxx"])]));
+    }
+}
