@@ -5,8 +5,10 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::time::Instant;
 
 use crate::dual::plan::{self, EXEC_COMMANDS_MAX, Step};
 use crate::model::command::Command;
@@ -25,6 +27,8 @@ pub(crate) struct Job {
     pub(crate) steps: Vec<Step>,
     /// Whether all of it is one transaction, as the caller asked.
     pub(crate) is_atomic: bool,
+    /// When it was handed over.
+    since: Instant,
     done: oneshot::Sender<Result<Vec<Reply>, RedisError>>,
 }
 
@@ -42,6 +46,8 @@ pub(crate) struct Batcher {
 /// What all batches share.
 pub(crate) struct Shared {
     redis: Arc<Redis>,
+    /// After this long a job is not sent any more: a barrier counts on it (S2).
+    deadline: Duration,
     instance: String,
     sequence: AtomicU64,
     metrics: Metrics,
@@ -50,10 +56,17 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(crate) fn new(redis: Arc<Redis>, instance: &str, metrics: Metrics) -> Self {
+    pub(crate) fn new(redis: Arc<Redis>, deadline: Duration, instance: &str, metrics: Metrics) -> Self {
         // An instance may keep its name when it starts again, a token never comes again.
         let instance = format!("{instance}.{:08x}", rand::random::<u32>());
-        Self { redis, instance, sequence: AtomicU64::new(0), metrics, marks_are_broken: AtomicBool::new(false) }
+        Self {
+            redis,
+            deadline,
+            instance,
+            sequence: AtomicU64::new(0),
+            metrics,
+            marks_are_broken: AtomicBool::new(false),
+        }
     }
 
     /// A token that no other mark ever has.
@@ -77,7 +90,7 @@ impl Batcher {
     /// When Redis fails; after sending the outcome is unknown.
     pub(crate) async fn submit(&self, steps: Vec<Step>, is_atomic: bool) -> Result<Vec<Reply>, RedisError> {
         let (done, answer) = oneshot::channel();
-        let job = Job { steps, is_atomic, done };
+        let job = Job { steps, is_atomic, since: Instant::now(), done };
         if self.sender.try_send(job).is_err() {
             return Err(RedisError::Overloaded);
         }
@@ -110,6 +123,8 @@ struct Group {
 impl Shared {
     /// Sends jobs that arrived together: one pipeline for those without marks, one EXEC (or a few) for the others.
     async fn batch(&self, jobs: Vec<Job>) {
+        let (late, jobs): (Vec<Job>, Vec<Job>) = jobs.into_iter().partition(|job| job.since.elapsed() >= self.deadline);
+        fail(late, &RedisError::Late);
         let (marked, plain): (Vec<Job>, Vec<Job>) = jobs.into_iter().partition(|job| job.is_marked() || job.is_atomic);
         let mut groups: Vec<Group> = Vec::new();
         let mut count = usize::MAX;
@@ -168,6 +183,7 @@ impl Shared {
 
     /// Runs steps in one EXEC. A step that Redis refuses to queue is left out, and the others are tried again without it.
     async fn exec(&self, steps: Vec<Step>) -> Result<Vec<Reply>, RedisError> {
+        let began = Instant::now();
         let mut answers: Vec<Option<Reply>> = vec![None; steps.len()];
         let mut by_script = false;
         loop {
@@ -175,6 +191,9 @@ impl Shared {
                 (0..steps.len()).filter(|index| answers.get(*index).is_some_and(Option::is_none)).collect();
             if open.is_empty() {
                 break;
+            }
+            if began.elapsed() >= self.deadline {
+                return Err(RedisError::Unknown("redis refused too many commands in turn".to_owned()));
             }
             let chosen: Vec<Step> = open.iter().filter_map(|index| steps.get(*index).cloned()).collect();
             match self.attempt(&chosen, by_script).await? {

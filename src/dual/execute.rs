@@ -23,6 +23,9 @@ use crate::telemetry::labels::{Operation, Store};
 /// How long a pipeline waits for a log to be captured before it pushes on (G3), at most.
 const LOG_CAPTURE_WAIT: std::time::Duration = std::time::Duration::from_millis(250);
 
+/// How long a blocking command may block.
+const BLOCKING_MAX: std::time::Duration = std::time::Duration::from_secs(60);
+
 /// A command that was let through.
 enum Admitted {
     /// May be answered by either store.
@@ -175,7 +178,7 @@ impl Engine {
 
     /// A blocking command on records that are not mirrored has a connection to itself.
     async fn blocking(&self, command: Command) -> Result<Answer, EngineError> {
-        let lane = Redis::new(self.client.clone(), self.command_deadline);
+        let lane = Redis::new(self.client.clone(), BLOCKING_MAX);
         let reply = lane.pipeline(&[command]).await?.pop().unwrap_or(Reply::Nil);
         Ok(Answer { result: Ok(reply), source: Some(Source::Redis), mirror: None })
     }

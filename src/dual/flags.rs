@@ -260,7 +260,8 @@ impl Engine {
     /// Sidecars that have confirmed `version`, and those that have not with the milliseconds after which they no longer count.
     pub(super) async fn unconfirmed(&self, version: u64) -> Result<(Vec<String>, Vec<(String, i64)>), ChangeError> {
         let (now_ms, sidecars) = lease::sidecars(&self.redis).await?;
-        let after = i64::try_from(self.command_deadline.as_millis()).unwrap_or(i64::MAX);
+        // A command waits as long as it may to be sent, and as long again for its answer.
+        let after = i64::try_from((self.command_deadline * 2).as_millis()).unwrap_or(i64::MAX);
         let (mut confirmed, mut waiting) = (Vec::new(), Vec::new());
         for (name, sidecar) in sidecars {
             let left = sidecar.lease_until.saturating_add(after) - now_ms;

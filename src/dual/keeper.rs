@@ -2,7 +2,7 @@
 //! one any more (S2, S3, L3).
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -34,6 +34,7 @@ pub(super) struct Keeper {
     confirmed: AtomicU64,
     older: Mutex<Vec<Arc<View>>>,
     wake: Notify,
+    has_left: AtomicBool,
     metrics: Metrics,
 }
 
@@ -52,6 +53,7 @@ impl Keeper {
             confirmed: AtomicU64::new(0),
             older: Mutex::new(Vec::new()),
             wake: Notify::new(),
+            has_left: AtomicBool::new(false),
             metrics,
         }
     }
@@ -66,6 +68,12 @@ impl Keeper {
     #[must_use]
     pub(super) fn has_lease(&self) -> bool {
         self.now_ms() < self.lease_until.load(Ordering::Acquire)
+    }
+
+    /// Ends the lease: from now on Redis answers, every write is marked, and nobody waits for this sidecar.
+    pub(crate) fn leave(&self) {
+        self.has_left.store(true, Ordering::Release);
+        self.lease_until.store(-1, Ordering::Release);
     }
 
     /// Asks for a renewal at once.
@@ -84,6 +92,9 @@ impl Keeper {
     pub(super) async fn renew(&self, redis: &Redis) -> Result<Renewal, RedisError> {
         // The lease counts from before the question: Redis may have counted from later, never from earlier.
         let asked = self.now_ms();
+        if self.has_left.load(Ordering::Acquire) {
+            return Err(RedisError::Unreachable("this sidecar has left the fleet".to_owned()));
+        }
         self.confirm().await;
         let confirmed = self.confirmed.load(Ordering::Acquire);
         let lease_ms = u64::try_from(self.lease.as_millis()).unwrap_or(u64::MAX);

@@ -160,6 +160,7 @@ impl From<RedisError> for EngineError {
             RedisError::Unreachable(reason) => Self::RedisUnreachable(reason),
             RedisError::Unknown(reason) => Self::UnknownOutcome(reason),
             RedisError::Overloaded => Self::Overloaded,
+            RedisError::Late => Self::Timeout,
             RedisError::Answered(_) | RedisError::Form(_) => Self::RedisUnreachable(error.to_string()),
         }
     }
@@ -170,9 +171,11 @@ impl EngineError {
     fn of_a_read(error: RedisError) -> Self {
         match error {
             RedisError::Unknown(reason) => Self::RedisUnreachable(reason),
-            RedisError::Unreachable(_) | RedisError::Overloaded | RedisError::Answered(_) | RedisError::Form(_) => {
-                error.into()
-            }
+            RedisError::Unreachable(_)
+            | RedisError::Overloaded
+            | RedisError::Late
+            | RedisError::Answered(_)
+            | RedisError::Form(_) => error.into(),
         }
     }
 }
@@ -212,7 +215,8 @@ impl Engine {
         let (redis, looks, background) = (lane(), lane(), lane());
         let table = Table::from_reply(&redis.command(crate::model::command::Command::new(["COMMAND"])).await?);
         let metrics = parts.metrics.clone();
-        let shared = Arc::new(Shared::new(Arc::clone(&redis), &parts.instance, metrics.clone()));
+        let shared =
+            Arc::new(Shared::new(Arc::clone(&redis), parts.command_deadline, &parts.instance, metrics.clone()));
         let keeper =
             Arc::new(Keeper::new(Arc::clone(&parts.catalog), parts.instance.clone(), parts.lease, metrics.clone()));
         let lineage = Arc::new(Lineage::new(
@@ -312,6 +316,7 @@ impl Engine {
                 "left with marks in the outbox: a survivor or successor drains them"
             );
         }
+        self.keeper.leave();
         let _ = crate::stores::redis::lease::leave(&self.redis, &self.instance).await;
     }
 }

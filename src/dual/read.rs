@@ -59,8 +59,15 @@ impl Engine {
     }
 
     async fn postgres_reply(&self, view: &View, command: &Command, keys: &[Key]) -> Result<Reply, RouteReason> {
-        let records = self.records_behind_fence(view, keys, answer::named_elements(command).as_deref()).await?;
-        let (fence, records) = records;
+        let names = answer::named_elements(command);
+        let (fence, records) = self.records_behind_fence(view, keys, names.as_deref()).await?;
+        let is_by_element = keys.iter().any(|key| self.catalog.kind_of(key.as_bytes()).layout == Layout::Collection);
+        if is_by_element
+            && !names.iter().flatten().all(|name| records.iter().all(|record| record.value.has_element(name)))
+        {
+            // An element that Postgres misses may be one that it never had (invariant 7).
+            return Err(RouteReason::NoRow);
+        }
         if !self.keeper.has_lease() {
             return Err(RouteReason::NoLease);
         }

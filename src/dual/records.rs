@@ -260,8 +260,9 @@ fn outcome(reply: Reply) -> Result<(WriteOutcome, Option<String>), EngineError> 
     Ok((outcome, Some(detail).filter(|etag| !etag.is_empty())))
 }
 
-/// The digest of a value in canonical form, the same as the scripts compute: length-prefixed parts, and where order does
-/// not count their digests, sorted.
+/// The digest of a value in canonical form, the same as the scripts compute.
+///
+/// Parts are prefixed with their lengths; where order does not count their digests are sorted.
 #[must_use]
 pub fn etag(value: &Value) -> String {
     let part = |bytes: &[u8]| [bytes.len().to_string().as_bytes(), b":", bytes].concat();
@@ -277,7 +278,7 @@ pub fn etag(value: &Value) -> String {
         }
     };
     if matches!(value, Value::Hash(_) | Value::Zset(_) | Value::Set(_)) {
-        parts.iter_mut().for_each(|part| *part = Sha1::from(&*part).digest().to_string().into_bytes());
+        parts.iter_mut().for_each(|part| *part = Sha1::from(&part).digest().to_string().into_bytes());
         parts.sort();
     }
     let mut digest = Sha1::from(value.type_name());

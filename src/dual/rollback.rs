@@ -112,7 +112,7 @@ impl Engine {
     }
 
     async fn await_fleet(&self, report: &mut RollbackReport) {
-        let deadline = Instant::now() + self.lease + self.command_deadline + Duration::from_secs(1);
+        let deadline = Instant::now() + self.lease + self.command_deadline * 2 + Duration::from_secs(1);
         loop {
             let renewed = self.keeper.renew(&self.redis).await;
             let asked = self.unconfirmed(report.version).await;

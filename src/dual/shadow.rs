@@ -3,19 +3,21 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use rand::RngExt;
 use tokio::sync::mpsc;
 
 use crate::dual::verdict::{self, Verdict};
 use crate::dual::view::View;
-use crate::dual::{Engine, read};
+use crate::dual::{Engine, answer, read};
 use crate::model::catalog::{Kind, Layout};
 use crate::model::command::Command;
 use crate::model::key::Key;
 use crate::stores::postgres::Postgres;
 use crate::stores::postgres::journal::{self, Mismatch};
 use crate::stores::redis::Redis;
-use crate::stores::redis::fence;
+use crate::stores::redis::connection::RedisError;
+use crate::stores::redis::fence::{self, ElementsLook, Fence, Look};
 use crate::telemetry::labels::{Compared, ComparisonDrop, Operation, Store};
 use crate::telemetry::metrics::Metrics;
 use tokio::time::Instant;
@@ -30,6 +32,9 @@ const LOOK_PAUSE: Duration = Duration::from_millis(20);
 struct Sampled {
     kind: Arc<Kind>,
     key: Key,
+    /// Of a collection only these elements, as the read named them.
+    names: Option<Vec<Bytes>>,
+    is_backfilled: bool,
 }
 
 /// The queue of sampled reads and the workers behind it.
@@ -58,8 +63,8 @@ impl Shadow {
         Self { sender, metrics }
     }
 
-    fn offer(&self, kind: &Arc<Kind>, key: &Key) {
-        if self.sender.try_send(Sampled { kind: Arc::clone(kind), key: key.clone() }).is_err() {
+    fn offer(&self, sampled: Sampled) {
+        if self.sender.try_send(sampled).is_err() {
             self.metrics.comparison_dropped(ComparisonDrop::QueueFull);
         }
     }
@@ -67,7 +72,7 @@ impl Shadow {
 
 impl Engine {
     /// Offers the records of a read for comparison, as often as their flags say.
-    pub(super) fn sample(&self, view: &View, _command: &Command, keys: &[Key]) {
+    pub(super) fn sample(&self, view: &View, command: &Command, keys: &[Key]) {
         let Some(shadow) = &self.shadow else { return };
         for key in keys {
             let kind = self.catalog.kind_of(key.as_bytes());
@@ -77,30 +82,36 @@ impl Engine {
                 continue;
             }
             if flag.sample_rate >= 1.0 || rand::rng().random_bool(flag.sample_rate.clamp(0.0, 1.0)) {
-                shadow.offer(kind, key);
+                let names = answer::named_elements(command).filter(|_| kind.layout == Layout::Collection);
+                let is_backfilled = view.backfilled(kind).is_some();
+                if kind.layout == Layout::Document || names.is_some() || reads_whole(command) {
+                    shadow.offer(Sampled { kind: Arc::clone(kind), key: key.clone(), names, is_backfilled });
+                }
             }
         }
     }
 
     /// Compares one record now; for health checks.
-    pub(super) async fn compare_now(&self, kind: &Kind, key: &Key) -> Option<Verdict> {
+    pub(super) async fn compare_now(&self, kind: &Arc<Kind>, key: &Key) -> Option<Verdict> {
         let postgres = self.postgres.clone()?;
         let worker = Worker { redis: Arc::clone(&self.looks), postgres, metrics: self.metrics.clone() };
-        worker.look(kind, key).await.ok().map(|(verdict, _)| verdict)
+        let sampled = Sampled { kind: Arc::clone(kind), key: key.clone(), names: None, is_backfilled: true };
+        worker.look(&sampled).await.ok().map(|(verdict, _)| verdict)
     }
 }
 
 impl Worker {
     async fn run(self, receiver: Arc<tokio::sync::Mutex<mpsc::Receiver<Sampled>>>) {
         loop {
-            let Some(Sampled { kind, key }) = receiver.lock().await.recv().await else { return };
-            self.compare(&kind, &key).await;
+            let Some(sampled) = receiver.lock().await.recv().await else { return };
+            self.compare(&sampled).await;
         }
     }
 
-    async fn compare(&self, kind: &Kind, key: &Key) {
+    async fn compare(&self, sampled: &Sampled) {
+        let (kind, key) = (&sampled.kind, &sampled.key);
         for _ in 0..LOOKS_MAX {
-            match self.look(kind, key).await {
+            match self.look(sampled).await {
                 Ok((Verdict::ReadAgain, _)) => {
                     self.metrics.compared(&kind.name, Compared::ReadAgain);
                     tokio::time::sleep(LOOK_PAUSE).await;
@@ -113,20 +124,36 @@ impl Worker {
     }
 
     /// One look at both stores: Redis first, Postgres second (R2). Answers the verdict and both versions.
-    async fn look(&self, kind: &Kind, key: &Key) -> Result<(Verdict, (i64, i64)), ComparisonDrop> {
+    async fn look(&self, sampled: &Sampled) -> Result<(Verdict, (i64, i64)), ComparisonDrop> {
+        let Sampled { kind, key, names, is_backfilled } = sampled;
         let began = Instant::now();
-        let look = fence::look(&self.redis, key).await.map_err(|_| ComparisonDrop::RedisError)?;
+        let redis = match names {
+            Some(names) => Seen::Elements(fence::look_elements(&self.redis, key, names).await),
+            None => Seen::Record(Box::new(fence::look(&self.redis, key).await)),
+        };
+        let (fence, is_pending) = redis.standing().ok_or(ComparisonDrop::RedisError)?;
         self.metrics.store_latency(Store::Redis, Operation::Compare, began.elapsed());
-        if look.is_pending {
+        if is_pending {
             return Ok((Verdict::InFlight, (0, 0)));
         }
         let began = Instant::now();
-        let (control, row) = read::row(&self.postgres, kind, key, None, look.fence.clock)
+        let (control, row) = read::row(&self.postgres, kind, key, names.as_deref(), fence.clock)
             .await
             .map_err(|_| ComparisonDrop::PostgresError)?;
         self.metrics.store_latency(Store::Postgres, Operation::Compare, began.elapsed());
-        let versions = (look.fence.clock, row.as_ref().map_or(0, |row| row.version));
-        Ok((verdict::judge(kind, &look, &control, row.as_ref()), versions))
+        let versions = (fence.clock, row.as_ref().map_or(0, |row| row.version));
+        let verdict = match &redis {
+            Seen::Record(look) => {
+                let look = look.as_ref().as_ref().map_err(|_| ComparisonDrop::RedisError)?;
+                verdict::judge(kind, *is_backfilled, look, &control, row.as_ref())
+            }
+            Seen::Elements(look) => {
+                let look = look.as_ref().map_err(|_| ComparisonDrop::RedisError)?;
+                let names = names.as_deref().unwrap_or_default();
+                verdict::judge_elements(*is_backfilled, look, names, &control, row.as_ref())
+            }
+        };
+        Ok((verdict, versions))
     }
 
     async fn conclude(&self, kind: &Kind, key: &Key, verdict: &Verdict, (redis, postgres): (i64, i64)) {
@@ -156,6 +183,27 @@ impl Worker {
             tracing::warn!(%error, "a mismatch could not be written down");
         }
     }
+}
+
+/// What was seen of Redis.
+enum Seen {
+    Record(Box<Result<Look, RedisError>>),
+    Elements(Result<ElementsLook, RedisError>),
+}
+
+impl Seen {
+    /// The fence and whether the record is pending; `None` when Redis did not answer.
+    fn standing(&self) -> Option<(Fence, bool)> {
+        match self {
+            Self::Record(look) => look.as_ref().as_ref().ok().map(|look| (look.fence, look.is_pending)),
+            Self::Elements(look) => look.as_ref().ok().map(|look| (look.fence, look.is_pending)),
+        }
+    }
+}
+
+/// Whether the caller read the whole collection, so that a comparison costs no more than the caller's own read.
+fn reads_whole(command: &Command) -> bool {
+    matches!(command.name().as_str(), "HGETALL" | "SMEMBERS" | "HKEYS" | "HVALS" | "ZRANGE" | "ZREVRANGE")
 }
 
 fn label(verdict: &Verdict) -> Compared {

@@ -1,11 +1,14 @@
 //! Verdicts: what the outcome of a comparison means (rule R2). Pure: a look at Redis, a row of Postgres, and the kind.
 
+use bytes::Bytes;
+
 use crate::dual::answer::LATEST_MS;
 use crate::model::catalog::Kind;
-use crate::model::value::Value;
+use crate::model::text;
+use crate::model::value::{Score, Value};
 use crate::stores::postgres::read::{Control, Row};
 use crate::stores::postgres::rows::Fate;
-use crate::stores::redis::fence::{Fence, Look};
+use crate::stores::redis::fence::{ElementsLook, Fence, Look};
 
 /// The outcome of a comparison.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,8 +62,63 @@ pub fn is_comparable(fence: &Fence, control: &Control, row: Option<&Row>) -> boo
 }
 
 /// Judges a record by a look at Redis and the row that was read after it.
+///
+/// Before its kind is backfilled, what Postgres does not have is not missing yet.
 #[must_use]
-pub fn judge(kind: &Kind, look: &Look, control: &Control, row: Option<&Row>) -> Verdict {
+pub fn judge(kind: &Kind, is_backfilled: bool, look: &Look, control: &Control, row: Option<&Row>) -> Verdict {
+    let verdict = judge_backfilled(kind, look, control, row);
+    let is_partial = row.is_none_or(|row| !row.is_complete);
+    match verdict {
+        Verdict::MissingInPostgres | Verdict::Value(_) if is_partial && !is_backfilled => Verdict::InFlight,
+        Verdict::Match
+        | Verdict::InFlight
+        | Verdict::ReadAgain
+        | Verdict::Value(_)
+        | Verdict::Type
+        | Verdict::Ttl
+        | Verdict::MissingInPostgres
+        | Verdict::MissingInRedis => verdict,
+    }
+}
+
+/// Judges named elements of a collection, in the order in which they were asked of Redis.
+#[must_use]
+pub fn judge_elements(
+    is_backfilled: bool,
+    look: &ElementsLook,
+    names: &[Bytes],
+    control: &Control,
+    row: Option<&Row>,
+) -> Verdict {
+    if look.is_pending {
+        return Verdict::InFlight;
+    }
+    if !is_comparable(&look.fence, control, row) {
+        return Verdict::ReadAgain;
+    }
+    let Some(row) = row.filter(|row| row.fate == Fate::Present && row.is_complete) else {
+        let has_any = look.elements.iter().any(Option::is_some);
+        return if has_any && is_backfilled { Verdict::MissingInPostgres } else { Verdict::InFlight };
+    };
+    let held = |name: &Bytes| row.value.as_ref().and_then(|value| value.element(name));
+    let is_same = |(name, redis): &(&Bytes, &Option<Bytes>)| match (redis, held(name)) {
+        (Some(one), Some(two)) => {
+            look.type_name == "zset" && Score::new(one.clone()) == Score::new(two.clone()) || *one == two
+        }
+        (None, None) => true,
+        (None, Some(_)) | (Some(_), None) => false,
+    };
+    let differing: Vec<String> = names
+        .iter()
+        .zip(&look.elements)
+        .filter(|pair| !is_same(pair))
+        .take(FIELDS_MAX)
+        .map(|(name, _)| text::encode(name).into_owned())
+        .collect();
+    if differing.is_empty() { Verdict::Match } else { Verdict::Value(differing) }
+}
+
+fn judge_backfilled(kind: &Kind, look: &Look, control: &Control, row: Option<&Row>) -> Verdict {
     if look.is_pending {
         return Verdict::InFlight;
     }
@@ -116,7 +174,7 @@ fn normal(kind: &Kind, value: &Value) -> Value {
     value
 }
 
-fn number(text: &mut bytes::Bytes) {
+fn number(text: &mut Bytes) {
     let parsed = std::str::from_utf8(text).ok().and_then(|text| text.parse::<f64>().ok());
     if let Some(number) = parsed {
         *text = number.to_string().into();
@@ -145,13 +203,23 @@ mod tests {
 
     fn verdict(look: &Look, control: &Control, row: Option<&Row>) -> Verdict {
         let catalog = Catalog::embedded();
-        judge(catalog.by_name("unmatched").expect("always there"), look, control, row)
+        judge(catalog.by_name("unmatched").expect("always there"), true, look, control, row)
     }
 
     #[test]
     fn a_pending_record_is_never_a_mismatch() {
         let pending = Look { is_pending: true, ..look(Some(string("a"))) };
         assert_eq!(verdict(&pending, &CONTROL, Some(&row(1, Some(string("b"))))), Verdict::InFlight);
+    }
+
+    #[test]
+    fn what_is_not_backfilled_is_not_missing_yet() {
+        let catalog = Catalog::embedded();
+        let kind = catalog.by_name("unmatched").expect("always there");
+        let present = look(Some(string("a")));
+        assert_eq!(judge(kind, false, &present, &CONTROL, None), Verdict::InFlight);
+        let differing = row(1, Some(string("b")));
+        assert_eq!(judge(kind, false, &present, &CONTROL, Some(&differing)), Verdict::Value(Vec::new()));
     }
 
     #[test]

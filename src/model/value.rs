@@ -86,6 +86,23 @@ impl Value {
         }
     }
 
+    /// Whether a hash has this field, or a set or sorted set this member.
+    #[must_use]
+    pub fn has_element(&self, name: &[u8]) -> bool {
+        self.element(name).is_some()
+    }
+
+    /// The value of a field, the score of a member (`""` for a set's); `None` where there is none.
+    #[must_use]
+    pub fn element(&self, name: &[u8]) -> Option<Bytes> {
+        match self {
+            Self::Hash(fields) => fields.get(name).cloned(),
+            Self::Set(members) => members.contains(name).then(Bytes::new),
+            Self::Zset(members) => members.get(name).map(|score| score.text().clone()),
+            Self::String(_) | Self::List(_) | Self::Stream(_) => None,
+        }
+    }
+
     /// The JSON text of the document form (see the table in `docs/architecture.md`).
     #[must_use]
     pub fn to_doc(&self) -> String {

@@ -1,7 +1,5 @@
 //! The catalog against the relay's keys, recorded and made up, and against files that are broken.
 
-#![expect(clippy::unwrap_used, reason = "a story that cannot go on ends where it is")]
-
 use std::fs::File;
 use std::path::Path;
 

@@ -9,7 +9,7 @@ use tokio_postgres::{Client, NoTls};
 use crate::arrows::project;
 
 /// The code block of docs/requirements.md that begins with this line.
-fn block(first_line: &str) -> String {
+pub(crate) fn block(first_line: &str) -> String {
     let page = fs::read_to_string(project().join("docs/requirements.md")).unwrap();
     let blocks = page.split("```").skip(1).step_by(2);
     let found = blocks.map(|block| block.split_once('\n').unwrap().1).find(|block| block.starts_with(first_line));
@@ -23,7 +23,7 @@ async fn connect(url: &str) -> Client {
 }
 
 /// The words of a Redis command, without the comment behind it.
-fn words(line: &str) -> Vec<&str> {
+pub(crate) fn words(line: &str) -> Vec<&str> {
     line.split_whitespace().collect()
 }
 

@@ -1,13 +1,7 @@
 //! The generated and the recorded traffic against a real Redis, and the second opinion against stores filled by hand.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    clippy::print_stdout,
-    reason = "helpers of tests may panic as tests do"
-)]
-
 use std::path::PathBuf;
+use std::time::Duration;
 
 use parallax::dev::servers::PrivateRedis;
 use parallax::model::catalog::Catalog;
@@ -19,6 +13,7 @@ use parallax::traffic::{Command, generator, recording};
 use redis::aio::MultiplexedConnection;
 use tokio_postgres::Client;
 
+use crate::support::sidecar::Sidecar;
 use crate::support::{self, Database};
 
 const SHAPE: Shape = Shape { seed: 7, api_keys: 12, days: 3, now_ms: 1_795_435_200_000 };
@@ -112,7 +107,7 @@ async fn keys(connection: &mut MultiplexedConnection) -> u64 {
     redis::cmd("DBSIZE").query_async(connection).await.unwrap()
 }
 
-fn recording_folder() -> Option<PathBuf> {
+pub(crate) fn recording_folder() -> Option<PathBuf> {
     let folder = std::env::var_os("PARALLAX_RECORDING").map(PathBuf::from);
     if folder.is_none() {
         println!("SKIPPED: PARALLAX_RECORDING does not name the folder of a recording");
@@ -237,4 +232,39 @@ async fn every_disturbance_of_a_store_is_found_and_classed() {
     stores.redis(&["SET", "usage:cost:total:k", "1"]).await;
     stores.element("elements", "apikey:tag:orphan", b"m", "true").await;
     assert_eq!(stores.classes().await, [Class::Stray]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_answer_of_a_long_pipeline_stands_at_its_command() {
+    let (redis, postgres) = tokio::join!(support::redis(), support::postgres());
+    let sidecar = Sidecar::start(&redis, &postgres).await;
+    sidecar.raise("dualwrite").await;
+    let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<String>>();
+    let mut commands = Vec::new();
+    for number in 0..500 {
+        let (cost, text) = (format!("usage:cost:total:{number}"), number.to_string());
+        commands.push(words(&["SET", &cost, &text]));
+        commands.push(words(&["GET", &cost]));
+    }
+    let answers = sidecar.pipeline(&commands).await;
+    assert_eq!(answers.len(), commands.len());
+    for (number, pair) in answers.chunks(2).enumerate() {
+        assert_eq!(pair[0]["result"], "OK", "{number}");
+        assert_eq!(pair[1]["result"], number.to_string(), "{number}");
+    }
+    sidecar.stop_expecting(&[]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_demo_walks_its_whole_way_and_finds_both_stores_equal() {
+    let arguments = ["demo", "--requests", "24", "--api-keys", "8", "--days", "2", "--seed", "5"];
+    let demo = tokio::process::Command::new(env!("CARGO_BIN_EXE_parallax"))
+        .args(arguments)
+        .env_remove("PARALLAX_RECORDING")
+        .kill_on_drop(true)
+        .output();
+    let output = tokio::time::timeout(Duration::from_secs(180), demo).await.unwrap().unwrap();
+    let (table, story) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{story}{table}");
+    assert!(table.ends_with("Both stores hold the same.\n"), "{table}");
 }

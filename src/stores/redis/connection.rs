@@ -28,6 +28,9 @@ pub enum RedisError {
     /// Too much waits already: nothing was sent.
     #[error("too many commands wait")]
     Overloaded,
+    /// It waited longer than a command may: nothing was sent.
+    #[error("the command waited too long to be sent")]
+    Late,
     /// The connection broke or the deadline passed after sending: the outcome is unknown.
     #[error("redis did not answer, the outcome is unknown: {0}")]
     Unknown(String),

@@ -47,20 +47,17 @@ impl Figures {
         count
     }
 
-    /// The `share` quantile (0 to 1) over all series of the histogram `name`, in its unit; `None` without samples.
+    /// The `share` quantile (0 to 1) of what the histogram `name` was given since `earlier`, over all its series and in
+    /// its unit; `None` without samples.
     ///
     /// Between two bounds it is interpolated, as `histogram_quantile` does.
-    pub(super) fn quantile(&self, name: &str, share: f64) -> Option<f64> {
-        let bucket = format!("{name}_bucket");
-        let mut buckets: Vec<(f64, f64)> = Vec::new();
-        for one in self.samples.iter().filter(|one| one.name == bucket) {
-            let bound: f64 = one.label("le")?.parse().ok()?;
-            match buckets.iter_mut().find(|(known, _)| known.to_bits() == bound.to_bits()) {
-                Some((_, count)) => *count += one.value,
-                None => buckets.push((bound, one.value)),
-            }
+    pub(super) fn quantile_since(&self, earlier: &Self, name: &str, share: f64) -> Option<f64> {
+        let before = earlier.buckets(name);
+        let mut buckets = self.buckets(name);
+        for (bound, count) in &mut buckets {
+            let known = before.iter().find(|(other, _)| other.to_bits() == bound.to_bits());
+            *count -= known.map_or(0.0, |(_, count)| *count);
         }
-        buckets.sort_by(|left, right| left.0.total_cmp(&right.0));
         let total = buckets.last()?.1;
         if total <= 0.0 {
             return None;
@@ -75,6 +72,21 @@ impl Figures {
             (low, below) = (bound, count);
         }
         None
+    }
+
+    /// The upper bounds of a histogram, ascending, and how many samples lie below each, summed over its series.
+    fn buckets(&self, name: &str) -> Vec<(f64, f64)> {
+        let bucket = format!("{name}_bucket");
+        let mut buckets: Vec<(f64, f64)> = Vec::new();
+        for one in self.samples.iter().filter(|one| one.name == bucket) {
+            let Some(bound) = one.label("le").and_then(|bound| bound.parse::<f64>().ok()) else { continue };
+            match buckets.iter_mut().find(|(known, _)| known.to_bits() == bound.to_bits()) {
+                Some((_, count)) => *count += one.value,
+                None => buckets.push((bound, one.value)),
+            }
+        }
+        buckets.sort_by(|left, right| left.0.total_cmp(&right.0));
+        buckets
     }
 }
 
@@ -120,9 +132,17 @@ mod tests {
 
     #[test]
     fn a_quantile_is_interpolated_over_all_kinds() {
+        let (figures, nothing) = (Figures::parse(PAGE), Figures::default());
+        assert!((figures.quantile_since(&nothing, "lag", 0.5).unwrap() - 0.1).abs() < 1e-9);
+        assert!((figures.quantile_since(&nothing, "lag", 0.75).unwrap() - 0.15).abs() < 1e-9);
+        assert_eq!(figures.quantile_since(&nothing, "nothing", 0.5), None);
+    }
+
+    #[test]
+    fn a_quantile_since_then_leaves_out_what_was_before() {
+        let earlier = Figures::parse("lag_bucket{kind=\"a\",le=\"0.1\"} 1\nlag_bucket{kind=\"b\",le=\"0.1\"} 1\n");
         let figures = Figures::parse(PAGE);
-        assert!((figures.quantile("lag", 0.5).unwrap() - 0.1).abs() < 1e-9);
-        assert!((figures.quantile("lag", 0.75).unwrap() - 0.15).abs() < 1e-9);
-        assert_eq!(figures.quantile("nothing", 0.5), None);
+        assert!(figures.quantile_since(&earlier, "lag", 0.5).unwrap() > 0.1);
+        assert_eq!(figures.quantile_since(&figures, "lag", 0.5), None);
     }
 }

@@ -113,6 +113,7 @@ impl<'a> Walk<'a> {
     }
 
     async fn up_to_shadow(&mut self, feeder: &mut Feeder) -> anyhow::Result<()> {
+        self.screen.doing("off");
         feeder.open(until::OFF);
         feeder.reach(until::OFF).await;
         feeder.open(until::DUALWRITE);

@@ -1,7 +1,5 @@
 //! The schema on a real Postgres: up, down and up again, the same as in `schema.rs`, with room for what Redis has room for.
 
-#![expect(clippy::unwrap_used, reason = "a story that cannot go on ends where it is")]
-
 mod columns;
 
 use diesel_async::{AsyncConnection, AsyncMigrationHarness, AsyncPgConnection};

@@ -47,8 +47,8 @@ local function next_version(now)
   return text
 end
 
--- The digest of a value in canonical form: the ETag of the records API. Where order does not count, digests of the parts are
--- sorted rather than the parts: Lua compares texts by the server's locale, in which hex digits always have one order.
+-- The digest of a value in canonical form: the ETag of the records API. What has no order is sorted by its digests, since
+-- the server's locale may sort texts in its own way.
 local function etag(kind, parts)
   local ordered = {}
   if kind == 'hash' or kind == 'zset' then
@@ -62,11 +62,11 @@ local function etag(kind, parts)
       for _, part in ipairs(entry[2]) do ordered[#ordered + 1] = #part .. ':' .. part end
     end
   else
-    for _, part in ipairs(parts) do
-      local whole = #part .. ':' .. part
-      ordered[#ordered + 1] = kind == 'set' and redis.sha1hex(whole) or whole
+    for _, part in ipairs(parts) do ordered[#ordered + 1] = #part .. ':' .. part end
+    if kind == 'set' then
+      for i, part in ipairs(ordered) do ordered[i] = redis.sha1hex(part) end
+      table.sort(ordered)
     end
-    if kind == 'set' then table.sort(ordered) end
   end
   return redis.sha1hex(kind .. '|' .. table.concat(ordered))
 end

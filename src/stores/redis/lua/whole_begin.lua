@@ -5,13 +5,14 @@ local epoch, reason = epoch_of(ARGV[1])
 if not epoch then return redis.error_reply(reason) end
 local now, key = micros(), KEYS[1]
 local companion, tokens = 'parallax:elements:' .. key, {}
-if redis.call('HLEN', companion) <= 4096 then
+local kind = redis.call('TYPE', key).ok
+if kind == 'none' or redis.call('HLEN', companion) <= 4096 then
   tokens = redis.call('HGETALL', companion)
 else
   -- Elements that are not listed here keep their tokens and are captured again one by one.
   tokens = { '*', redis.call('HGET', companion, '*') or '' }
 end
 return { next_version(now), epoch, string.format('%.0f', now), redis.call('HGET', 'parallax:postgres', 'beat') or '0',
-  redis.call('TYPE', key).ok, string.format('%.0f', redis.call('PEXPIRETIME', key)),
+  kind, string.format('%.0f', redis.call('PEXPIRETIME', key)),
   redis.call('HGET', 'parallax:outbox', key) or '', tokens, redis.call('HGET', 'parallax:log:' .. key, 'captured') or '',
   redis.call('HGET', 'parallax:log:' .. key, 'added') or '' }

@@ -21,9 +21,17 @@ else
   local command = kind == 'hash' and 'HSCAN' or kind == 'set' and 'SSCAN' or 'ZSCAN'
   local scanned = redis.call(command, key, cursor, 'COUNT', count)
   next = scanned[1]
-  for _, part in ipairs(scanned[2]) do
-    found[#found + 1] = part
-    if kind == 'set' then found[#found + 1] = '' end
+  if kind == 'zset' then
+    -- ZSCAN writes scores in a form of its own.
+    for i = 1, #scanned[2], 2 do
+      local score = redis.call('ZSCORE', key, scanned[2][i])
+      if score then found[#found + 1] = scanned[2][i] found[#found + 1] = score end
+    end
+  else
+    for _, part in ipairs(scanned[2]) do
+      found[#found + 1] = part
+      if kind == 'set' then found[#found + 1] = '' end
+    end
   end
 end
 return { version, epoch, next, present == 'none' and 0 or 1, string.format('%.0f', redis.call('PEXPIRETIME', key)), found,
