@@ -57,6 +57,7 @@ pub(super) async fn from_redis(redis: &mut redis::aio::MultiplexedConnection, co
     }
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "the library may add forms; none of them occurs in RESP2")]
 fn shown(value: redis::Value) -> Json {
     match value {
         redis::Value::Nil => Json::Null,
@@ -65,7 +66,7 @@ fn shown(value: redis::Value) -> Json {
         redis::Value::SimpleString(text) => json!(STANDARD.encode(text)),
         redis::Value::Okay => json!(STANDARD.encode("OK")),
         redis::Value::Array(items) => items.into_iter().map(shown).collect(),
-        other => panic!("{other:?}"),
+        other => panic!("not a form of RESP2: {other:?}"),
     }
 }
 
