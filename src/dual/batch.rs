@@ -14,6 +14,7 @@ use crate::dual::plan::{self, EXEC_COMMANDS_MAX, Step};
 use crate::model::command::Command;
 use crate::model::reply::Reply;
 use crate::stores::redis::connection::{Redis, RedisError};
+use crate::stores::redis::lease;
 use crate::telemetry::metrics::Metrics;
 
 /// Jobs that may wait.
@@ -185,7 +186,6 @@ impl Shared {
     async fn exec(&self, steps: Vec<Step>) -> Result<Vec<Reply>, RedisError> {
         let began = Instant::now();
         let mut answers: Vec<Option<Reply>> = vec![None; steps.len()];
-        let mut by_script = false;
         loop {
             let open: Vec<usize> =
                 (0..steps.len()).filter(|index| answers.get(*index).is_some_and(Option::is_none)).collect();
@@ -196,7 +196,7 @@ impl Shared {
                 return Err(RedisError::Unknown("redis refused too many commands in turn".to_owned()));
             }
             let chosen: Vec<Step> = open.iter().filter_map(|index| steps.get(*index).cloned()).collect();
-            match self.attempt(&chosen, by_script).await? {
+            match self.attempt(&chosen).await? {
                 Attempt::Done(replies) => {
                     for (index, reply) in open.into_iter().zip(replies) {
                         if let Some(answer) = answers.get_mut(index) {
@@ -204,8 +204,12 @@ impl Shared {
                         }
                     }
                 }
-                Attempt::Refused { mark: Some(error), .. } if !by_script && error.starts_with("OOM") => {
-                    by_script = true
+                Attempt::Refused { mark, steps: refused, .. } if is_full(mark.as_deref(), &refused) => {
+                    for (index, reply) in open.into_iter().zip(self.when_full(&chosen).await?) {
+                        if let Some(answer) = answers.get_mut(index) {
+                            *answer = Some(reply);
+                        }
+                    }
                 }
                 Attempt::Refused { mark: Some(error), .. } => {
                     for index in open {
@@ -237,29 +241,32 @@ impl Shared {
 
     /// Runs a caller's own transaction: one reply for all of it, as EXEC would have given.
     async fn transaction(&self, steps: &[Step]) -> Result<Vec<Reply>, RedisError> {
-        let mut by_script = false;
-        loop {
-            return match self.attempt(steps, by_script).await? {
-                Attempt::Done(replies) => Ok(vec![Reply::Array(replies)]),
-                Attempt::Refused { mark: Some(error), steps, .. }
-                    if !by_script && error.starts_with("OOM") && steps.is_empty() =>
-                {
-                    by_script = true;
-                    continue;
-                }
-                Attempt::Refused { steps, abort, .. } => {
-                    let reason = match steps.into_iter().next() {
-                        Some((_, error)) => format!("EXECABORT Transaction discarded because of: {error}"),
-                        None => abort,
-                    };
-                    Ok(vec![Reply::Error(reason)])
-                }
-            };
+        match self.attempt(steps).await? {
+            Attempt::Done(replies) => Ok(vec![Reply::Array(replies)]),
+            Attempt::Refused { steps, abort, .. } => {
+                let reason = match steps.into_iter().next() {
+                    Some((_, error)) => format!("EXECABORT Transaction discarded because of: {error}"),
+                    None => abort,
+                };
+                Ok(vec![Reply::Error(reason)])
+            }
         }
     }
 
-    async fn attempt(&self, steps: &[Step], by_script: bool) -> Result<Attempt, RedisError> {
-        let exec = plan::exec(steps, &self.token(), by_script);
+    /// Runs steps where Redis is full: one script, as an EXEC is refused whatever it holds. A reply each.
+    async fn when_full(&self, steps: &[Step]) -> Result<Vec<Reply>, RedisError> {
+        let answer = self.redis.pipeline(&[plan::full(steps, &self.token())]).await?.pop();
+        match answer {
+            Some(Reply::Array(replies)) if replies.len() == steps.len() => Ok(replies),
+            Some(Reply::Error(error)) => Ok(vec![Reply::Error(error); steps.len()]),
+            Some(Reply::Array(_) | Reply::Nil | Reply::Status(_) | Reply::Integer(_) | Reply::Bulk(_)) | None => {
+                Err(RedisError::Form("a script that does not answer each command"))
+            }
+        }
+    }
+
+    async fn attempt(&self, steps: &[Step]) -> Result<Attempt, RedisError> {
+        let exec = plan::exec(steps, &self.token());
         let mut queued = self.redis.pipeline(&exec.commands).await?;
         let answer = queued.pop().ok_or(RedisError::Form("an EXEC without an answer"))?;
         let error_at = |place: usize| queued.get(place).and_then(Reply::error).map(str::to_owned);
@@ -270,6 +277,7 @@ impl Shared {
                     self.metrics.mark_failed();
                     self.marks_are_broken.store(true, Ordering::Release);
                     tracing::error!("a mark failed though its write ran: the outbox is not what we made it");
+                    self.close_gates(steps).await;
                 }
                 let mut replies: Vec<Option<Reply>> = replies.into_iter().map(Some).collect();
                 let own = |step| replies.get_mut(exec.reply_place(step)).and_then(Option::take).unwrap_or(Reply::Nil);
@@ -287,11 +295,30 @@ impl Shared {
     }
 }
 
+impl Shared {
+    /// Writes went by unmarked: no sidecar may read their kinds from Postgres before they are backfilled again, not even when
+    /// the outbox is repaired meanwhile or we are not there any more (W1).
+    async fn close_gates(&self, steps: &[Step]) {
+        let mut kinds: Vec<String> =
+            steps.iter().flat_map(|step| &step.touches).map(|touch| touch.kind.name.clone()).collect();
+        kinds.sort_unstable();
+        kinds.dedup();
+        if lease::forget_backfilled(&self.redis, &kinds).await.is_err() {
+            tracing::error!("the fleet could not be told that writes went by unmarked: roll back and backfill again");
+        }
+    }
+}
+
 enum Attempt {
     /// It ran; a reply for each step.
     Done(Vec<Reply>),
     /// Nothing ran: the mark or some steps were refused when they were queued.
     Refused { mark: Option<String>, steps: Vec<(usize, String)>, abort: String },
+}
+
+/// Whether the mark or a step was refused because Redis is full: inside MULTI it then refuses whatever comes.
+fn is_full(mark: Option<&str>, steps: &[(usize, String)]) -> bool {
+    mark.into_iter().chain(steps.iter().map(|(_, error)| error.as_str())).any(|error| error.starts_with("OOM"))
 }
 
 fn fail(jobs: Vec<Job>, error: &RedisError) {

@@ -128,9 +128,10 @@ impl Drain {
 
     /// One round: whatever could not be done is put back before the error is told.
     async fn round(&self, owed: Vec<Owed>) -> Result<(), DrainError> {
+        let taken = owed.len();
         let mut by_key: HashMap<Key, Owed> = owed.into_iter().map(|owed| (owed.key.clone(), owed)).collect();
         let outcome = self.settle(&mut by_key).await;
-        self.queue.put_back(by_key.into_values().collect());
+        self.queue.put_back(by_key.into_values().collect(), taken);
         outcome
     }
 
@@ -269,8 +270,14 @@ impl Drain {
         Ok(())
     }
 
-    /// Puts a record among the dead letters. Its mark stays, so that live reads go on asking Redis.
+    /// Puts a record among the dead letters. Its mark stays, so that live reads go on asking Redis; one that had none (a
+    /// backfill came upon it) gets one, since the row that is there may be older.
     pub(crate) async fn bury(&self, kind: &Kind, key: &Key, token: &Token, reason: &str) {
+        let given = Token(self.lineage.repair_token().into());
+        let token = if token.is_none() { &given } else { token };
+        if *token == given && self.mark_again(key, token).await.is_err() {
+            tracing::warn!(key.kind = %kind.name, ?key, "a dead letter could not be marked");
+        }
         self.metrics.dead_letter(&kind.name);
         tracing::error!(key.kind = %kind.name, ?key, reason, "a record cannot be mirrored and is among the dead letters");
         self.dead.lock().unwrap_or_else(PoisonError::into_inner).insert(key.clone(), token.clone());
@@ -279,6 +286,11 @@ impl Drain {
         if let Err(error) = journal::dead_letter(&self.postgres, &letter).await {
             tracing::warn!(%error, "a dead letter could not be written down");
         }
+    }
+
+    async fn mark_again(&self, key: &Key, token: &Token) -> Result<i64, RedisError> {
+        let token = String::from_utf8_lossy(&token.0);
+        marks::repair(&self.redis, &token, std::slice::from_ref(key), false).await
     }
 
     /// Whether this very mark is among the dead letters.

@@ -104,7 +104,7 @@ impl Engine {
             kind: kind.name.clone(),
             flag: view.flag(kind).clone(),
             own: view.is_own(kind),
-            backfilled: view.backfilled(kind).is_some(),
+            backfilled: view.is_backfilled(kind),
             meaning: meaning(kind, view.flag(kind)),
         });
         FlagsReport {
@@ -137,9 +137,8 @@ impl Engine {
         let ends_marking = |kind: &&Arc<Kind>| view.flag(kind).stage.marks() && !after.stage.marks();
         let unmarked: Vec<String> = kinds.iter().filter(ends_marking).map(|kind| kind.name.clone()).collect();
         if !unmarked.is_empty() {
-            // Nobody may read Postgres any more when marking ends (S1, S2), and what was backfilled is no longer so.
+            // Nobody may read Postgres any more when marking ends (S1, S2).
             self.barrier(view.version, self.barrier_wait).await?;
-            lease::forget_backfilled(&self.redis, &unmarked).await?;
         }
         let audit = FlagAudit {
             version: view.version + 1,
@@ -151,7 +150,9 @@ impl Engine {
             reason: change.reason.unwrap_or_default(),
         };
         drop(view);
-        self.write_flags(expected_version, vec![audit]).await?.map_err(|current| ChangeError::Stale { current })?;
+        self.write_flags(expected_version, vec![audit], &unmarked)
+            .await?
+            .map_err(|current| ChangeError::Stale { current })?;
         Ok(self.flags())
     }
 
@@ -160,12 +161,13 @@ impl Engine {
         &self,
         expected: u64,
         audits: Vec<FlagAudit>,
+        unmarked: &[String],
     ) -> Result<Result<u64, u64>, ChangeError> {
         let flags: BTreeMap<String, String> =
             audits.iter().map(|audit| (audit.kind.clone(), audit.after.clone())).collect();
         let rows: Vec<String> =
             audits.iter().map(|audit| serde_json::to_string(audit).expect("an audit row is always JSON")).collect();
-        let written = lease::change(&self.redis, expected, expected + 1, &flags, &rows).await?;
+        let written = lease::change(&self.redis, expected, expected + 1, &flags, &rows, unmarked).await?;
         self.keeper.renew(&self.redis).await?;
         self.keeper.wake();
         self.audits.wake();
@@ -233,7 +235,7 @@ impl Engine {
             }
             return;
         }
-        if view.backfilled(kind).is_none() {
+        if !view.is_backfilled(kind) {
             unmet.push(format!("{name}: its backfill is not complete"));
         }
         if !self.trusts_postgres() {
@@ -300,7 +302,7 @@ impl Engine {
             return;
         }
         let flags = flags.into_iter().collect();
-        if let Ok(Ok(version)) = lease::change(&self.redis, renewal.version, version, &flags, &[]).await {
+        if let Ok(Ok(version)) = lease::change(&self.redis, renewal.version, version, &flags, &[], &[]).await {
             tracing::warn!(version, "flags that redis had lost were brought back from postgres");
         }
     }

@@ -33,6 +33,7 @@ pub(super) struct Keeper {
     view: ArcSwap<View>,
     confirmed: AtomicU64,
     older: Mutex<Vec<Arc<View>>>,
+    renewing: Mutex<()>,
     wake: Notify,
     has_left: AtomicBool,
     metrics: Metrics,
@@ -52,6 +53,7 @@ impl Keeper {
             view,
             confirmed: AtomicU64::new(0),
             older: Mutex::new(Vec::new()),
+            renewing: Mutex::new(()),
             wake: Notify::new(),
             has_left: AtomicBool::new(false),
             metrics,
@@ -90,6 +92,8 @@ impl Keeper {
     /// # Errors
     /// When Redis cannot be reached: the lease runs on to its end.
     pub(super) async fn renew(&self, redis: &Redis) -> Result<Renewal, RedisError> {
+        // One after the other: an answer that another one overtook would bring back what no longer holds.
+        let _one = self.renewing.lock().await;
         // The lease counts from before the question: Redis may have counted from later, never from earlier.
         let asked = self.now_ms();
         if self.has_left.load(Ordering::Acquire) {
@@ -103,8 +107,10 @@ impl Keeper {
         if renewal.version < view.version {
             // A Redis that went back: the highest known copy is written back, and a lower one is never taken up (L3).
             let stored = view.stored.iter().map(|(kind, flag)| (kind.clone(), json(flag))).collect();
-            let _ = lease::change(redis, renewal.version, view.version, &stored, &[]).await?;
-            tracing::warn!(version = view.version, "flags were written back to a redis that had lost them");
+            // Refused when another sidecar has done it already.
+            if lease::change(redis, renewal.version, view.version, &stored, &[], &[]).await?.is_ok() {
+                tracing::warn!(version = view.version, "flags were written back to a redis that had lost them");
+            }
         } else {
             self.take_up(View::of(&self.catalog, &renewal)).await;
         }
@@ -124,11 +130,12 @@ impl Keeper {
     }
 
     async fn take_up(&self, next: View) {
+        // Looked at under the lock, or a view could be replaced without being waited for.
+        let mut older = self.older.lock().await;
         let current = self.view();
         if next.has_all_of(&current) {
             return;
         }
-        let mut older = self.older.lock().await;
         older.push(current);
         self.view.store(Arc::new(next));
     }

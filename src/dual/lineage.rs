@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use tokio::sync::{Mutex, Notify};
 
-use crate::stores::postgres::pool::PostgresError;
+use crate::dual::lift::{self, LiftError};
+use crate::model::catalog::Catalog;
+use crate::stores::postgres::pool::{PostgresError, QUESTION_DEADLINE, within};
 use crate::stores::postgres::{Postgres, lineage as postgres_lineage};
 use crate::stores::redis::connection::RedisError;
 use crate::stores::redis::{Redis, lineage as redis_lineage};
@@ -26,7 +28,7 @@ pub enum Standing {
     Good,
     /// Redis has no anchor though Postgres has rows: it was lost. Nothing is captured until it is restored (L2).
     RedisLost,
-    /// The anchor names another run: Redis failed over or restarted with data. Nothing is captured before the lift (L1).
+    /// The anchor names another run: Redis failed over or restarted with data, and the lift is not at its end (L1).
     RedisChanged,
     /// Postgres cannot be reached.
     PostgresDown,
@@ -43,8 +45,18 @@ pub enum LineageError {
     Postgres(#[from] PostgresError),
 }
 
+impl From<LiftError> for LineageError {
+    fn from(error: LiftError) -> Self {
+        match error {
+            LiftError::Redis(error) => Self::Redis(error),
+            LiftError::Postgres(error) => Self::Postgres(error),
+        }
+    }
+}
+
 /// Watches over the anchor and the heartbeat.
 pub struct Lineage {
+    catalog: Arc<Catalog>,
     redis: Arc<Redis>,
     postgres: Option<Postgres>,
     instance: String,
@@ -57,8 +69,15 @@ pub struct Lineage {
 impl Lineage {
     /// Watches over these two stores.
     #[must_use]
-    pub fn new(redis: Arc<Redis>, postgres: Option<Postgres>, instance: String, metrics: Metrics) -> Self {
+    pub fn new(
+        catalog: Arc<Catalog>,
+        redis: Arc<Redis>,
+        postgres: Option<Postgres>,
+        instance: String,
+        metrics: Metrics,
+    ) -> Self {
         Self {
+            catalog,
             redis,
             postgres,
             instance,
@@ -119,9 +138,7 @@ impl Lineage {
             Standing::RedisLost => tracing::error!(
                 "redis has no anchor though postgres holds rows: redis was lost; nothing is captured until it is restored"
             ),
-            Standing::RedisChanged => tracing::error!(
-                "the anchor names another run of redis: it restarted or failed over; nothing is captured before the lift"
-            ),
+            Standing::RedisChanged => tracing::warn!("redis changed once more during the lift: it is begun anew"),
         }
     }
 
@@ -136,10 +153,11 @@ impl Lineage {
         let (anchor, known) = redis_lineage::read(&self.redis).await?;
         let Some(anchor) = anchor else { return self.first_anchor(postgres).await };
         if anchor.run_id != server.run_id {
-            return Ok(Standing::RedisChanged);
+            return self.redis_changed(postgres, &server.run_id, anchor.epoch).await;
         }
-        let identity = postgres_lineage::beat(postgres).await?;
-        let epoch = postgres_lineage::epoch(postgres).await?;
+        let beat = async { Ok((postgres_lineage::beat(postgres).await?, postgres_lineage::epoch(postgres).await?)) };
+        // A server that hangs is down, as far as anybody can tell.
+        let (identity, epoch) = within(QUESTION_DEADLINE, beat).await?;
         let is_known = known.as_ref().is_none_or(|known| {
             known.system == identity.system && known.timeline == identity.timeline && identity.beat > known.beat
         });
@@ -152,6 +170,22 @@ impl Lineage {
         }
         redis_lineage::beat(&self.redis, &described(&identity)).await?;
         Ok(Standing::Good)
+    }
+
+    /// Another run of Redis, with data: it failed over or restarted. The lift, then every backfill is owed (L1).
+    async fn redis_changed(&self, postgres: &Postgres, run_id: &str, epoch: i64) -> Result<Standing, LineageError> {
+        tracing::warn!("the anchor names another run of redis: it restarted or failed over; the lift begins");
+        match lift::lift(&self.redis, postgres, &self.catalog, run_id, epoch, &self.repair_token()).await? {
+            Some(lifted) => {
+                tracing::warn!(
+                    epoch = lifted.epoch,
+                    ghosts = lifted.ghosts,
+                    "redis is lifted: what it lost is listed in the table ghosts, and every kind owes a backfill"
+                );
+                Ok(Standing::Good)
+            }
+            None => Ok(Standing::RedisChanged),
+        }
     }
 
     /// A Redis without an anchor: the first one if Postgres is empty too; otherwise Redis was lost (L2).

@@ -13,6 +13,7 @@ mod execute;
 pub mod flags;
 mod hide;
 mod keeper;
+mod lift;
 pub mod lineage;
 pub mod plan;
 mod queue;
@@ -220,6 +221,7 @@ impl Engine {
         let keeper =
             Arc::new(Keeper::new(Arc::clone(&parts.catalog), parts.instance.clone(), parts.lease, metrics.clone()));
         let lineage = Arc::new(Lineage::new(
+            Arc::clone(&parts.catalog),
             Arc::clone(&background),
             parts.postgres.clone(),
             parts.instance.clone(),

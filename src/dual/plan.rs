@@ -71,20 +71,22 @@ impl Exec {
 /// How a key of the EXEC is marked.
 #[derive(Debug)]
 struct Mark {
+    /// A command deleted the key by name.
     was_deleted: bool,
+    /// A command deleted the key by name, or surely left it there: if it is absent at the end, it was deleted.
+    was_decided: bool,
     last: Presence,
     has_companion: bool,
     is_stream: bool,
     fields: BTreeSet<Bytes>,
 }
 
-/// Plans the EXEC of `steps` under `token`. With `by_script` the mark is a script even where an HSET would do: it is allowed
-/// to run when Redis is out of memory.
+/// Plans the EXEC of `steps` under `token`.
 #[must_use]
-pub fn exec(steps: &[Step], token: &str, by_script: bool) -> Exec {
+pub fn exec(steps: &[Step], token: &str) -> Exec {
     let marks = marks(steps);
     let mut commands = vec![Command::new(["MULTI"])];
-    commands.extend(mark_command(&marks, token, by_script));
+    commands.extend(mark_command(&marks, token));
     let mut places = Vec::with_capacity(steps.len());
     for step in steps {
         commands.extend(step.touches.iter().filter_map(push_command));
@@ -94,6 +96,32 @@ pub fn exec(steps: &[Step], token: &str, by_script: bool) -> Exec {
     commands.extend(settle_command(&marks, token));
     commands.push(Command::new(["EXEC"]));
     Exec { commands, places }
+}
+
+/// Plans the one script that stands in for the EXEC of `steps` where Redis is full: it queues nothing then (W2).
+///
+/// What pushes to a log needs memory and is refused, so no counter has to be raised. What would surely leave its key there
+/// may be refused as well, so only a command that deletes by name decides.
+#[must_use]
+pub fn full(steps: &[Step], token: &str) -> Command {
+    let marks = marks(steps);
+    let count = Bytes::from(marks.len().to_string());
+    let mut keys: Vec<&[u8]> = vec![OUTBOX.as_bytes(), NOTE.as_bytes()];
+    let mut args = vec![Bytes::copy_from_slice(token.as_bytes()), count];
+    for (key, mark) in &marks {
+        keys.push(key.as_bytes());
+        args.extend(mark_args(mark, Presence::Unsure));
+    }
+    for (key, mark) in &marks {
+        keys.push(key.as_bytes());
+        args.push(Bytes::from_static(if mark.was_deleted { b"d" } else { b"-" }));
+    }
+    for step in steps {
+        args.push(step.command.0.len().to_string().into());
+        args.extend(step.command.0.iter().cloned());
+    }
+    let args: Vec<&[u8]> = args.iter().map(AsRef::as_ref).collect();
+    script::FULL.eval(&keys, &args)
 }
 
 /// How many entries `steps` push to each log.
@@ -127,6 +155,7 @@ fn marks(steps: &[Step]) -> BTreeMap<&Key, Mark> {
         let has_companion = is_stream || kind.layout == Layout::Collection;
         let mark = marks.entry(&touch.key).or_insert_with(|| Mark {
             was_deleted: false,
+            was_decided: false,
             last: touch.presence,
             has_companion,
             is_stream,
@@ -134,6 +163,7 @@ fn marks(steps: &[Step]) -> BTreeMap<&Key, Mark> {
         });
         mark.last = touch.presence;
         mark.was_deleted |= touch.presence == Presence::Deleted;
+        mark.was_decided |= touch.presence != Presence::Unsure;
         if has_companion {
             mark.fields.extend(companion_fields(&touch.touched, kind.layout));
         }
@@ -159,12 +189,12 @@ fn companion_fields(touched: &Touched, layout: Layout) -> Vec<Bytes> {
     }
 }
 
-fn mark_command(marks: &BTreeMap<&Key, Mark>, token: &str, by_script: bool) -> Option<Command> {
+fn mark_command(marks: &BTreeMap<&Key, Mark>, token: &str) -> Option<Command> {
     if marks.is_empty() {
         return None;
     }
     let needs_script = |mark: &Mark| mark.has_companion || mark.last == Presence::Unsure;
-    if by_script || marks.values().any(needs_script) {
+    if marks.values().any(needs_script) {
         return Some(mark_script(marks, token));
     }
     let mut parts = vec![Bytes::from_static(b"HSET"), Bytes::from_static(OUTBOX.as_bytes())];
@@ -181,17 +211,22 @@ fn mark_script(marks: &BTreeMap<&Key, Mark>, token: &str) -> Command {
     let mut args: Vec<Bytes> = vec![Bytes::copy_from_slice(token.as_bytes())];
     for (key, mark) in marks {
         keys.push(key.as_bytes());
-        let mut flags = String::new();
-        flags.push_str(if mark.last == Presence::Deleted { "g" } else { "-" });
-        flags.push_str(if mark.last == Presence::Unsure { "n" } else { "-" });
-        flags.push_str(if mark.has_companion { "c" } else { "-" });
-        flags.push_str(if mark.is_stream { "s" } else { "-" });
-        args.push(flags.into());
-        args.push(mark.fields.len().to_string().into());
-        args.extend(mark.fields.iter().cloned());
+        args.extend(mark_args(mark, mark.last));
     }
     let args: Vec<&[u8]> = args.iter().map(AsRef::as_ref).collect();
     script::MARK.eval(&keys, &args)
+}
+
+/// What the script takes of one key: flags, the number of companion fields, and these.
+fn mark_args(mark: &Mark, presence: Presence) -> Vec<Bytes> {
+    let mut flags = String::new();
+    flags.push_str(if presence == Presence::Deleted { "g" } else { "-" });
+    flags.push_str(if presence == Presence::Unsure { "n" } else { "-" });
+    flags.push_str(if mark.has_companion { "c" } else { "-" });
+    flags.push_str(if mark.is_stream { "s" } else { "-" });
+    let mut args = vec![flags.into(), mark.fields.len().to_string().into()];
+    args.extend(mark.fields.iter().cloned());
+    args
 }
 
 fn settle_command(marks: &BTreeMap<&Key, Mark>, token: &str) -> Option<Command> {
@@ -199,7 +234,7 @@ fn settle_command(marks: &BTreeMap<&Key, Mark>, token: &str) -> Option<Command> 
     let mut args: Vec<&[u8]> = vec![token.as_bytes()];
     for (key, mark) in marks.iter().filter(|(_, mark)| mark.last == Presence::Unsure) {
         keys.push(key.as_bytes());
-        args.push(if mark.was_deleted { b"d" } else { b"-" });
+        args.push(if mark.was_decided { b"d" } else { b"-" });
     }
     (args.len() > 1).then(|| script::SETTLE.eval(&keys, &args))
 }
@@ -236,7 +271,7 @@ mod tests {
     fn the_mark_stands_first_and_once_for_all_writes() {
         let user = "user:0123456789abcdef0123456789abcdef";
         let steps = [step(&format!("SET {user} v"), &[1]), step(&format!("SET {user} w"), &[1])];
-        let exec = exec(&steps, "1-a-1", false);
+        let exec = exec(&steps, "1-a-1");
         assert_eq!(names(&exec), ["MULTI", "HSET", "SET", "SET", "EXEC"]);
         assert_eq!((exec.place(1), exec.reply_place(1)), (3, 2));
         assert_eq!(exec.commands[1].0[3], "1-a-1");
@@ -247,7 +282,7 @@ mod tests {
         let user = "user:0123456789abcdef0123456789abcdef";
         let bit = |lines: &[&str]| {
             let steps: Vec<Step> = lines.iter().map(|line| step(&line.replace("K", user), &[1])).collect();
-            exec(&steps, "t", false).commands[1].0[3].clone()
+            exec(&steps, "t").commands[1].0[3].clone()
         };
         assert_eq!(bit(&["DEL K"]), "t!");
         assert_eq!(bit(&["DEL K", "SET K v"]), "t");
@@ -258,7 +293,7 @@ mod tests {
     fn a_command_that_may_leave_the_key_absent_is_settled_after_it() {
         let user = "user:0123456789abcdef0123456789abcdef";
         let steps = [step(&format!("EXPIRE {user} 10"), &[1])];
-        assert_eq!(names(&exec(&steps, "t", false)), ["MULTI", "EVAL", "EXPIRE", "EVAL", "EXEC"]);
+        assert_eq!(names(&exec(&steps, "t")), ["MULTI", "EVAL", "EXPIRE", "EVAL", "EXEC"]);
     }
 
     #[test]
@@ -271,6 +306,6 @@ mod tests {
     #[test]
     fn a_carried_command_is_not_marked() {
         let steps = [Step { command: Command::new(["GET", "x"]), touches: Vec::new() }];
-        assert_eq!(names(&exec(&steps, "t", false)), ["MULTI", "GET", "EXEC"]);
+        assert_eq!(names(&exec(&steps, "t")), ["MULTI", "GET", "EXEC"]);
     }
 }

@@ -37,6 +37,8 @@ struct State {
     delayed: BinaryHeap<Reverse<(Instant, Key)>>,
     /// When records of kinds with a least interval were captured last.
     captured: HashMap<Key, Instant>,
+    /// Records that were taken and not yet settled or put back.
+    taken: usize,
 }
 
 struct Entry {
@@ -106,8 +108,8 @@ impl Queue {
         true
     }
 
-    /// Puts records back that could not be applied.
-    pub(crate) fn put_back(&self, owed: Vec<Owed>) {
+    /// Ends a round that took `taken` records: puts back those that could not be applied.
+    pub(crate) fn put_back(&self, owed: Vec<Owed>, taken: usize) {
         for Owed { key, kind, since, waiters } in owed {
             let mut state = self.state();
             let entry = state.entries.entry(key.clone()).or_insert_with(|| Entry {
@@ -124,6 +126,10 @@ impl Queue {
                 state.ready.push_back(key);
             }
         }
+        // Last, so that what is put back is never counted as done in between.
+        let mut state = self.state();
+        state.taken = state.taken.saturating_sub(taken);
+        drop(state);
         self.wake.notify_one();
     }
 
@@ -166,6 +172,7 @@ impl Queue {
             }
             taken.push(Owed { key, kind: entry.kind, since: entry.since, waiters: entry.waiters });
         }
+        state.taken += taken.len();
         // The longest interval a catalog may name is a minute; older notes say nothing any more.
         if state.captured.len() > self.max {
             state.captured.retain(|_, at| now.duration_since(*at) < Duration::from_secs(60));
@@ -176,9 +183,10 @@ impl Queue {
         (taken, state.delayed.peek().map(|Reverse((due, _))| *due))
     }
 
-    /// How many records wait.
+    /// How many records wait or are on their way to Postgres.
     pub(crate) fn len(&self) -> usize {
-        self.state().entries.len()
+        let state = self.state();
+        state.entries.len() + state.taken
     }
 }
 
@@ -201,7 +209,9 @@ mod tests {
         for _ in 0..3 {
             assert!(queue.add(&key, &kind(0), Instant::now(), None, 0));
         }
-        assert_eq!(queue.take(10).await.len(), 1);
+        let taken = queue.take(10).await;
+        assert_eq!((taken.len(), queue.len()), (1, 1), "what is on its way is not done");
+        queue.put_back(Vec::new(), taken.len());
         assert_eq!(queue.len(), 0);
     }
 

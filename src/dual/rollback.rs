@@ -104,7 +104,7 @@ impl Engine {
             let kinds = audits.iter().map(|audit| audit.kind.clone()).collect();
             let version = view.version;
             drop(view);
-            if let Ok(version) = self.write_flags(version, audits).await? {
+            if let Ok(version) = self.write_flags(version, audits, &[]).await? {
                 return Ok((version, kinds));
             }
         }

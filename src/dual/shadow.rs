@@ -15,6 +15,7 @@ use crate::model::command::Command;
 use crate::model::key::Key;
 use crate::stores::postgres::Postgres;
 use crate::stores::postgres::journal::{self, Mismatch};
+use crate::stores::postgres::pool::{QUESTION_DEADLINE, within};
 use crate::stores::redis::Redis;
 use crate::stores::redis::connection::RedisError;
 use crate::stores::redis::fence::{self, ElementsLook, Fence, Look};
@@ -34,7 +35,8 @@ struct Sampled {
     key: Key,
     /// Of a collection only these elements, as the read named them.
     names: Option<Vec<Bytes>>,
-    is_backfilled: bool,
+    /// The epoch in which its kind was backfilled, if it ever was.
+    backfilled: Option<i64>,
 }
 
 /// The queue of sampled reads and the workers behind it.
@@ -83,9 +85,9 @@ impl Engine {
             }
             if flag.sample_rate >= 1.0 || rand::rng().random_bool(flag.sample_rate.clamp(0.0, 1.0)) {
                 let names = answer::named_elements(command).filter(|_| kind.layout == Layout::Collection);
-                let is_backfilled = view.backfilled(kind).is_some();
+                let backfilled = view.backfilled(kind);
                 if kind.layout == Layout::Document || names.is_some() || reads_whole(command) {
-                    shadow.offer(Sampled { kind: Arc::clone(kind), key: key.clone(), names, is_backfilled });
+                    shadow.offer(Sampled { kind: Arc::clone(kind), key: key.clone(), names, backfilled });
                 }
             }
         }
@@ -95,7 +97,8 @@ impl Engine {
     pub(super) async fn compare_now(&self, kind: &Arc<Kind>, key: &Key) -> Option<Verdict> {
         let postgres = self.postgres.clone()?;
         let worker = Worker { redis: Arc::clone(&self.looks), postgres, metrics: self.metrics.clone() };
-        let sampled = Sampled { kind: Arc::clone(kind), key: key.clone(), names: None, is_backfilled: true };
+        let backfilled = self.keeper.view().backfilled(kind);
+        let sampled = Sampled { kind: Arc::clone(kind), key: key.clone(), names: None, backfilled };
         worker.look(&sampled).await.ok().map(|(verdict, _)| verdict)
     }
 }
@@ -125,7 +128,7 @@ impl Worker {
 
     /// One look at both stores: Redis first, Postgres second (R2). Answers the verdict and both versions.
     async fn look(&self, sampled: &Sampled) -> Result<(Verdict, (i64, i64)), ComparisonDrop> {
-        let Sampled { kind, key, names, is_backfilled } = sampled;
+        let Sampled { kind, key, names, backfilled } = sampled;
         let began = Instant::now();
         let redis = match names {
             Some(names) => Seen::Elements(fence::look_elements(&self.redis, key, names).await),
@@ -137,23 +140,24 @@ impl Worker {
             return Ok((Verdict::InFlight, (0, 0)));
         }
         let began = Instant::now();
-        let (control, row) = read::row(&self.postgres, kind, key, names.as_deref(), fence.clock)
-            .await
-            .map_err(|_| ComparisonDrop::PostgresError)?;
+        let asked = read::row(&self.postgres, kind, key, names.as_deref(), fence.clock);
+        let (control, row) = within(QUESTION_DEADLINE, asked).await.map_err(|_| ComparisonDrop::PostgresError)?;
         self.metrics.store_latency(Store::Postgres, Operation::Compare, began.elapsed());
         let versions = (fence.clock, row.as_ref().map_or(0, |row| row.version));
         let verdict = match &redis {
             Seen::Record(look) => {
                 let look = look.as_ref().as_ref().map_err(|_| ComparisonDrop::RedisError)?;
-                verdict::judge(kind, *is_backfilled, look, &control, row.as_ref())
+                verdict::judge(kind, backfilled.is_some(), look, &control, row.as_ref())
             }
             Seen::Elements(look) => {
                 let look = look.as_ref().map_err(|_| ComparisonDrop::RedisError)?;
                 let names = names.as_deref().unwrap_or_default();
-                verdict::judge_elements(*is_backfilled, look, names, &control, row.as_ref())
+                verdict::judge_elements(backfilled.is_some(), look, names, &control, row.as_ref())
             }
         };
-        Ok((verdict, versions))
+        // After Postgres went back, what differs is owed by the next backfill and is no news (P1).
+        let is_owed = backfilled.is_some_and(|epoch| epoch != fence.epoch) && verdict.class().is_some();
+        Ok((if is_owed { Verdict::InFlight } else { verdict }, versions))
     }
 
     async fn conclude(&self, kind: &Kind, key: &Key, verdict: &Verdict, (redis, postgres): (i64, i64)) {

@@ -68,7 +68,7 @@ impl Engine {
             let view = self.keeper.view();
             for key in self.random_keys().await {
                 let kind = self.catalog.kind_of(key.as_bytes());
-                if kind.is_readable() && view.backfilled(kind).is_some() {
+                if kind.is_readable() && view.is_backfilled(kind) {
                     let Some(verdict) = self.compare_now(kind, &key).await else { continue };
                     compared += 1;
                     differing += usize::from(verdict.class().is_some());

@@ -49,7 +49,8 @@ async fn look(engine: &Engine, redis: &Redis) -> Result<(), RedisError> {
                 let age = token.marked_at_ms().map_or(ORPHAN_AGE_MS, |at| now_ms - at);
                 oldest_ms = oldest_ms.max(age);
                 let is_dead = engine.drain.as_ref().is_some_and(|drain| drain.is_dead(&key, &token));
-                if leads && age >= ORPHAN_AGE_MS && !is_dead {
+                // A mark from the future is of a host whose clock is ahead: nobody says how long it would be young.
+                if leads && age.abs() >= ORPHAN_AGE_MS && !is_dead {
                     let kind = engine.catalog.kind_of(key.as_bytes());
                     engine.queue.add(&key, kind, Instant::now(), None, 0);
                 }

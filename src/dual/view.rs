@@ -25,6 +25,8 @@ pub struct View {
     fallback: Flag,
     /// The epoch in which each kind's backfill was committed, by its index.
     backfilled: Vec<Option<i64>>,
+    /// The epoch that holds; -1 outside the lineage.
+    epoch: i64,
     /// Kinds with writes that no mark can follow, and why.
     pub unverifiable: BTreeMap<String, String>,
 }
@@ -35,7 +37,9 @@ impl View {
     pub fn of(catalog: &Catalog, renewal: &Renewal) -> Self {
         let parse = |(kind, flag): (&String, &String)| Some((kind.clone(), serde_json::from_str(flag).ok()?));
         let stored: BTreeMap<String, Flag> = renewal.flags.iter().filter_map(parse).collect();
-        Self::from_stored(catalog, renewal.version, stored, &renewal.backfilled, renewal.unverifiable.clone())
+        let view =
+            Self::from_stored(catalog, renewal.version, stored, &renewal.backfilled, renewal.unverifiable.clone());
+        Self { epoch: renewal.epoch, ..view }
     }
 
     fn from_stored(
@@ -47,7 +51,7 @@ impl View {
     ) -> Self {
         let flags = catalog.kinds().iter().map(|kind| effective(&stored, kind)).collect();
         let backfilled = catalog.kinds().iter().map(|kind| backfilled.get(&kind.name).copied()).collect();
-        Self { version, stored, flags, fallback: Flag::default(), backfilled, unverifiable }
+        Self { version, stored, flags, fallback: Flag::default(), backfilled, epoch: -1, unverifiable }
     }
 
     /// A view without any flag, as a sidecar boots (S3).
@@ -68,6 +72,12 @@ impl View {
         self.backfilled.get(kind.index).copied().flatten()
     }
 
+    /// Whether the backfill of a kind was committed in the epoch that holds: another one makes it owed again (P1).
+    #[must_use]
+    pub fn is_backfilled(&self, kind: &Kind) -> bool {
+        self.epoch >= 0 && self.backfilled(kind) == Some(self.epoch)
+    }
+
     /// Whether the kind has a flag of its own.
     #[must_use]
     pub fn is_own(&self, kind: &Kind) -> bool {
@@ -86,7 +96,10 @@ impl View {
     /// Whether it says the same as `other`, apart from backfills and what cannot be verified.
     #[must_use]
     pub fn has_all_of(&self, other: &Self) -> bool {
-        self.version == other.version && self.backfilled == other.backfilled && self.unverifiable == other.unverifiable
+        self.version == other.version
+            && self.backfilled == other.backfilled
+            && self.epoch == other.epoch
+            && self.unverifiable == other.unverifiable
     }
 }
 

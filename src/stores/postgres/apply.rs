@@ -9,7 +9,7 @@ use crate::model::key::hash16;
 use crate::model::text;
 use crate::stores::postgres::Postgres;
 use crate::stores::postgres::journal;
-use crate::stores::postgres::pool::PostgresError;
+use crate::stores::postgres::pool::{PostgresError, TRANSACTION_DEADLINE, within};
 use crate::stores::postgres::rows::{ElementRow, Fate, Item, RecordRow, Whole};
 use crate::stores::postgres::statement::{Bind, Statement};
 
@@ -66,21 +66,20 @@ pub async fn apply(postgres: &Postgres, basis: Basis, items: &[Item]) -> Result<
     tables.dedup();
     let mut pooled = postgres.connection().await?;
     let connection: &mut AsyncPgConnection = &mut pooled;
-    connection
-        .transaction(async |connection: &mut AsyncPgConnection| {
-            check_control(connection, basis, lowest, &tables).await?;
-            let mut applied = Applied::default();
-            for table in Table::ALL {
-                let rows: Vec<&RecordRow> = items.iter().filter_map(|item| record_of(item, *table)).collect();
-                upsert_records(connection, table.name(), &rows, &mut applied).await?;
-            }
-            for item in items {
-                apply_collection(connection, item, &mut applied).await?;
-            }
-            journal::forget_letters(connection, items.iter().map(|item| item.header().key.hash()).collect()).await?;
-            Ok(applied)
-        })
-        .await
+    let done = connection.transaction(async |connection: &mut AsyncPgConnection| {
+        check_control(connection, basis, lowest, &tables).await?;
+        let mut applied = Applied::default();
+        for table in Table::ALL {
+            let rows: Vec<&RecordRow> = items.iter().filter_map(|item| record_of(item, *table)).collect();
+            upsert_records(connection, table.name(), &rows, &mut applied).await?;
+        }
+        for item in items {
+            apply_collection(connection, item, &mut applied).await?;
+        }
+        journal::forget_letters(connection, items.iter().map(|item| item.header().key.hash()).collect()).await?;
+        Ok(applied)
+    });
+    within(TRANSACTION_DEADLINE, done).await
 }
 
 fn record_of(item: &Item, table: Table) -> Option<&RecordRow> {
@@ -324,15 +323,14 @@ pub async fn chunk(
 ) -> Result<Applied, PostgresError> {
     let mut pooled = postgres.connection().await?;
     let connection: &mut AsyncPgConnection = &mut pooled;
-    connection
-        .transaction(async |connection: &mut AsyncPgConnection| {
-            check_control(connection, basis, header.version, &["collections", table.name()]).await?;
-            let mut applied = Applied::default();
-            upsert_header(connection, header, None, &mut applied).await?;
-            upsert_elements(connection, table, header, elements, &mut applied).await?;
-            Ok(applied)
-        })
-        .await
+    let done = connection.transaction(async |connection: &mut AsyncPgConnection| {
+        check_control(connection, basis, header.version, &["collections", table.name()]).await?;
+        let mut applied = Applied::default();
+        upsert_header(connection, header, None, &mut applied).await?;
+        upsert_elements(connection, table, header, elements, &mut applied).await?;
+        Ok(applied)
+    });
+    within(TRANSACTION_DEADLINE, done).await
 }
 
 /// Ends a whole capture (C4) with its last chunk.
@@ -351,34 +349,33 @@ pub async fn finalise(
     let mut pooled = postgres.connection().await?;
     let connection: &mut AsyncPgConnection = &mut pooled;
     let (header, table) = (&whole.header, whole.table);
-    connection
-        .transaction(async |connection: &mut AsyncPgConnection| {
-            check_control(connection, basis, whole.first_version, &["collections", table.name()]).await?;
-            let mut applied = Applied::default();
-            let ids = whole.stream.as_ref().and_then(|stream| stream.ids.as_ref());
-            let ids = ids.map(|(first, last)| (first.as_str(), last.as_str()));
-            let oldest = ids.map(|(first, _)| first);
-            upsert_header(connection, header, ids, &mut applied).await?;
-            upsert_elements(connection, table, header, last, &mut applied).await?;
-            let statement = Statement::new(
-                "UPDATE collections SET complete = true, floor = {}, last_version = greatest(last_version, {})
+    let done = connection.transaction(async |connection: &mut AsyncPgConnection| {
+        check_control(connection, basis, whole.first_version, &["collections", table.name()]).await?;
+        let mut applied = Applied::default();
+        let ids = whole.stream.as_ref().and_then(|stream| stream.ids.as_ref());
+        let ids = ids.map(|(first, last)| (first.as_str(), last.as_str()));
+        let oldest = ids.map(|(first, _)| first);
+        upsert_header(connection, header, ids, &mut applied).await?;
+        upsert_elements(connection, table, header, last, &mut applied).await?;
+        let statement = Statement::new(
+            "UPDATE collections SET complete = true, floor = {}, last_version = greatest(last_version, {})
                  WHERE key_hash = {} AND floor < {} AND deleted_at IS NULL AND gone_at IS NULL",
-                vec![
-                    Bind::Number(whole.first_version - 1),
-                    Bind::Number(header.version),
-                    Bind::Bytes(header.key.hash()),
-                    Bind::Number(whole.first_version - 1),
-                ],
-            );
-            let is_ended = statement.run(connection).await? == 1;
-            if is_ended && (whole.stream.is_none() || oldest.is_some()) {
-                bury(connection, table, header, whole.first_version, oldest, &mut applied).await?;
-            }
-            if let Some(stream) = whole.stream.as_ref().filter(|stream| stream.missing > 0) {
-                journal::note_gap(connection, header, oldest.unwrap_or("~"), stream.missing).await?;
-            }
-            journal::forget_letters(connection, vec![header.key.hash()]).await?;
-            Ok(applied)
-        })
-        .await
+            vec![
+                Bind::Number(whole.first_version - 1),
+                Bind::Number(header.version),
+                Bind::Bytes(header.key.hash()),
+                Bind::Number(whole.first_version - 1),
+            ],
+        );
+        let is_ended = statement.run(connection).await? == 1;
+        if is_ended && (whole.stream.is_none() || oldest.is_some()) {
+            bury(connection, table, header, whole.first_version, oldest, &mut applied).await?;
+        }
+        if let Some(stream) = whole.stream.as_ref().filter(|stream| stream.missing > 0) {
+            journal::note_gap(connection, header, oldest.unwrap_or("~"), stream.missing).await?;
+        }
+        journal::forget_letters(connection, vec![header.key.hash()]).await?;
+        Ok(applied)
+    });
+    within(TRANSACTION_DEADLINE, done).await
 }

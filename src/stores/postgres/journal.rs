@@ -8,7 +8,7 @@ use serde_json::Value as Json;
 
 use crate::model::key::Key;
 use crate::stores::postgres::Postgres;
-use crate::stores::postgres::pool::PostgresError;
+use crate::stores::postgres::pool::{PostgresError, QUESTION_DEADLINE, within};
 use crate::stores::postgres::rows::RecordRow;
 use crate::stores::postgres::statement::{Bind, Statement};
 
@@ -70,13 +70,14 @@ struct JsonRow {
 }
 
 async fn rows(postgres: &Postgres, statement: Statement) -> Result<Vec<Json>, PostgresError> {
-    let rows: Vec<JsonRow> = statement.rows(&mut *postgres.connection().await?).await?;
+    let asked = async { Ok(statement.rows::<JsonRow>(&mut *postgres.connection().await?).await?) };
+    let rows = within(QUESTION_DEADLINE, asked).await?;
     Ok(rows.iter().filter_map(|row| serde_json::from_str(&row.row).ok()).collect())
 }
 
 async fn run(postgres: &Postgres, statement: Statement) -> Result<(), PostgresError> {
-    statement.run(&mut *postgres.connection().await?).await?;
-    Ok(())
+    let asked = async { Ok(statement.run(&mut *postgres.connection().await?).await?) };
+    within(QUESTION_DEADLINE, asked).await.map(drop)
 }
 
 /// Writes an audit row; a row that is there already stays.
@@ -217,12 +218,12 @@ pub(super) async fn note_gap(
     Ok(())
 }
 
-/// How many dead letters, log gaps and mismatches there are.
+/// How many dead letters, log gaps, mismatches and ghosts there are.
 ///
 /// # Errors
 /// When Postgres cannot be reached.
 pub async fn counts(postgres: &Postgres) -> Result<Json, PostgresError> {
     let text = "SELECT json_build_object('dead_letters', (SELECT count(*) FROM dead_letters),
-            'log_gaps', (SELECT count(*) FROM log_gaps), 'mismatches', (SELECT count(*) FROM mismatches))::text AS row";
+            'log_gaps', (SELECT count(*) FROM log_gaps), 'mismatches', (SELECT count(*) FROM mismatches), 'ghosts', (SELECT count(*) FROM ghosts))::text AS row";
     Ok(rows(postgres, Statement::new(text, Vec::new())).await?.pop().unwrap_or_default())
 }

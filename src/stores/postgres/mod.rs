@@ -1,6 +1,7 @@
 //! The Postgres side: a pool that knows which Postgres it reaches, guarded upserts, and reads behind the fence.
 
 pub mod apply;
+pub mod ghosts;
 pub mod journal;
 pub mod lineage;
 pub mod pool;

@@ -76,6 +76,23 @@ fn is_of_the_server(message: &str) -> bool {
     .any(|phrase| message.contains(phrase))
 }
 
+/// How long a transaction may take before it is given up and repeated: a server that hangs must not hold the drain for ever.
+pub const TRANSACTION_DEADLINE: Duration = Duration::from_secs(30);
+/// How long a question may take that somebody waits for.
+pub const QUESTION_DEADLINE: Duration = Duration::from_secs(3);
+
+/// Waits for `work` no longer than `deadline`; then its outcome is unknown, as with a connection that broke.
+///
+/// # Errors
+/// Those of `work`, or [`PostgresError::Unreachable`].
+pub async fn within<T>(
+    deadline: Duration,
+    work: impl Future<Output = Result<T, PostgresError>>,
+) -> Result<T, PostgresError> {
+    let late = |_| Err(PostgresError::Unreachable(format!("no answer within {deadline:?}")));
+    tokio::time::timeout(deadline, work).await.unwrap_or_else(late)
+}
+
 /// How to reach Postgres.
 #[derive(Clone)]
 pub struct Options {
@@ -138,10 +155,11 @@ impl Postgres {
 
     /// Whether Postgres answers.
     pub async fn is_alive(&self) -> bool {
-        let Ok(mut connection) = self.connection().await else {
-            return false;
+        let asked = async {
+            let mut connection = self.connection().await?;
+            Ok(Statement::new("SELECT 1", Vec::new()).run(&mut connection).await?)
         };
-        Statement::new("SELECT 1", Vec::new()).run(&mut connection).await.is_ok()
+        within(QUESTION_DEADLINE, asked).await.is_ok()
     }
 }
 

@@ -249,6 +249,22 @@ diesel::table! {
 }
 
 diesel::table! {
+    ghosts (seq) {
+        seq -> Int8,
+        at -> Timestamptz,
+        epoch -> Int8,
+        kind -> Text,
+        key_hash -> Binary,
+        id -> Text,
+        element -> Nullable<Text>,
+        #[sql_name = "type"]
+        type_ -> Text,
+        doc -> Nullable<Jsonb>,
+        version -> Int8,
+    }
+}
+
+diesel::table! {
     dead_letters (key_hash, element_hash) {
         key_hash -> Binary,
         element_hash -> Binary,

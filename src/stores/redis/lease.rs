@@ -68,8 +68,9 @@ fn texts(parts: Parts) -> Result<BTreeMap<String, String>, RedisError> {
     Ok(parts.all_pairs()?.iter().map(|(name, value)| (text(name), text(value))).collect())
 }
 
-/// Writes flags under the version `next` if the version is still `expected`, with their audit rows; otherwise answers the
-/// version there is.
+/// Writes flags under the version `next` if the version is still `expected`; otherwise answers the version there is.
+///
+/// With them their audit rows; and the backfills of kinds that are `unmarked` from now on are forgotten in the same step.
 ///
 /// # Errors
 /// When Redis cannot be reached.
@@ -79,14 +80,16 @@ pub async fn change(
     next: u64,
     flags: &BTreeMap<String, String>,
     audits: &[String],
+    unmarked: &[String],
 ) -> Result<Result<u64, u64>, RedisError> {
-    let (expected, next, count) = (expected.to_string(), next.to_string(), flags.len().to_string());
-    let mut args: Vec<&[u8]> = vec![expected.as_bytes(), next.as_bytes(), count.as_bytes()];
+    let (expected, next) = (expected.to_string(), next.to_string());
+    let (count, forgotten) = (flags.len().to_string(), unmarked.len().to_string());
+    let mut args: Vec<&[u8]> = vec![expected.as_bytes(), next.as_bytes(), count.as_bytes(), forgotten.as_bytes()];
     for (kind, flag) in flags {
         args.push(kind.as_bytes());
         args.push(flag.as_bytes());
     }
-    args.extend(audits.iter().map(|audit| audit.as_bytes()));
+    args.extend(unmarked.iter().chain(audits).map(|text| text.as_bytes()));
     let mut parts = Parts::of(redis.script(&script::CHANGE, &[], &args).await?)?;
     let was_written = parts.integer()? == 1;
     let version = u64::try_from(parts.integer()?).unwrap_or(0);

@@ -4,7 +4,7 @@ use crate::model::command::Command;
 use crate::model::reply::Reply;
 use crate::stores::redis::connection::{Redis, RedisError};
 use crate::stores::redis::parts::Parts;
-use crate::stores::redis::{ANCHOR, POSTGRES, script};
+use crate::stores::redis::{ANCHOR, CLOCK, POSTGRES, script};
 
 /// The anchor as it stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,4 +65,39 @@ pub async fn beat(redis: &Redis, postgres: &Postgres) -> Result<bool, RedisError
     let beat = postgres.beat.to_string();
     let args: [&[u8]; 3] = [postgres.system.as_bytes(), postgres.timeline.as_bytes(), beat.as_bytes()];
     Ok(redis.script(&script::BEAT, &[], &args).await? == Reply::bulk("1"))
+}
+
+/// The last version that this Redis remembers to have given; 0 when it remembers none.
+///
+/// # Errors
+/// When Redis cannot be reached.
+pub async fn clock(redis: &Redis) -> Result<i64, RedisError> {
+    match redis.command(Command::new(["GET", CLOCK])).await? {
+        Reply::Bulk(text) => Ok(std::str::from_utf8(&text).ok().and_then(|text| text.parse().ok()).unwrap_or(0)),
+        Reply::Nil | Reply::Status(_) | Reply::Error(_) | Reply::Integer(_) | Reply::Array(_) => Ok(0),
+    }
+}
+
+/// Ends a lift: clock and anchor in one step. Answers whether they were written.
+///
+/// # Errors
+/// When Redis cannot be reached.
+pub async fn lift(
+    redis: &Redis,
+    run_id: &str,
+    epoch: i64,
+    clock_min: i64,
+    postgres: &Postgres,
+) -> Result<bool, RedisError> {
+    let numbers = [epoch, clock_min, postgres.beat].map(|number| number.to_string());
+    let [epoch, clock, beat] = &numbers;
+    let args: [&[u8]; 6] = [
+        run_id.as_bytes(),
+        epoch.as_bytes(),
+        clock.as_bytes(),
+        postgres.system.as_bytes(),
+        postgres.timeline.as_bytes(),
+        beat.as_bytes(),
+    ];
+    Ok(redis.script(&script::LIFT, &[], &args).await? == Reply::bulk("1"))
 }

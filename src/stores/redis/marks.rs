@@ -96,6 +96,17 @@ pub async fn repair(redis: &Redis, token: &str, keys: &[Key], only_absent: bool)
     }
 }
 
+/// Marks records whose newest writes Redis has lost, each with a new token; collections (`true`) as a whole (L1).
+///
+/// # Errors
+/// When Redis cannot be reached, or is not the run that the lift was begun on any more.
+pub async fn mark_ghosts(redis: &Redis, run_id: &str, token: &str, keys: &[(Key, bool)]) -> Result<(), RedisError> {
+    let mut args: Vec<&[u8]> = vec![run_id.as_bytes(), token.as_bytes()];
+    args.extend(keys.iter().map(|(_, is_collection)| if *is_collection { b"c" as &[u8] } else { b"-" }));
+    let keys: Vec<&[u8]> = keys.iter().map(|(key, _)| key.as_bytes()).collect();
+    redis.script(&script::GHOSTS, &keys, &args).await.map(drop)
+}
+
 /// How many records are marked.
 ///
 /// # Errors

@@ -13,18 +13,20 @@ pub struct Script {
 }
 
 macro_rules! script {
-    ($flags:literal, $file:literal) => {
-        Script::new(concat!($flags, include_str!(concat!("lua/", $file, ".lua"))))
+    ($flags:literal, $($file:literal),+) => {
+        Script::new(concat!($flags, $(include_str!(concat!("lua/", $file, ".lua"))),+))
     };
-    ($flags:literal, prelude, $file:literal) => {
-        Script::new(concat!($flags, include_str!("lua/prelude.lua"), include_str!(concat!("lua/", $file, ".lua"))))
+    ($flags:literal, prelude, $($file:literal),+) => {
+        script!($flags, "prelude", $($file),+)
     };
 }
 
 /// Marks the keys of a batch; first in its EXEC.
-pub static MARK: Script = script!("#!lua flags=allow-oom\n", "mark");
+pub static MARK: Script = script!("#!lua flags=allow-oom\n", "marking", "mark");
 /// Says what the writes left; last in its EXEC.
-pub static SETTLE: Script = script!("#!lua flags=allow-oom\n", "settle");
+pub static SETTLE: Script = script!("#!lua flags=allow-oom\n", "settling", "settle");
+/// Marks, runs and settles where Redis is full.
+pub static FULL: Script = script!("#!lua flags=allow-oom\n", "marking", "settling", "full");
 /// Raises the counter of a list log; right before its push.
 pub static PUSH: Script = script!("#!lua flags=allow-oom\n", "push");
 /// Reads records with a version.
@@ -51,6 +53,10 @@ pub static REPAIR: Script = script!("#!lua flags=allow-oom\n", prelude, "repair"
 pub static BACKFILLED: Script = script!("#!lua flags=allow-oom\n", prelude, "backfilled");
 /// Writes the anchor.
 pub static ANCHOR: Script = script!("#!lua flags=allow-oom\n", "anchor");
+/// Marks ghosts.
+pub static GHOSTS: Script = script!("#!lua flags=allow-oom\n", "ghosts");
+/// Ends a lift.
+pub static LIFT: Script = script!("#!lua flags=allow-oom\n", "lift");
 /// A random key of the caller's.
 pub static RANDOMKEY: Script = script!("#!lua flags=no-writes,allow-oom\n", "randomkey");
 /// How many keys the callers have.

@@ -11,6 +11,8 @@ use crate::traffic::compare::{CompareError, Equality, Held, Record, Records, tak
 
 /// Keys asked for at once.
 const SCAN_COUNT: usize = 1_000;
+/// How long one answer may take.
+const ANSWER_DEADLINE: std::time::Duration = std::time::Duration::from_secs(60);
 
 /// Every record of a mirrored kind.
 pub(super) async fn read(url: &str, catalog: &Catalog, outcome: &mut Equality) -> Result<Records, CompareError> {
@@ -48,7 +50,9 @@ pub(super) async fn now_ms(url: &str) -> Result<i64, CompareError> {
 
 async fn connect(url: &str) -> Result<MultiplexedConnection, CompareError> {
     let client = Client::open(url).map_err(failed)?;
-    client.get_multiplexed_async_connection().await.map_err(failed)
+    // A large collection takes its time, and nobody waits for this comparison but us.
+    let config = redis::AsyncConnectionConfig::new().set_response_timeout(Some(ANSWER_DEADLINE));
+    client.get_multiplexed_async_connection_with_config(&config).await.map_err(failed)
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "it is made for map_err")]

@@ -1,6 +1,7 @@
 //! What the stories share: real servers, and waiting for a condition instead of sleeping.
 
 pub(crate) mod sidecar;
+pub(crate) mod stores;
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -12,6 +13,8 @@ use parallax::settings::{Inputs, PostgresSettings, load};
 use parallax::stores::migrations;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
+
+use crate::support::sidecar::{PATIENCE, Sidecar};
 
 /// A migrated database that no test writes to: the others are copies of it.
 const TEMPLATE: &str = "migrated";
@@ -94,6 +97,42 @@ where
         assert!(Instant::now() < end, "waited {deadline:?} in vain until {what}");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
+}
+
+/// The words of a command.
+pub(crate) fn words(line: &str) -> Vec<String> {
+    line.split(' ').map(str::to_owned).collect()
+}
+
+/// A command that passes the sidecar by.
+pub(crate) async fn raw(redis: &PrivateRedis, line: &str) -> redis::Value {
+    let client = redis::Client::open(redis.url()).unwrap();
+    let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+    let mut command = redis::Cmd::new();
+    line.split(' ').for_each(|part| drop(command.arg(part)));
+    command.query_async(&mut connection).await.unwrap_or_else(|error| panic!("{line}: {error}"))
+}
+
+/// The value of a string, and who answered.
+pub(crate) async fn source(sidecar: &Sidecar, key: &str) -> (String, String) {
+    let answer = sidecar.ask(&["GET", key], &[]).await;
+    assert_eq!(answer.status, 200, "{:?}", answer.body);
+    let value = answer.json()["result"].as_str().unwrap_or("nil").to_owned();
+    (value, answer.header("parallax-source").unwrap_or_default().to_owned())
+}
+
+/// Waits until the sidecar says this of the stores.
+pub(crate) async fn standing(sidecar: &Sidecar, expected: &str) {
+    wait_until(&format!("the standing is {expected}"), PATIENCE, || async {
+        sidecar.get("/v1/status").await.json()["lineage"] == expected
+    })
+    .await;
+}
+
+/// How many statements of this database wait for a lock.
+pub(crate) async fn waiting(database: &Database) -> i64 {
+    let text = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    database.client().await.query_one(text, &[]).await.unwrap().get(0)
 }
 
 async fn server(options: PostgresOptions) -> PrivatePostgres {

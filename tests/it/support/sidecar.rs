@@ -157,7 +157,7 @@ impl Sidecar {
     /// Changes a flag (`*`: the default); panics when it is refused.
     pub(crate) async fn flag(&self, kind: &str, change: Json) {
         let answer = self.try_flag(kind, change).await;
-        assert_eq!(answer.status, 200, "{:?}", answer.body);
+        assert_eq!(answer.status, 200, "{:?}: {:?}", answer.body, self.log.lock().unwrap());
     }
 
     /// Tries to change a flag.
@@ -169,11 +169,27 @@ impl Sidecar {
 
     /// Walks all kinds up to `stage`, with a backfill before live, all reads sampled and all keys read from Postgres.
     pub(crate) async fn raise(&self, stage: &str) {
-        for next in ["dualwrite", "shadow", "live"] {
+        self.climb(&["dualwrite", "shadow", "live"], stage, 1.0).await;
+    }
+
+    /// From dualwrite to live with no read compared, for stories that make the stores differ.
+    pub(crate) async fn raise_from_dualwrite(&self) {
+        self.drained().await;
+        self.climb(&["shadow", "live"], "live", 0.0).await;
+    }
+
+    /// From shadow to live, with all reads compared.
+    pub(crate) async fn raise_from_shadow(&self) {
+        self.climb(&["live"], "live", 1.0).await;
+    }
+
+    async fn climb(&self, stages: &[&str], stage: &str, sample_rate: f64) {
+        for next in stages.iter().copied() {
             if next == "live" {
                 self.backfill().await;
             }
-            self.flag("*", json!({ "stage": next, "sample_rate": 1.0, "percent": 100.0, "deadline_ms": 5000 })).await;
+            self.flag("*", json!({ "stage": next, "sample_rate": sample_rate, "percent": 100.0, "deadline_ms": 5000 }))
+                .await;
             if next == stage {
                 return;
             }
@@ -215,17 +231,33 @@ impl Sidecar {
         self.child.kill().await.unwrap();
     }
 
-    /// Ends it in order. Every warning and error of its log must contain one of `expected`, and each of these must be there.
-    pub(crate) async fn stop_expecting(mut self, expected: &[&str]) {
+    /// Asks it to end in order, and does not wait for the end.
+    pub(crate) async fn terminate(&self) {
         let status = Command::new("kill").args(["-TERM", &self.pid().to_string()]).status().await.unwrap();
         assert!(status.success());
+    }
+
+    /// Ends it in order. Every warning and error of its log must contain one of `expected`, and each of these must be there.
+    pub(crate) async fn stop_expecting(self, expected: &[&str]) {
+        self.stop_with(expected, &[]).await;
+    }
+
+    /// As [`Self::stop_expecting`], where what is `possible` may be in the log too: of a fleet only one may say it.
+    pub(crate) async fn stop_with(self, expected: &[&str], possible: &[&str]) {
+        self.terminate().await;
+        self.ended_with(expected, possible).await;
+    }
+
+    /// Waits for the end that was asked for, and looks at the log as [`Self::stop_with`] does.
+    pub(crate) async fn ended_with(mut self, expected: &[&str], possible: &[&str]) {
         let ended = tokio::time::timeout(PATIENCE, self.child.wait()).await.expect("it ends").unwrap();
         assert!(ended.success(), "{ended}: {:?}", self.log.lock().unwrap());
         let log = self.log.lock().unwrap();
         let is_loud = |line: &&Json| line["level"] == "WARN" || line["level"] == "ERROR";
         let loud: Vec<String> = log.iter().filter(is_loud).map(Json::to_string).collect();
         for line in &loud {
-            assert!(expected.iter().any(|text| line.contains(text)), "an unexpected line in the log: {line}");
+            let is_known = expected.iter().chain(possible).any(|text| line.contains(text));
+            assert!(is_known, "an unexpected line in the log: {line}, among {log:?}");
         }
         for text in expected {
             assert!(loud.iter().any(|line| line.contains(text)), "nothing in the log says `{text}`: {loud:?}");

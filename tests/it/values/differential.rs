@@ -7,7 +7,7 @@ use parallax::dev::servers::PrivateRedis;
 use percent_encoding::{NON_ALPHANUMERIC, percent_encode};
 use serde_json::{Value as Json, json};
 
-use crate::support::sidecar::{Answer, Sidecar};
+use crate::support::sidecar::{Answer, PATIENCE, Sidecar};
 
 pub(super) type Parts = Vec<Vec<u8>>;
 
@@ -21,7 +21,8 @@ pub(super) fn line(text: &str) -> Parts {
 }
 
 pub(super) async fn connection(redis: &PrivateRedis) -> redis::aio::MultiplexedConnection {
-    redis::Client::open(redis.url()).unwrap().get_multiplexed_async_connection().await.unwrap()
+    let config = redis::AsyncConnectionConfig::new().set_response_timeout(Some(PATIENCE));
+    redis::Client::open(redis.url()).unwrap().get_multiplexed_async_connection_with_config(&config).await.unwrap()
 }
 
 /// A command of any bytes through the door: as JSON where it is text, else by the path, its last argument as the body.

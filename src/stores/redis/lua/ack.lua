@@ -39,7 +39,8 @@ for _, key in ipairs(KEYS) do
     end
   else
     clear(companion, first, at - 1)
-    if redis.call('HLEN', companion) == 0 and token ~= '' then
+    -- Entries appended to a stream leave nothing in the companion: only the token tells that they came after the capture.
+    if redis.call('HLEN', companion) == 0 and token ~= '' and (same or shape == 'e') then
       removed = removed + redis.call('HDEL', 'parallax:outbox', key)
     end
   end
