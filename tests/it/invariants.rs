@@ -210,7 +210,7 @@ async fn convergence_when_nobody_writes_and_nothing_is_marked_both_stores_are_eq
     tokio::join!(write(&one, 1), write(&other, 2), write(&one, 3), write(&other, 4));
     one.drained().await;
     let outcome = compare::stores(&redis.url(), &database.url(), &Catalog::embedded()).await.unwrap();
-    assert!(outcome.records > 20, "{outcome:?}");
+    assert!(outcome.records >= 5, "{outcome:?}");
     assert!(outcome.holds(), "seed {seed}: {:?} {:?}", outcome.differences, outcome.examples);
     assert_eq!(one.metric("parallax_dead_letters_total", &[]).await, 0.0);
     one.stop_expecting(&[]).await;

@@ -150,7 +150,7 @@ async fn chunk_of_two(stores: &Stores) -> (Basis, capture::WholeBegin, Whole) {
     let rows: Vec<ElementRow> = chunk.elements.iter().map(row).collect();
     let table = stores.kind(GROUP).table;
     apply::chunk(&stores.postgres, basis, table, &header, &rows).await.unwrap();
-    let whole = Whole { header, table, first_version: begin.stamp.version, bounds: None };
+    let whole = Whole { header, table, first_version: begin.stamp.version, stream: None };
     (basis, begin, whole)
 }
 
@@ -184,7 +184,7 @@ async fn unseen_elements_go_below_the_first_chunk_and_no_higher() {
     apply::apply(&stores.postgres, basis, &[item]).await.unwrap();
     // The last chunk comes later than that.
     whole.header.version = stores.take(GROUP).await.unwrap().0.version;
-    apply::finalise(&stores.postgres, basis, &whole).await.unwrap();
+    apply::finalise(&stores.postgres, basis, &whole, &[]).await.unwrap();
     assert!(is_complete(&stores).await);
     assert_eq!(stores.live_elements(GROUP).await, ["a", "b", "c"]);
     let stale = &stores.elements(GROUP).await["stale"];
@@ -215,7 +215,7 @@ async fn a_whole_capture_that_a_deletion_overtook_does_not_end() {
     let begin = stores.whole(GROUP).await;
     let absent = stores.absent(GROUP, begin);
     stores.apply(&absent).await.unwrap();
-    apply::finalise(&stores.postgres, basis, &whole).await.unwrap();
+    apply::finalise(&stores.postgres, basis, &whole, &[]).await.unwrap();
     assert!(!is_complete(&stores).await);
     assert_eq!(stores.row(GROUP).await.unwrap().state, "deleted");
     assert_eq!(stores.live_elements(GROUP).await, Vec::<String>::new());

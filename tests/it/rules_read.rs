@@ -233,7 +233,7 @@ async fn a_log_that_begins_anew_replaces_entries_of_the_same_ids() {
 async fn whole(stores: &Stores) {
     use parallax::dual::settle;
     use parallax::stores::postgres::apply::{self, Basis};
-    use parallax::stores::postgres::rows::{ElementRow, Fate, Whole, padded_id};
+    use parallax::stores::postgres::rows::{ElementRow, Fate, Whole, WholeStream, padded_id};
     use parallax::stores::redis::capture;
     use parallax::stores::redis::marks::{self, Ack};
     let (key, kind) = (parallax::model::key::Key::new(EVENTS), stores.kind(EVENTS));
@@ -250,9 +250,9 @@ async fn whole(stores: &Stores) {
     let id = |row: Option<&ElementRow>| String::from_utf8(row.unwrap().element.to_vec()).unwrap();
     let basis = Basis { epoch: chunk.epoch, beat: begin.stamp.beat };
     apply::chunk(&stores.postgres, basis, kind.table, &header, &rows).await.unwrap();
-    let bounds = Some((id(rows.first()), id(rows.last())));
-    let end = Whole { header, table: kind.table, first_version: begin.stamp.version, bounds };
-    apply::finalise(&stores.postgres, basis, &end).await.unwrap();
+    let stream = Some(WholeStream { ids: Some((id(rows.first()), id(rows.last()))), missing: 0 });
+    let end = Whole { header, table: kind.table, first_version: begin.stamp.version, stream };
+    apply::finalise(&stores.postgres, basis, &end, &[]).await.unwrap();
     marks::ack(&stores.redis, chunk.epoch, &[(key, Ack::Whole(begin.token, begin.tokens))]).await.unwrap();
 }
 
