@@ -96,6 +96,72 @@ async fn each_mistake_of_a_data_request_has_its_own_type() {
     sidecar.stop_expecting(&[]).await;
 }
 
+/// Commands that act on the server or belong to a connection.
+const ADMINISTRATIVE: &[&str] = &[
+    "FLUSHALL",
+    "flushdb ASYNC",
+    "SWAPDB 0 1",
+    "SHUTDOWN NOSAVE",
+    "CONFIG SET maxmemory 1",
+    "CONFIG GET *",
+    "REPLICAOF NO ONE",
+    "SLAVEOF h 1",
+    "DEBUG SLEEP 0",
+    "SAVE",
+    "BGSAVE",
+    "BGREWRITEAOF",
+    "FAILOVER",
+    "CLUSTER INFO",
+    "ACL LIST",
+    "MODULE LIST",
+    "MIGRATE h 1 k 0 1",
+    "MOVE apikey:a 1",
+    "SCRIPT FLUSH",
+    "SCRIPT KILL",
+    "FUNCTION FLUSH",
+    "SUBSCRIBE c",
+    "MULTI",
+    "EXEC",
+    "WATCH k",
+    "SELECT 1",
+    "AUTH x",
+    "HELLO 3",
+    "CLIENT LIST",
+    "QUIT",
+    "MONITOR",
+    "BLPOP apikey:a 0",
+    "NOSUCHCOMMAND x",
+];
+const SCRIPT: &str = "return redis.call('GET', 'parallax:clock')";
+/// Commands that name keys of our own, in every place where a key can stand.
+const NAMING: &[&[&str]] = &[
+    &["GET", "parallax:clock"],
+    &["DEL", "x", "parallax:outbox"],
+    &["MGET", "a", "parallax:clock"],
+    &["MSET", "a", "1", "parallax:clock", "2"],
+    &["RENAME", "apikey:a", "parallax:clock"],
+    &["COPY", "parallax:clock", "mine"],
+    &["OBJECT", "ENCODING", "parallax:clock"],
+    &["MEMORY", "USAGE", "parallax:clock"],
+    &["DUMP", "parallax:flags"],
+    &["HGETALL", "parallax:flags"],
+    &["HSCAN", "parallax:outbox", "0"],
+    &["BITOP", "NOT", "parallax:x", "a"],
+    &["SUNIONSTORE", "mine", "parallax:x"],
+    &["ZUNIONSTORE", "mine", "1", "parallax:x"],
+    &["XREAD", "STREAMS", "parallax:x", "0"],
+    &["EVAL", "return 1", "1", "parallax:outbox"],
+    &["EVAL", SCRIPT, "0"],
+    &["EVAL", "return redis.call('GET', ARGV[1])", "0", "parallax:clock"],
+    &["EVAL_RO", "return redis.call('GET', ARGV[1])", "0", "parallax:clock"],
+    &["SCRIPT", "LOAD", SCRIPT],
+    &["SORT", "apikey:l", "BY", "parallax:*"],
+    &["SORT", "apikey:l", "BY", "nosort", "GET", "parallax:clock"],
+    &["SORT", "apikey:l", "BY", "nosort", "GET", "*"],
+    &["SORT_RO", "apikey:l", "GET", "par*"],
+    &["SORT", "apikey:l", "STORE", "parallax:x"],
+];
+
 #[tokio::test(flavor = "multi_thread")]
 async fn commands_that_act_on_the_server_and_keys_of_our_own_are_refused() {
     let (redis, database) = (support::redis().await, support::postgres().await);
@@ -103,41 +169,7 @@ async fn commands_that_act_on_the_server_and_keys_of_our_own_are_refused() {
     sidecar.raise("dualwrite").await;
     sidecar.command(&["SET", "apikey:a", "v"]).await;
     sidecar.drained().await;
-    for command in [
-        "FLUSHALL",
-        "flushdb ASYNC",
-        "SWAPDB 0 1",
-        "SHUTDOWN NOSAVE",
-        "CONFIG SET maxmemory 1",
-        "CONFIG GET *",
-        "REPLICAOF NO ONE",
-        "SLAVEOF h 1",
-        "DEBUG SLEEP 0",
-        "SAVE",
-        "BGSAVE",
-        "BGREWRITEAOF",
-        "FAILOVER",
-        "CLUSTER INFO",
-        "ACL LIST",
-        "MODULE LIST",
-        "MIGRATE h 1 k 0 1",
-        "MOVE apikey:a 1",
-        "SCRIPT FLUSH",
-        "SCRIPT KILL",
-        "FUNCTION FLUSH",
-        "SUBSCRIBE c",
-        "MULTI",
-        "EXEC",
-        "WATCH k",
-        "SELECT 1",
-        "AUTH x",
-        "HELLO 3",
-        "CLIENT LIST",
-        "QUIT",
-        "MONITOR",
-        "BLPOP apikey:a 0",
-        "NOSUCHCOMMAND x",
-    ] {
+    for command in ADMINISTRATIVE {
         let words: Vec<&str> = command.split(' ').collect();
         let answer = sidecar.ask(&words, &[]).await;
         assert_eq!(told(&answer), is(403, "command-refused"), "{command}");
@@ -145,34 +177,7 @@ async fn commands_that_act_on_the_server_and_keys_of_our_own_are_refused() {
         assert!(detail.to_uppercase().contains(&words[0].to_uppercase()), "the reason names the command: {detail}");
         assert!(answer.json()["error"].as_str().unwrap().starts_with("PARALLAX "), "for clients of another form");
     }
-    let script = "return redis.call('GET', 'parallax:clock')";
-    for command in [
-        &["GET", "parallax:clock"][..],
-        &["DEL", "x", "parallax:outbox"],
-        &["MGET", "a", "parallax:clock"],
-        &["MSET", "a", "1", "parallax:clock", "2"],
-        &["RENAME", "apikey:a", "parallax:clock"],
-        &["COPY", "parallax:clock", "mine"],
-        &["OBJECT", "ENCODING", "parallax:clock"],
-        &["MEMORY", "USAGE", "parallax:clock"],
-        &["DUMP", "parallax:flags"],
-        &["HGETALL", "parallax:flags"],
-        &["HSCAN", "parallax:outbox", "0"],
-        &["BITOP", "NOT", "parallax:x", "a"],
-        &["SUNIONSTORE", "mine", "parallax:x"],
-        &["ZUNIONSTORE", "mine", "1", "parallax:x"],
-        &["XREAD", "STREAMS", "parallax:x", "0"],
-        &["EVAL", "return 1", "1", "parallax:outbox"],
-        &["EVAL", script, "0"],
-        &["EVAL", "return redis.call('GET', ARGV[1])", "0", "parallax:clock"],
-        &["EVAL_RO", "return redis.call('GET', ARGV[1])", "0", "parallax:clock"],
-        &["SCRIPT", "LOAD", script],
-        &["SORT", "apikey:l", "BY", "parallax:*"],
-        &["SORT", "apikey:l", "BY", "nosort", "GET", "parallax:clock"],
-        &["SORT", "apikey:l", "BY", "nosort", "GET", "*"],
-        &["SORT_RO", "apikey:l", "GET", "par*"],
-        &["SORT", "apikey:l", "STORE", "parallax:x"],
-    ] {
+    for command in NAMING {
         assert_eq!(told(&sidecar.ask(command, &[]).await), is(403, "control-key"), "{command:?}");
     }
     let answers =

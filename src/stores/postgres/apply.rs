@@ -8,6 +8,7 @@ use crate::model::catalog::Table;
 use crate::model::key::hash16;
 use crate::model::text;
 use crate::stores::postgres::Postgres;
+use crate::stores::postgres::journal;
 use crate::stores::postgres::pool::{PostgresError, TRANSACTION_DEADLINE, within};
 use crate::stores::postgres::rows::{ElementRow, Fate, Item, RecordRow, Whole};
 use crate::stores::postgres::statement::{Bind, Statement};
@@ -75,7 +76,7 @@ pub async fn apply(postgres: &Postgres, basis: Basis, items: &[Item]) -> Result<
         for item in items {
             apply_collection(connection, item, &mut applied).await?;
         }
-        forget_letters(connection, items.iter().map(|item| item.header().key.hash()).collect()).await?;
+        journal::forget_letters(connection, items.iter().map(|item| item.header().key.hash()).collect()).await?;
         Ok(applied)
     });
     within(TRANSACTION_DEADLINE, done).await
@@ -86,14 +87,6 @@ fn record_of(item: &Item, table: Table) -> Option<&RecordRow> {
         Item::Record(of, row) if *of == table => Some(row),
         Item::Record(..) | Item::Elements(..) | Item::Absent(..) | Item::Log { .. } => None,
     }
-}
-
-/// Takes what is now written from the dead letters, whoever put it there. In the same transaction, so that a letter never
-/// outlives its reason; the table is nearly always empty.
-async fn forget_letters(connection: &mut AsyncPgConnection, keys: Vec<Vec<u8>>) -> Result<(), PostgresError> {
-    let statement = Statement::new("DELETE FROM dead_letters WHERE key_hash = ANY({})", vec![Bind::BytesList(keys)]);
-    statement.run(connection).await?;
-    Ok(())
 }
 
 /// Holds the control rows until the transaction ends, and refuses captures of another lineage (A2, P1).
@@ -133,7 +126,7 @@ async fn apply_collection(
         Item::Log { header, first_id, last_id, entries, missing } => {
             upsert_header(connection, header, Some((first_id, last_id)), applied).await?;
             upsert_elements(connection, Table::EventLogs, header, entries, applied).await?;
-            if *missing > 0 { note_gap(connection, header, first_id, *missing).await } else { Ok(()) }
+            if *missing > 0 { journal::note_gap(connection, header, first_id, *missing).await } else { Ok(()) }
         }
         Item::Absent(table, header) => {
             upsert_header(connection, header, None, applied).await?;
@@ -317,29 +310,6 @@ async fn bury(
     Ok(())
 }
 
-async fn note_gap(
-    connection: &mut AsyncPgConnection,
-    header: &RecordRow,
-    first_id: &str,
-    missing: i64,
-) -> Result<(), PostgresError> {
-    let statement = Statement::new(
-        "INSERT INTO log_gaps (at, kind, key_hash, id, first_id, last_id, missing)
-         SELECT now(), {}, {}, {}, (SELECT max(element) FROM event_logs WHERE key_hash = {} AND element < {}), {}, {}",
-        vec![
-            Bind::Text(header.kind.clone()),
-            Bind::Bytes(header.key.hash()),
-            Bind::Text(header.id.clone()),
-            Bind::Bytes(header.key.hash()),
-            Bind::Text(first_id.to_owned()),
-            Bind::Text(first_id.to_owned()),
-            Bind::Number(missing),
-        ],
-    );
-    statement.run(connection).await?;
-    Ok(())
-}
-
 /// Writes one chunk of a whole collection. The header is made if there is none, but says nothing yet.
 ///
 /// # Errors
@@ -402,9 +372,9 @@ pub async fn finalise(
             bury(connection, table, header, whole.first_version, oldest, &mut applied).await?;
         }
         if let Some(stream) = whole.stream.as_ref().filter(|stream| stream.missing > 0) {
-            note_gap(connection, header, oldest.unwrap_or("~"), stream.missing).await?;
+            journal::note_gap(connection, header, oldest.unwrap_or("~"), stream.missing).await?;
         }
-        forget_letters(connection, vec![header.key.hash()]).await?;
+        journal::forget_letters(connection, vec![header.key.hash()]).await?;
         Ok(applied)
     });
     within(TRANSACTION_DEADLINE, done).await

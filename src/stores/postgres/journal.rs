@@ -3,11 +3,13 @@
 use bytes::Bytes;
 use diesel::QueryableByName;
 use diesel::sql_types::Text;
+use diesel_async::AsyncPgConnection;
 use serde_json::Value as Json;
 
 use crate::model::key::Key;
 use crate::stores::postgres::Postgres;
 use crate::stores::postgres::pool::{PostgresError, QUESTION_DEADLINE, within};
+use crate::stores::postgres::rows::RecordRow;
 use crate::stores::postgres::statement::{Bind, Statement};
 
 /// A change of a flag.
@@ -179,6 +181,41 @@ pub async fn dead_letter(postgres: &Postgres, letter: &DeadLetter) -> Result<(),
         ],
     );
     run(postgres, statement).await
+}
+
+/// Takes what is now written from the dead letters, whoever put it there. In the same transaction, so that a letter never
+/// outlives its reason; the table is nearly always empty.
+pub(super) async fn forget_letters(
+    connection: &mut AsyncPgConnection,
+    keys: Vec<Vec<u8>>,
+) -> Result<(), PostgresError> {
+    let statement = Statement::new("DELETE FROM dead_letters WHERE key_hash = ANY({})", vec![Bind::BytesList(keys)]);
+    statement.run(connection).await?;
+    Ok(())
+}
+
+/// Notes that entries of a log were trimmed before they were captured (G3), with the entries on both sides of the gap.
+pub(super) async fn note_gap(
+    connection: &mut AsyncPgConnection,
+    header: &RecordRow,
+    first_id: &str,
+    missing: i64,
+) -> Result<(), PostgresError> {
+    let statement = Statement::new(
+        "INSERT INTO log_gaps (at, kind, key_hash, id, first_id, last_id, missing)
+         SELECT now(), {}, {}, {}, (SELECT max(element) FROM event_logs WHERE key_hash = {} AND element < {}), {}, {}",
+        vec![
+            Bind::Text(header.kind.clone()),
+            Bind::Bytes(header.key.hash()),
+            Bind::Text(header.id.clone()),
+            Bind::Bytes(header.key.hash()),
+            Bind::Text(first_id.to_owned()),
+            Bind::Text(first_id.to_owned()),
+            Bind::Number(missing),
+        ],
+    );
+    statement.run(connection).await?;
+    Ok(())
 }
 
 /// How many dead letters, log gaps, mismatches and ghosts there are.
