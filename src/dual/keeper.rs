@@ -130,12 +130,16 @@ impl Keeper {
         self.view.store(Arc::new(next));
     }
 
-    async fn take_up(&self, next: View) {
+    async fn take_up(&self, mut next: View) {
         // Looked at behind the lock: two renewals at once would both keep the same view, and neither copy ever be the last.
         let mut older = self.older.lock().await;
         let current = self.view();
         if next.version < current.version || next.has_all_of(&current) {
             return;
+        }
+        if next.version == current.version {
+            // A rollback that the flags do not know yet stays in force here.
+            next.lower(&self.catalog, &current.lowered.iter().cloned().collect::<Vec<_>>());
         }
         older.push(current);
         self.view.store(Arc::new(next));

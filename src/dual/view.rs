@@ -3,7 +3,7 @@
 //! Every operation holds the view it was decided under until it is answered. A version is confirmed when nobody holds an
 //! older view any more (S2).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::model::catalog::{Catalog, Kind};
 use crate::model::flag::{Flag, Stage};
@@ -21,6 +21,8 @@ pub struct View {
     pub stored: BTreeMap<String, Flag>,
     /// The flag of each kind, by its index.
     flags: Vec<Flag>,
+    /// Kinds that a rollback took out of stage live before the flags said so.
+    pub lowered: BTreeSet<String>,
     /// For a kind of another catalog: off.
     fallback: Flag,
     /// The epoch in which each kind's backfill was committed, by its index.
@@ -51,7 +53,16 @@ impl View {
     ) -> Self {
         let flags = catalog.kinds().iter().map(|kind| effective(&stored, kind)).collect();
         let backfilled = catalog.kinds().iter().map(|kind| backfilled.get(&kind.name).copied()).collect();
-        Self { version, stored, flags, fallback: Flag::default(), backfilled, epoch: -1, unverifiable }
+        Self {
+            version,
+            stored,
+            flags,
+            lowered: BTreeSet::new(),
+            fallback: Flag::default(),
+            backfilled,
+            epoch: -1,
+            unverifiable,
+        }
     }
 
     /// A view without any flag, as a sidecar boots (S3).
@@ -86,6 +97,7 @@ impl View {
 
     /// Takes these kinds out of stage live.
     pub fn lower(&mut self, catalog: &Catalog, names: &[String]) {
+        self.lowered.extend(names.iter().cloned());
         for kind in catalog.kinds().iter().filter(|kind| names.contains(&kind.name)) {
             if let Some(flag) = self.flags.get_mut(kind.index) {
                 *flag = rolled_back(flag);
