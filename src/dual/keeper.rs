@@ -122,18 +122,19 @@ impl Keeper {
 
     /// Takes the reads of these kinds from Postgres at once, whatever the store of the flags says; it will say the same soon.
     pub(super) async fn lower(&self, names: &[String]) {
-        let mut next = (*self.view()).clone();
-        next.lower(&self.catalog, names);
         let mut older = self.older.lock().await;
-        older.push(self.view());
+        let current = self.view();
+        let mut next = (*current).clone();
+        next.lower(&self.catalog, names);
+        older.push(current);
         self.view.store(Arc::new(next));
     }
 
     async fn take_up(&self, next: View) {
-        // Looked at under the lock, or a view could be replaced without being waited for.
+        // Looked at behind the lock: two renewals at once would both keep the same view, and neither copy ever be the last.
         let mut older = self.older.lock().await;
         let current = self.view();
-        if next.has_all_of(&current) {
+        if next.version < current.version || next.has_all_of(&current) {
             return;
         }
         older.push(current);
@@ -202,4 +203,30 @@ impl Keeper {
 #[must_use]
 pub(super) fn json(flag: &crate::model::flag::Flag) -> String {
     serde_json::to_string(flag).expect("a flag is always JSON")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn two_renewals_that_bring_the_same_version_leave_nothing_that_is_never_confirmed() {
+        let catalog = Arc::new(Catalog::embedded());
+        let metrics = Metrics::new("one", &[]);
+        let keeper = Keeper::new(Arc::clone(&catalog), "one".to_owned(), Duration::from_secs(20), metrics);
+        let older = keeper.older.lock().await;
+        let next = || {
+            let mut view = View::empty(&catalog);
+            view.version = 7;
+            view
+        };
+        // Both see the first view, and wait for each other.
+        let (one, other) = (keeper.take_up(next()), keeper.take_up(next()));
+        let mut both = std::pin::pin!(async { tokio::join!(one, other) });
+        assert!(futures_util::poll!(&mut both).is_pending());
+        drop(older);
+        both.await;
+        keeper.confirm().await;
+        assert_eq!(keeper.confirmed.load(Ordering::Acquire), 7);
+    }
 }

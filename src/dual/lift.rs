@@ -52,7 +52,7 @@ pub(crate) async fn lift(
     if !swept.is_empty() {
         mark_without_rows(redis, catalog, run_id, token, &swept).await?;
     }
-    let identity = postgres_lineage::beat(postgres).await?;
+    let identity = postgres_lineage::beat(postgres, 0).await?;
     let above = postgres_lineage::highest_version(postgres).await? + 1;
     let known = redis_lineage::Postgres { system: identity.system, timeline: identity.timeline, beat: identity.beat };
     let was_written = redis_lineage::lift(redis, run_id, epoch, above, &known).await?;

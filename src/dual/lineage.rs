@@ -119,14 +119,19 @@ impl Lineage {
                     self.standing().await
                 }
             };
-            let before = std::mem::replace(&mut *self.standing.lock().await, next);
-            if before != next {
-                Self::tell(next);
-            }
+            self.note(next).await;
             tokio::select! {
                 () = tokio::time::sleep(HEARTBEAT) => {}
                 () = self.wake.notified() => tokio::time::sleep(HEARTBEAT / 10).await,
             }
+        }
+    }
+
+    /// Takes up how the stores stand, and tells of it when it is new.
+    pub(super) async fn note(&self, next: Standing) {
+        let before = std::mem::replace(&mut *self.standing.lock().await, next);
+        if before != next {
+            Self::tell(next);
         }
     }
 
@@ -155,14 +160,18 @@ impl Lineage {
         if anchor.run_id != server.run_id {
             return self.redis_changed(postgres, &server.run_id, anchor.epoch).await;
         }
-        let beat = async { Ok((postgres_lineage::beat(postgres).await?, postgres_lineage::epoch(postgres).await?)) };
+        let beat = known.as_ref().map_or(0, |known| known.beat);
+        let beat =
+            async { Ok((postgres_lineage::beat(postgres, beat).await?, postgres_lineage::epoch(postgres).await?)) };
         // A server that hangs is down, as far as anybody can tell.
         let (identity, epoch) = within(QUESTION_DEADLINE, beat).await?;
         let is_known = known.as_ref().is_none_or(|known| {
             known.system == identity.system && known.timeline == identity.timeline && identity.beat > known.beat
         });
         if !is_known || epoch < anchor.epoch {
-            return self.postgres_went_back(postgres, anchor.epoch.max(epoch) + 1, identity).await;
+            // Who else noticed may have raised the epoch by now: then it is the one to go on with.
+            let next = if epoch > anchor.epoch { epoch } else { anchor.epoch + 1 };
+            return self.postgres_went_back(postgres, next).await;
         }
         if epoch > anchor.epoch {
             // Somebody raised the epoch and did not come to the anchor: it is his to finish, and ours when he died.
@@ -194,7 +203,7 @@ impl Lineage {
         if postgres_lineage::has_rows(postgres).await? {
             return Ok(Standing::RedisLost);
         }
-        let identity = postgres_lineage::beat(postgres).await?;
+        let identity = postgres_lineage::beat(postgres, 0).await?;
         postgres_lineage::raise_epoch(postgres, epoch + 1).await?;
         let clock = postgres_lineage::highest_version(postgres).await? + 1;
         redis_lineage::anchor(&self.redis, epoch + 1, clock, &described(&identity)).await?;
@@ -202,16 +211,13 @@ impl Lineage {
     }
 
     /// Postgres went back, or is another one (P1): the epoch rises, which sends all reads to Redis and makes every backfill owed.
-    async fn postgres_went_back(
-        &self,
-        postgres: &Postgres,
-        epoch: i64,
-        identity: postgres_lineage::Identity,
-    ) -> Result<Standing, LineageError> {
+    async fn postgres_went_back(&self, postgres: &Postgres, epoch: i64) -> Result<Standing, LineageError> {
         self.metrics.postgres_went_back();
         tracing::error!(epoch, "postgres went back in time: reads go to redis, and every kind owes a backfill");
         postgres.forget_idle();
+        // The epoch first: while it is the old one, the counter must stay behind what readers expect.
         postgres_lineage::raise_epoch(postgres, epoch).await?;
+        let identity = postgres_lineage::beat(postgres, 0).await?;
         let clock = postgres_lineage::highest_version(postgres).await? + 1;
         redis_lineage::anchor(&self.redis, epoch, clock, &described(&identity)).await?;
         Ok(Standing::Good)

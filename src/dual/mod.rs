@@ -262,8 +262,10 @@ impl Engine {
     }
 
     async fn begin(self: &Arc<Self>, background: Arc<Redis>) {
-        if self.lineage.look().await.is_err() {
-            tracing::warn!("postgres is not there at the start: reads go to redis, and writes are marked");
+        match self.lineage.look().await {
+            // Known before the doors open: a change of stage asks for it.
+            Ok(standing) => self.lineage.note(standing).await,
+            Err(_) => tracing::warn!("postgres is not there at the start: reads go to redis, and writes are marked"),
         }
         self.recover_flags().await;
         if let Err(error) = self.keeper.renew(&background).await {

@@ -135,9 +135,9 @@ async fn deletes_are_rows_with_a_version_of_their_own() {
 async fn expiry_and_eviction_are_not_deletes_and_the_document_stays() {
     let stores = Stores::start().await;
     // Expired while its mark waits: Redis took it, nobody deleted it.
-    stores.write("t1", &["SET user:u1 v", "PEXPIRE user:u1 50"]).await;
+    stores.write("t1", &["SET user:u1 v", "PEXPIRE user:u1 200"]).await;
     stores.bring(USER).await;
-    stores.write("t2", &["SET user:u1 w PX 30"]).await;
+    stores.write("t2", &["SET user:u1 w PX 200"]).await;
     wait_until("it has expired", PATIENCE, || async {
         stores.raw("EXISTS user:u1").await == parallax::model::reply::Reply::Integer(0)
     })

@@ -90,7 +90,7 @@ impl Fleet {
     }
 
     /// A backfill makes the stores equal, and Postgres answers again.
-    async fn is_whole_again_after_a_backfill(self) {
+    async fn a_backfill_makes_it_whole_again(self) {
         self.sidecars[1].backfill().await;
         drained(&self.redis).await;
         assert_equal(&self.redis, &self.database).await;
@@ -143,7 +143,7 @@ async fn a_backup_restored_under_a_running_fleet_is_never_read_as_the_present() 
     fleet.never_reads_the_past(epoch).await;
     load.goes_on(40).await;
     assert_no_failures(&load.finish().await);
-    fleet.is_whole_again_after_a_backfill().await;
+    fleet.a_backfill_makes_it_whole_again().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -161,7 +161,7 @@ async fn a_data_folder_put_back_after_a_crash_is_never_read_as_the_present() {
     put_in_place(&copy, &server.data_folder()).await;
     server.restart().await.unwrap();
     fleet.never_reads_the_past(epoch).await;
-    fleet.is_whole_again_after_a_backfill().await;
+    fleet.a_backfill_makes_it_whole_again().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -182,5 +182,5 @@ async fn another_postgres_behind_the_same_address_is_not_taken_for_the_one_we_kn
     put_in_place(&copy, &server.data_folder()).await;
     server.restart().await.unwrap();
     fleet.never_reads_the_past(epoch).await;
-    fleet.is_whole_again_after_a_backfill().await;
+    fleet.a_backfill_makes_it_whole_again().await;
 }

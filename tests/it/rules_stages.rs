@@ -49,10 +49,10 @@ async fn a_backfill_that_marking_left_behind_does_not_count() {
     sidecar.flag("user", json!({ "stage": "dualwrite" })).await;
     sidecar.command(&["SET", USER, "v"]).await;
     sidecar.drained().await;
-    // The backfill is held up at its last record but one.
+    // Its rows can be read and not written: a backfill that did not wait for its commit would end now.
     let mut locker = database.client().await;
     let lock = locker.transaction().await.unwrap();
-    lock.batch_execute("LOCK TABLE users IN ACCESS EXCLUSIVE MODE").await.unwrap();
+    lock.batch_execute("LOCK TABLE users IN EXCLUSIVE MODE").await.unwrap();
     let job = start_backfill(&sidecar).await;
     wait_until("the backfill waits", PATIENCE, || async { waiting(&database).await > 0 }).await;
     for stage in ["off", "dualwrite"] {

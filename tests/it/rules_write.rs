@@ -209,11 +209,12 @@ async fn a_whole_ack_clears_its_own_tokens_and_no_others() {
 #[tokio::test]
 async fn a_whole_ack_of_a_stream_leaves_the_mark_of_an_entry_that_came_after_its_capture() {
     let stores = Stores::start().await;
-    // The first entry makes the stream, which is therefore captured whole.
-    stores.write("t1", &["XADD billing:events 1-1 f 1"]).await;
+    stores.raw("XADD session:events 1-1 f 1").await;
+    stores.write("t1", &["RENAME session:events billing:events"]).await;
     let begin = stores.whole(EVENTS).await;
     stores.write("t2", &["XADD billing:events 2-1 f 2"]).await;
-    let ack = Ack::Whole(begin.token, begin.tokens);
+    let (token, reached, evidence) = (begin.token, "1-1".into(), "1".into());
+    let ack = Ack::Log { token, reached, evidence, is_complete: true, touched: begin.tokens };
     assert_eq!(marks::ack(&stores.redis, 1, &[(Key::new(EVENTS), ack)]).await.unwrap(), 0);
     assert_eq!(stores.mark(EVENTS).await.as_deref(), Some("t2"));
 }

@@ -1,4 +1,6 @@
 //! Apply: guarded upserts of captured records, in one transaction behind the control row (rules A1-A3, C3, C4).
+//!
+//! A little over 400 lines, because the statements of one transaction are read together.
 
 use diesel::QueryableByName;
 use diesel::sql_types::{Array, BigInt, Text};

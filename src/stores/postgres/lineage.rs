@@ -40,16 +40,23 @@ pub async fn identity(postgres: &Postgres) -> Result<Identity, PostgresError> {
     Ok(Statement::new(text, Vec::new()).row(&mut *postgres.connection().await?).await?)
 }
 
-/// Raises the heartbeat by one and commits it.
+/// Raises the heartbeat by one and commits it, unless it is behind `known`: a counter that went back must not catch up with
+/// what readers expect before the epoch was raised.
 ///
 /// # Errors
 /// When Postgres cannot be reached or written.
-pub async fn beat(postgres: &Postgres) -> Result<Identity, PostgresError> {
+pub async fn beat(postgres: &Postgres, known: i64) -> Result<Identity, PostgresError> {
     let text = format!(
         "INSERT INTO heartbeat AS h (\"only\", beat, at) VALUES (true, 1, now())
-         ON CONFLICT (\"only\") DO UPDATE SET beat = h.beat + 1, at = now() RETURNING {IDENTITY}, h.beat AS beat"
+         ON CONFLICT (\"only\") DO UPDATE SET beat = h.beat + 1, at = now() WHERE h.beat >= {{}}
+         RETURNING {IDENTITY}, h.beat AS beat"
     );
-    Ok(Statement::new(text, Vec::new()).row(&mut *postgres.connection().await?).await?)
+    let statement = Statement::new(text, vec![Bind::Number(known)]);
+    let mut rows: Vec<Identity> = statement.rows(&mut *postgres.connection().await?).await?;
+    match rows.pop() {
+        Some(identity) => Ok(identity),
+        None => identity(postgres).await,
+    }
 }
 
 /// The epoch of the control rows: the highest, should they differ.

@@ -109,7 +109,7 @@ pub(crate) async fn raw(redis: &PrivateRedis, line: &str) -> redis::Value {
     let client = redis::Client::open(redis.url()).unwrap();
     let mut connection = client.get_multiplexed_async_connection().await.unwrap();
     let mut command = redis::Cmd::new();
-    line.split(' ').for_each(|part| drop(command.arg(part)));
+    command.arg(words(line));
     command.query_async(&mut connection).await.unwrap_or_else(|error| panic!("{line}: {error}"))
 }
 

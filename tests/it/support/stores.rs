@@ -33,7 +33,8 @@ pub(crate) const EPOCH: i64 = 1;
 
 /// Two stores that know each other.
 pub(crate) struct Stores {
-    pub(crate) server: PrivateRedis,
+    /// Held, so that it lives as long as the stores.
+    _server: PrivateRedis,
     pub(crate) database: Database,
     pub(crate) redis: Redis,
     pub(crate) postgres: Postgres,
@@ -71,7 +72,7 @@ impl Stores {
         let known = lineage::Postgres { system: "1".to_owned(), timeline: "1".to_owned(), beat: 0 };
         assert!(lineage::anchor(&redis, EPOCH, 0, &known).await.unwrap());
         let look = database.client().await;
-        Self { server, database, redis, postgres, look, catalog: Catalog::embedded(), table }
+        Self { _server: server, database, redis, postgres, look, catalog: Catalog::embedded(), table }
     }
 
     pub(crate) fn kind(&self, key: &str) -> &Kind {
@@ -102,18 +103,16 @@ impl Stores {
 
     /// The mark of a record.
     pub(crate) async fn mark(&self, key: &str) -> Option<String> {
-        match self.raw(&format!("HGET {OUTBOX} {key}")).await {
-            Reply::Bulk(token) => Some(String::from_utf8(token.to_vec()).unwrap()),
-            _ => None,
-        }
+        let Reply::Bulk(token) = self.raw(&format!("HGET {OUTBOX} {key}")).await else { return None };
+        Some(String::from_utf8(token.to_vec()).unwrap())
     }
 
     /// What is noted beside the mark of a collection.
     pub(crate) async fn companion(&self, key: &str) -> BTreeMap<String, String> {
         let Reply::Array(parts) = self.raw(&format!("HGETALL {ELEMENTS_PREFIX}{key}")).await else { panic!() };
-        let text = |reply: &Reply| match reply {
-            Reply::Bulk(bytes) => String::from_utf8(bytes.to_vec()).unwrap(),
-            other => panic!("{other:?}"),
+        let text = |reply: &Reply| {
+            let Reply::Bulk(bytes) = reply else { panic!("{reply:?}") };
+            String::from_utf8(bytes.to_vec()).unwrap()
         };
         parts.chunks(2).map(|pair| (text(&pair[0]), text(&pair[1]))).collect()
     }
@@ -128,10 +127,9 @@ impl Stores {
     /// Captures a marked record that needs one capture alone.
     pub(crate) async fn carry(&self, key: &str) -> Carried {
         let (stamp, captured) = self.take(key).await.unwrap();
-        match settle::due(self.kind(key), &stamp, captured) {
-            Due::Write(item, ack) => Carried { key: Key::new(key.to_owned()), stamp, item: *item, ack },
-            other => panic!("{key}: {other:?}"),
-        }
+        let due = settle::due(self.kind(key), &stamp, captured);
+        let Due::Write(item, ack) = due else { panic!("{key}: {due:?}") };
+        Carried { key: Key::new(key.to_owned()), stamp, item: *item, ack }
     }
 
     /// Begins the capture of a whole collection.
