@@ -265,6 +265,20 @@ mod tests {
     }
 
     #[test]
+    fn zero_and_minus_zero_are_one_score() {
+        let zset = Value::Zset([("b", "-0"), ("a", "0")].map(|(m, s)| (m.into(), Score::new(s))).into());
+        assert_eq!(ask("ZRANGE k 0 0", zset), Some(Reply::Array(vec![Reply::bulk("a")])));
+    }
+
+    #[test]
+    fn an_expiry_beyond_what_a_row_holds_is_asked_of_redis() {
+        let command = Command::new(["PEXPIRETIME", "k"]);
+        let record = |expires| Record { value: zset(), expires_at_ms: Some(expires) };
+        assert_eq!(reply(&command, &[record(LATEST_MS)], 10_000), None);
+        assert_eq!(reply(&command, &[record(LATEST_MS - 1)], 10_000), Some(Reply::Integer(LATEST_MS - 1)));
+    }
+
+    #[test]
     fn a_command_of_another_type_is_asked_of_redis() {
         assert_eq!(ask("GET k", zset()), None);
         assert_eq!(ask("HGET k f", Value::String("x".into())), None);

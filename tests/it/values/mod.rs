@@ -42,8 +42,8 @@ async fn written(sidecar: &Sidecar) -> Vec<Vec<u8>> {
     let scores: [&[u8]; 12] = [
         b"0.1",
         b"1e20",
-        b"-0",
         b"0",
+        b"-0",
         b"inf",
         b"-inf",
         b"1e-7",
