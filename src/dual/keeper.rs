@@ -166,6 +166,9 @@ impl Keeper {
         let mut was_reachable = true;
         loop {
             let renewed = self.renew(&redis).await;
+            if self.has_left.load(Ordering::Acquire) {
+                return;
+            }
             if renewed.is_err() && was_reachable {
                 tracing::warn!("the lease on the flags could not be renewed");
             }
