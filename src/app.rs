@@ -10,6 +10,7 @@ use crate::doors::admin::{self, AdminDoor};
 use crate::doors::http::arguments::CommandLimits;
 use crate::doors::http::{self as data, DataDoor};
 use crate::doors::server;
+use crate::doors::trigger::Triggers;
 use crate::dual::{self, Engine, Parts, Remedy};
 use crate::jobs::Jobs;
 use crate::model::catalog::Catalog;
@@ -30,6 +31,7 @@ const REDIS_PAUSE: Duration = Duration::from_millis(250);
 /// # Errors
 /// When something it stands on is not as it must be, with what to do; or when a port is taken.
 pub async fn serve(settings: Settings, shutdown: Shutdown) -> anyhow::Result<()> {
+    let triggers = Triggers::listen(settings.rollback_file.clone()).context("SIGUSR2 cannot be listened to")?;
     let catalog = Arc::new(catalog(&settings)?);
     let names: Vec<String> = catalog.kinds().iter().map(|kind| kind.name.clone()).collect();
     let metrics = Metrics::new(&settings.instance, &names);
@@ -58,6 +60,7 @@ pub async fn serve(settings: Settings, shutdown: Shutdown) -> anyhow::Result<()>
     .await
     .context("the engine could not be started")?;
 
+    let triggers = tokio::spawn(triggers.run(Arc::clone(&engine)));
     let bind = |address| async move {
         TcpListener::bind(address).await.with_context(|| format!("the address {address} cannot be listened on"))
     };
@@ -84,6 +87,7 @@ pub async fn serve(settings: Settings, shutdown: Shutdown) -> anyhow::Result<()>
     tracing::info!(cut = drained.cut, "the data door is closed; what was marked here is drained");
     // The admin door stays open meanwhile: probes and metrics tell of the drain.
     engine.stop(Duration::from_millis(limits.drain_deadline_ms)).await;
+    triggers.abort();
     admin_ends.request();
     admin.await.context("the admin door ended early")?;
     Ok(())

@@ -4,6 +4,7 @@
 
 pub mod app;
 pub mod cli;
+pub mod client;
 pub mod dev;
 pub mod doors;
 pub mod dual;

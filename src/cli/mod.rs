@@ -5,6 +5,7 @@ pub mod config;
 pub mod demo;
 pub mod dev;
 pub mod migrate;
+mod operate;
 pub mod serve;
 mod setting_flags;
 mod terminal;
@@ -32,6 +33,11 @@ Beside an application:
   parallax catalog check                 which of the application's keys are known
   parallax serve                         both doors, until SIGTERM
 
+Operating it, in the sidecar's container or with --admin HOST:PORT:
+  parallax status --watch                how the mirror does, on one screen
+  parallax flags set apikey --stage shadow --reason \"compare\"
+  parallax rollback                      reads go back to Redis, everywhere, at once
+
 Every flag of `parallax serve --help` is also a variable and a line of the file that --config names; a flag wins over a
 variable, that over the file. Passwords and tokens come from variables or files (NAME_FILE), never from a command line.";
 
@@ -58,6 +64,12 @@ enum Command {
     Demo(demo::DemoArguments),
     /// Apply the database migrations that are missing, and leave
     Migrate(SettingFlags),
+    /// Show where each kind stands, or move one
+    Flags(operate::flags::FlagsArguments),
+    /// Take reads back to Redis, everywhere, at once
+    Rollback(operate::rollback::RollbackArguments),
+    /// Show on one screen how the mirror does
+    Status(operate::status::StatusArguments),
     /// Settings
     #[command(subcommand)]
     Config(Config),
@@ -99,6 +111,9 @@ async fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Dev(flags) => dev::run(flags.inputs(), shutdown::on_signals()?).await,
         Command::Demo(arguments) => demo::run(&arguments, shutdown::on_signals()?).await,
         Command::Migrate(flags) => migrate::run(&flags.inputs()).await,
+        Command::Flags(arguments) => operate::flags::run(arguments).await,
+        Command::Rollback(arguments) => operate::rollback::run(arguments).await,
+        Command::Status(arguments) => operate::status::run(arguments).await,
         Command::Config(Config::Check(flags)) => Ok(config::check(&flags.inputs())),
         Command::Catalog(Catalog::Check(arguments)) => catalog::check(arguments).await,
     }

@@ -1,6 +1,7 @@
 //! The keeper of the flags: renews the lease, takes up new versions, and confirms them when nothing runs under an older
 //! one any more (S2, S3, L3).
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
@@ -10,11 +11,12 @@ use futures_util::StreamExt;
 use tokio::sync::{Mutex, Notify};
 use tokio::time::Instant;
 
+use crate::dual::queue::Queue;
 use crate::dual::view::View;
 use crate::model::catalog::Catalog;
 use crate::stores::redis::FLAGS_CHANNEL;
 use crate::stores::redis::connection::{Redis, RedisError};
-use crate::stores::redis::lease::{self, Renewal};
+use crate::stores::redis::lease::{self, About, Renewal};
 use crate::telemetry::metrics::Metrics;
 
 /// How often the lease is renewed when nothing happens.
@@ -26,6 +28,7 @@ const CONFIRM_POLL: Duration = Duration::from_millis(10);
 pub(super) struct Keeper {
     catalog: Arc<Catalog>,
     instance: String,
+    queue: Arc<Queue>,
     lease: Duration,
     started: Instant,
     /// Milliseconds after `started` until which the lease holds.
@@ -42,11 +45,18 @@ pub(super) struct Keeper {
 impl Keeper {
     /// A keeper without lease and without flags.
     #[must_use]
-    pub(super) fn new(catalog: Arc<Catalog>, instance: String, lease: Duration, metrics: Metrics) -> Self {
+    pub(super) fn new(
+        catalog: Arc<Catalog>,
+        instance: String,
+        queue: Arc<Queue>,
+        lease: Duration,
+        metrics: Metrics,
+    ) -> Self {
         let view = ArcSwap::from_pointee(View::empty(&catalog));
         Self {
             catalog,
             instance,
+            queue,
             lease,
             started: Instant::now(),
             lease_until: AtomicI64::new(-1),
@@ -102,7 +112,7 @@ impl Keeper {
         self.confirm().await;
         let confirmed = self.confirmed.load(Ordering::Acquire);
         let lease_ms = u64::try_from(self.lease.as_millis()).unwrap_or(u64::MAX);
-        let renewal = lease::renew(redis, &self.instance, lease_ms, confirmed, "").await?;
+        let renewal = lease::renew(redis, &self.instance, lease_ms, confirmed, &self.about()).await?;
         let view = self.view();
         if renewal.version < view.version {
             // A Redis that went back: the highest known copy is written back, and a lower one is never taken up (L3).
@@ -118,6 +128,22 @@ impl Keeper {
         self.lease_until.store(until, Ordering::Release);
         self.report();
         Ok(renewal)
+    }
+
+    /// What the fleet is told of this sidecar.
+    fn about(&self) -> About {
+        let view = self.view();
+        let mut stages = BTreeMap::new();
+        for kind in self.catalog.kinds().iter().filter(|kind| kind.is_mirrored()) {
+            *stages.entry(view.flag(kind).stage.name().to_owned()).or_default() += 1;
+        }
+        About {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            queued: self.queue.len(),
+            lag_ms: u64::try_from(self.queue.oldest().as_millis()).unwrap_or(u64::MAX),
+            stages,
+            lowered: view.lowered.iter().cloned().collect(),
+        }
     }
 
     /// Takes the reads of these kinds from Postgres at once, whatever the store of the flags says; it will say the same soon.
@@ -220,7 +246,13 @@ mod tests {
     async fn two_renewals_that_bring_the_same_version_leave_nothing_that_is_never_confirmed() {
         let catalog = Arc::new(Catalog::embedded());
         let metrics = Metrics::new("one", &[]);
-        let keeper = Keeper::new(Arc::clone(&catalog), "one".to_owned(), Duration::from_secs(20), metrics);
+        let keeper = Keeper::new(
+            Arc::clone(&catalog),
+            "one".to_owned(),
+            Arc::new(Queue::new(1)),
+            Duration::from_secs(20),
+            metrics,
+        );
         let older = keeper.older.lock().await;
         let next = || {
             let mut view = View::empty(&catalog);

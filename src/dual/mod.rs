@@ -11,6 +11,7 @@ mod check;
 mod drain;
 mod execute;
 pub mod flags;
+pub mod fleet;
 mod hide;
 mod keeper;
 mod lift;
@@ -218,8 +219,14 @@ impl Engine {
         let metrics = parts.metrics.clone();
         let shared =
             Arc::new(Shared::new(Arc::clone(&redis), parts.command_deadline, &parts.instance, metrics.clone()));
-        let keeper =
-            Arc::new(Keeper::new(Arc::clone(&parts.catalog), parts.instance.clone(), parts.lease, metrics.clone()));
+        let queue = Arc::new(Queue::new(parts.outbox_queue_max));
+        let keeper = Arc::new(Keeper::new(
+            Arc::clone(&parts.catalog),
+            parts.instance.clone(),
+            Arc::clone(&queue),
+            parts.lease,
+            metrics.clone(),
+        ));
         let lineage = Arc::new(Lineage::new(
             Arc::clone(&parts.catalog),
             Arc::clone(&background),
@@ -227,7 +234,6 @@ impl Engine {
             parts.instance.clone(),
             metrics.clone(),
         ));
-        let queue = Arc::new(Queue::new(parts.outbox_queue_max));
         let drain = parts.postgres.clone().map(|postgres| {
             let (lineage, queue) = (Arc::clone(&lineage), Arc::clone(&queue));
             Arc::new(Drain::new(Arc::clone(&background), postgres, lineage, metrics.clone(), queue))

@@ -183,6 +183,12 @@ impl Queue {
         (taken, state.delayed.peek().map(|Reverse((due, _))| *due))
     }
 
+    /// How long the record that has waited longest has waited; zero when none waits.
+    pub(crate) fn oldest(&self) -> Duration {
+        let state = self.state();
+        state.entries.values().map(|entry| entry.since.elapsed()).max().unwrap_or_default()
+    }
+
     /// How many records wait or are on their way to Postgres.
     pub(crate) fn len(&self) -> usize {
         let state = self.state();

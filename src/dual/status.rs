@@ -8,7 +8,7 @@ use crate::model::command::Command;
 use crate::model::key::Key;
 use crate::model::reply::Reply;
 use crate::stores::postgres::journal;
-use crate::stores::redis::{lease, marks};
+use crate::stores::redis::marks;
 
 /// Records that a health check compares at most.
 const SAMPLE_MAX: usize = 5;
@@ -32,12 +32,7 @@ impl Engine {
     pub async fn status(&self) -> Json {
         let view = self.keeper.view();
         let depth = marks::depth(&self.looks).await.ok();
-        let fleet = lease::sidecars(&self.looks).await.map(|(now_ms, sidecars)| {
-            let row = |(name, sidecar): (String, lease::Sidecar)| {
-                json!({ "instance": name, "confirmed": sidecar.confirmed, "lease_ends_in_ms": sidecar.lease_until - now_ms })
-            };
-            sidecars.into_iter().map(row).collect::<Vec<Json>>()
-        });
+        let fleet = self.fleet().await.map(|fleet| fleet.sidecars).unwrap_or_default();
         let counts = match &self.postgres {
             Some(postgres) => journal::counts(postgres).await.ok(),
             None => None,
@@ -50,7 +45,7 @@ impl Engine {
             "lineage": self.lineage.standing().await,
             "marks_broken": !self.trusts_postgres(),
             "outbox": { "depth": depth, "queued_here": self.queue.len() },
-            "fleet": fleet.unwrap_or_default(),
+            "fleet": fleet,
             "unverifiable": view.unverifiable,
             "postgres": counts,
         })

@@ -24,6 +24,7 @@ pub(super) fn build(resolved: &Resolved, errors: &mut Vec<SettingError>) -> Sett
         catalog: reader.file("catalog"),
         instance: instance(&mut reader),
         timezone_offset_hours: reader.number("timezone_offset", -12..=14),
+        rollback_file: reader.optional("rollback_file").map(Into::into),
         migrate_on_start: reader.boolean("migrate_on_start"),
         log: log(&mut reader),
         redis: redis(&mut reader),
@@ -119,7 +120,7 @@ fn http(reader: &mut Reader<'_>) -> DoorSettings {
     door
 }
 
-fn admin(reader: &mut Reader<'_>) -> AdminSettings {
+pub(super) fn admin(reader: &mut Reader<'_>) -> AdminSettings {
     let door = AdminSettings {
         listen: reader.address("admin.listen"),
         viewer_tokens: reader.tokens("admin.viewer_token"),

@@ -94,6 +94,8 @@ pub const DEFINITIONS: &[Definition] = &[
         "Hours from UTC of the dates that the application writes into its keys"),
     plain("migrate_on_start", &["PARALLAX_MIGRATE_ON_START"], "migrate-on-start", Some("false"),
         "Apply missing database migrations before serving (`parallax migrate` does it apart)"),
+    plain("rollback_file", &["PARALLAX_ROLLBACK_FILE"], "rollback-file", None,
+        "A file whose appearance takes all reads back to Redis, also when the admin door is gone; SIGUSR2 does the same"),
     plain("log.filter", &["PARALLAX_LOG"], "log", Some("info"),
         "What is logged: `warn`, `info,parallax::dual=debug`"),
     plain("log.format", &["PARALLAX_LOG_FORMAT"], "log-format", Some("text"), "`text` or `json`"),

@@ -29,6 +29,8 @@ pub struct Settings {
     pub instance: String,
     /// Hours from UTC of the dates in the application's keys.
     pub timezone_offset_hours: i8,
+    /// A file whose appearance takes all reads back to Redis.
+    pub rollback_file: Option<PathBuf>,
     /// Whether missing migrations are applied before serving.
     pub migrate_on_start: bool,
     /// What is logged, and how.
@@ -238,4 +240,16 @@ pub fn load(inputs: &Inputs) -> Result<Loaded, SettingErrors> {
     let mut warnings = resolved.warnings.clone();
     warnings.extend(report::warnings(&settings));
     Ok(Loaded { settings, resolved, warnings })
+}
+
+/// Reads how the admin door is reached, and nothing else: a mistake in another setting must not stand in the way of a rollback.
+///
+/// # Errors
+/// All mistakes in the settings of the admin door.
+pub fn admin(inputs: &Inputs) -> Result<AdminSettings, SettingErrors> {
+    let mut errors = Vec::new();
+    let resolved = sources::resolve(inputs, &mut errors);
+    errors.retain(|error| error.setting.to_ascii_lowercase().contains("admin"));
+    let admin = build::admin(&mut reader::Reader { resolved: &resolved, errors: &mut errors });
+    if errors.is_empty() { Ok(admin) } else { Err(SettingErrors(errors)) }
 }

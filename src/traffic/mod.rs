@@ -13,7 +13,6 @@ mod usage;
 pub mod generator;
 pub mod recording;
 
-pub mod client;
 pub mod replay;
 
 pub mod compare;

@@ -13,7 +13,7 @@ use percent_encoding::{NON_ALPHANUMERIC, percent_encode};
 use serde_json::Value;
 use tokio::time::Instant;
 
-use crate::traffic::client::{Client, ClientError};
+use crate::client::{Client, ClientError};
 use crate::traffic::{Burst, Command};
 
 /// The slowest answer that the latency histogram tells apart, in microseconds.

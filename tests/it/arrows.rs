@@ -10,6 +10,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("telemetry", &["model", "settings"]),
     ("settings", &["model"]),
     ("shutdown", &[]),
+    ("client", &[]),
     ("stores", &["model", "telemetry", "settings"]),
     ("dual", &["stores", "model", "telemetry", "settings"]),
     ("jobs", &["dual", "stores", "model", "telemetry", "settings", "shutdown"]),
@@ -17,11 +18,24 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("doors", &["jobs", "dual", "model", "telemetry", "settings", "shutdown"]),
     ("dev", &["model", "telemetry", "settings", "shutdown"]),
     // The traffic and its final comparison are a second opinion: they must not lean on the engine they judge.
-    ("traffic", &["dev", "stores", "model", "telemetry", "settings", "shutdown"]),
+    ("traffic", &["client", "dev", "stores", "model", "telemetry", "settings", "shutdown"]),
     ("app", &["doors", "jobs", "dual", "stores", "model", "telemetry", "settings", "shutdown", "dev"]),
     (
         "cli",
-        &["app", "doors", "jobs", "dual", "stores", "model", "telemetry", "settings", "shutdown", "dev", "traffic"],
+        &[
+            "app",
+            "client",
+            "doors",
+            "jobs",
+            "dual",
+            "stores",
+            "model",
+            "telemetry",
+            "settings",
+            "shutdown",
+            "dev",
+            "traffic",
+        ],
     ),
 ];
 

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use http::Method;
+use parallax::client::Client;
 use parallax::dev::servers::PostgresOptions;
-use parallax::traffic::client::Client;
 use serde_json::json;
 use tokio::time::Instant;
 

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use http::Method;
+use parallax::client::Client;
 use parallax::dev::servers::PrivateRedis;
-use parallax::traffic::client::Client;
 use parallax::traffic::world::Dice;
 use serde_json::json;
 

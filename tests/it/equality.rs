@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use http::{Method, StatusCode};
+use parallax::client::Client;
 use parallax::dev::servers::PrivateRedis;
 use parallax::model::catalog::Catalog;
-use parallax::traffic::client::Client;
 use parallax::traffic::compare::{self, Equality};
 use redis::aio::MultiplexedConnection;
 use serde_json::{Value as Json, json};

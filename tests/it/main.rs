@@ -20,6 +20,7 @@ mod logs_of_events;
 mod main_job;
 mod metrics;
 mod metrics_live;
+mod operating;
 mod properties;
 mod records_api;
 mod redis_lost;

@@ -141,6 +141,10 @@ impl AdminDoor {
                 let changes = self.engine.flag_history(&asked.name).await.map_err(answer::engine_problem)?;
                 Ok(answer::json(StatusCode::OK, &json!({ "kind": asked.name, "changes": changes })))
             }
+            Report::Fleet => {
+                let fleet = self.engine.fleet().await.map_err(answer::engine_problem)?;
+                Ok(answer::json(StatusCode::OK, &answer::value(&fleet)?))
+            }
             Report::Status => Ok(answer::json(StatusCode::OK, &self.engine.status().await)),
             Report::Mismatches => {
                 let page = input::mismatch_page(asked.request.query())?;

@@ -17,6 +17,7 @@ pub(super) enum Resource {
     Flags,
     Flag,
     FlagHistory,
+    Fleet,
     Rollback,
     Status,
     Mismatches,
@@ -43,6 +44,7 @@ pub(super) enum Report {
     Flags,
     Flag,
     FlagHistory,
+    Fleet,
     Status,
     Mismatches,
     Jobs,
@@ -80,6 +82,7 @@ impl Routes {
             ("/v1/flags", Resource::Flags),
             ("/v1/flags/{name}", Resource::Flag),
             ("/v1/flags/{name}/history", Resource::FlagHistory),
+            ("/v1/fleet", Resource::Fleet),
             ("/v1/rollback", Resource::Rollback),
             ("/v1/status", Resource::Status),
             ("/v1/mismatches", Resource::Mismatches),
@@ -111,6 +114,7 @@ impl Resource {
             | Self::Flags
             | Self::Flag
             | Self::FlagHistory
+            | Self::Fleet
             | Self::Rollback
             | Self::Status
             | Self::Mismatches
@@ -136,6 +140,7 @@ impl Resource {
             Self::Metrics => reads(Report::Metrics),
             Self::Flags => reads(Report::Flags),
             Self::FlagHistory => reads(Report::FlagHistory),
+            Self::Fleet => reads(Report::Fleet),
             Self::Status => reads(Report::Status),
             Self::Mismatches => reads(Report::Mismatches),
             Self::Job => reads(Report::Job),
@@ -186,6 +191,7 @@ mod tests {
             ("HEAD", "/readyz", Action::Report(Report::Ready), ""),
             ("GET", "/v1/flags", Action::Report(Report::Flags), ""),
             ("GET", "/v1/flags/apikey", Action::Report(Report::Flag), "apikey"),
+            ("GET", "/v1/fleet", Action::Report(Report::Fleet), ""),
             ("PUT", "/v1/flags/apikey", Action::Change(Change::ReplaceFlag), "apikey"),
             ("PATCH", "/v1/flags/%2A", Action::Change(Change::PatchFlag), "*"),
             ("PATCH", "/v1/flags/*", Action::Change(Change::PatchFlag), "*"),

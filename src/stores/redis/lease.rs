@@ -35,9 +35,25 @@ pub struct Sidecar {
     pub lease_until: i64,
     /// The version of the flags under which all its commands run.
     pub confirmed: u64,
-    /// What it says of itself.
+    /// What it says of itself, an [`About`] as JSON.
     #[serde(default)]
     pub about: String,
+}
+
+/// What a sidecar says of itself with each renewal. A sidecar of another version may say more or less.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct About {
+    /// The version of the program.
+    pub version: String,
+    /// Records that it has marked and not yet brought to Postgres.
+    pub queued: usize,
+    /// How long the oldest of them has waited, in milliseconds.
+    pub lag_ms: u64,
+    /// How many kinds stand in each stage, as it acts on them.
+    pub stages: BTreeMap<String, usize>,
+    /// Kinds that a rollback took out of stage live here before the flags said so.
+    pub lowered: Vec<String>,
 }
 
 /// Renews the lease of `instance` and reads the flags.
@@ -49,9 +65,10 @@ pub async fn renew(
     instance: &str,
     lease_ms: u64,
     confirmed: u64,
-    about: &str,
+    about: &About,
 ) -> Result<Renewal, RedisError> {
     let (lease, confirmed) = (lease_ms.to_string(), confirmed.to_string());
+    let about = serde_json::to_string(about).expect("what a sidecar says of itself is always JSON");
     let args: [&[u8]; 4] = [instance.as_bytes(), lease.as_bytes(), confirmed.as_bytes(), about.as_bytes()];
     let mut parts = Parts::of(redis.script(&script::RENEW, &[], &args).await?)?;
     let now_ms = parts.integer()?;

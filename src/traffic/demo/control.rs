@@ -6,7 +6,7 @@ use http::{Method, StatusCode};
 use serde_json::{Value, json};
 use tokio::time::{Duration, Instant, sleep};
 
-use crate::traffic::client::{Client, ClientError};
+use crate::client::{Client, ClientError};
 use crate::traffic::demo::figures::Figures;
 
 /// How long a change may wait for a barrier or for another change.

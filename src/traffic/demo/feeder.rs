@@ -7,8 +7,8 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use crate::client::ClientError;
 use crate::traffic::Burst;
-use crate::traffic::client::ClientError;
 use crate::traffic::replay::{Replay, Tally};
 
 /// How far the traffic has come.

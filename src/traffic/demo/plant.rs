@@ -7,7 +7,7 @@ use serde_json::json;
 use tokio::time::{Duration, Instant, sleep};
 use tokio_postgres::NoTls;
 
-use crate::traffic::client::Client;
+use crate::client::Client;
 use crate::traffic::demo::control::Control;
 
 /// The kind of the record that is corrupted, and its id: no traffic touches it.

@@ -8,8 +8,8 @@ use redis::aio::MultiplexedConnection;
 use tokio::process::{Child, Command};
 use tokio::time::{Duration, Instant, sleep, timeout};
 
+use crate::client::Client;
 use crate::dev::servers::{PostgresOptions, PrivatePostgres, PrivateRedis, RedisOptions};
-use crate::traffic::client::Client;
 
 /// How long the sidecar may take to be ready: it migrates first.
 const READY_DEADLINE: Duration = Duration::from_secs(30);

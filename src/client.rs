@@ -1,4 +1,6 @@
 //! A small HTTP client with one kept-alive connection, for the doors: it speaks as any caller would.
+//!
+//! The operators' commands reach the admin door by it, and the traffic of the demo and the stories both doors.
 
 use bytes::Bytes;
 use http::{Method, Request, StatusCode, header};
