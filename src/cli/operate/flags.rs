@@ -7,7 +7,7 @@ use http::{Method, header};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Map, Value, json};
 
-use crate::cli::operate::{Door, DoorArguments, list, table, text};
+use crate::cli::operate::{Door, DoorArguments, at, list, table, text};
 use crate::cli::terminal;
 
 const EXAMPLES: &str = "\
@@ -81,21 +81,21 @@ async fn show(mut door: Door) -> anyhow::Result<ExitCode> {
 
 fn shown(report: &Value) -> String {
     let rows: Vec<Vec<String>> = list(report, "kinds").iter().map(row).collect();
-    let lease = if report["lease_valid"] == true { "" } else { "; this sidecar has NO lease and reads Redis" };
+    let lease = if at(report, "lease_valid") == true { "" } else { "; this sidecar has NO lease and reads Redis" };
     let head = ["kind", "stage", "percent", "sampled", "ack", "backfilled", "what it means now"];
-    format!("flags at version {}{lease}\n\n{}", report["version"], table::aligned(&head, &rows))
+    format!("flags at version {}{lease}\n\n{}", at(report, "version"), table::aligned(&head, &rows))
 }
 
 fn row(kind: &Value) -> Vec<String> {
-    let flag = &kind["flag"];
-    let own = if kind["own"] == true { "" } else { " (by *)" };
+    let flag = at(kind, "flag");
+    let own = if at(kind, "own") == true { "" } else { " (by *)" };
     vec![
         text(kind, "kind").to_owned() + own,
         text(flag, "stage").to_owned(),
-        flag["percent"].to_string(),
-        flag["sample_rate"].to_string(),
+        at(flag, "percent").to_string(),
+        at(flag, "sample_rate").to_string(),
         text(flag, "ack").to_owned(),
-        if kind["backfilled"] == true { "yes" } else { "no" }.to_owned(),
+        if at(kind, "backfilled") == true { "yes" } else { "no" }.to_owned(),
         text(kind, "meaning").to_owned(),
     ]
 }
@@ -111,10 +111,10 @@ async fn change(set: SetArguments) -> anyhow::Result<ExitCode> {
     if !door.print_json(&answer) {
         let changed = answer.json()?;
         let meaning = match text(&changed, "meaning") {
-            "" => format!("the default is now {}", changed["flag"]),
+            "" => format!("the default is now {}", at(&changed, "flag")),
             meaning => format!("{}: {meaning}", set.kind),
         };
-        terminal::say(&format!("{meaning}\nflags at version {}", changed["version"]));
+        terminal::say(&format!("{meaning}\nflags at version {}", at(&changed, "version")));
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -4,6 +4,7 @@
 //! Where the door is and which token opens it is read from the sidecar's own settings. In the sidecar's container
 //! `parallax rollback` needs no argument, and a mistake in any other setting does not stand in its way.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -33,7 +34,7 @@ pub(super) struct DoorArguments {
     /// A file with a token of the admin door; without it a token from the settings
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
-    /// A TOML file with settings [env: PARALLAX_CONFIG]
+    /// A TOML file with settings [env: `PARALLAX_CONFIG`]
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Print what the door answered, as JSON
@@ -77,13 +78,12 @@ impl DoorArguments {
 }
 
 /// The address by which a door that listens there is called: a wildcard is no address to call.
-fn reachable(listen: std::net::SocketAddr) -> std::net::SocketAddr {
-    let ip = match listen.ip() {
-        std::net::IpAddr::V4(ip) if ip.is_unspecified() => std::net::Ipv4Addr::LOCALHOST.into(),
-        std::net::IpAddr::V6(ip) if ip.is_unspecified() => std::net::Ipv6Addr::LOCALHOST.into(),
-        ip => ip,
+fn reachable(listen: SocketAddr) -> SocketAddr {
+    let loopback = match listen.ip() {
+        IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
     };
-    std::net::SocketAddr::new(ip, listen.port())
+    SocketAddr::new(if listen.ip().is_unspecified() { loopback } else { listen.ip() }, listen.port())
 }
 
 impl Door {
@@ -138,6 +138,11 @@ fn refusal(answer: &Answer) -> String {
         _ => "",
     };
     told + advice
+}
+
+/// A member, or null.
+fn at<'a>(value: &'a Value, name: &str) -> &'a Value {
+    value.get(name).unwrap_or(&Value::Null)
 }
 
 /// The text of a member, or nothing.

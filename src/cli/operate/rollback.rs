@@ -6,7 +6,7 @@ use clap::Args;
 use http::Method;
 use serde_json::{Value, json};
 
-use crate::cli::operate::{DoorArguments, exit, list, number, text};
+use crate::cli::operate::{DoorArguments, at, exit, list, number, text};
 use crate::cli::terminal;
 
 const AFTER_HELP: &str = "\
@@ -40,12 +40,12 @@ pub(crate) async fn run(arguments: RollbackArguments) -> anyhow::Result<ExitCode
     if !door.print_json(&answer) {
         terminal::say(&told(&report));
     }
-    Ok(exit(|| report["fleet"] == true && list(&report, "waiting").is_empty()))
+    Ok(exit(|| at(&report, "fleet") == true && list(&report, "waiting").is_empty()))
 }
 
 fn told(report: &Value) -> String {
     let seconds = f64::from(u32::try_from(number(report, "elapsed_ms")).unwrap_or(u32::MAX)) / 1000.0;
-    let mut lines = vec![if report["fleet"] == true {
+    let mut lines = vec![if at(report, "fleet") == true {
         format!("rolled back in {seconds:.2} s: every kind in `{}` or below, latched", text(report, "landed"))
     } else {
         "ONLY THIS SIDECAR is rolled back: the store of the flags did not answer. Repeat it, or ask each sidecar"

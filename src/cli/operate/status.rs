@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::Value;
 
-use crate::cli::operate::{Door, DoorArguments, exit, list, number, table, text};
+use crate::cli::operate::{Door, DoorArguments, at, exit, list, number, table, text};
 use crate::cli::terminal;
 use crate::client::Answer;
 
@@ -34,7 +34,7 @@ pub(crate) async fn run(arguments: StatusArguments) -> anyhow::Result<ExitCode> 
             terminal::say(&screen);
         }
         let status = answer.json()?;
-        return Ok(exit(|| status["lease_valid"] == true && status["lineage"] == "good"));
+        return Ok(exit(|| at(&status, "lease_valid") == true && at(&status, "lineage") == "good"));
     };
     loop {
         let screen = match look(&mut door).await {
@@ -62,18 +62,18 @@ async fn look(door: &mut Door) -> anyhow::Result<(Answer, String)> {
 }
 
 fn screen(status: &Value, flags: &Value, fleet: &Value) -> String {
-    let outbox = &status["outbox"];
+    let outbox = at(status, "outbox");
     let head = format!(
         "parallax {}  flags at version {}  lineage {}  lease {}\noutbox {} marks ({} of this sidecar)",
         text(status, "version"),
         number(status, "flags_version"),
         text(status, "lineage"),
-        if status["lease_valid"] == true { "valid" } else { "LOST: reads come from Redis" },
-        outbox["depth"],
-        outbox["queued_here"],
+        if at(status, "lease_valid") == true { "valid" } else { "LOST: reads come from Redis" },
+        at(outbox, "depth"),
+        at(outbox, "queued_here"),
     );
     let mut parts = vec![head, stages(flags), sidecars(fleet)];
-    let unverifiable = status["unverifiable"].as_object().into_iter().flatten();
+    let unverifiable = at(status, "unverifiable").as_object().into_iter().flatten();
     parts
         .extend(unverifiable.map(|(kind, reason)| format!("unverifiable: {kind}, {}", reason.as_str().unwrap_or("?"))));
     parts.join("\n\n")
@@ -82,19 +82,19 @@ fn screen(status: &Value, flags: &Value, fleet: &Value) -> String {
 /// How many kinds stand in each stage, and which ones are live.
 fn stages(flags: &Value) -> String {
     let kinds = list(flags, "kinds");
-    let count = |stage: &str| kinds.iter().filter(|kind| text(&kind["flag"], "stage") == stage).count();
+    let count = |stage: &str| kinds.iter().filter(|kind| text(at(kind, "flag"), "stage") == stage).count();
     let counts: Vec<String> =
         ["off", "dualwrite", "shadow", "live"].iter().map(|stage| format!("{} {stage}", count(stage))).collect();
-    let is_told = |kind: &&Value| text(&kind["flag"], "stage") == "live" || kind["flag"]["latched"] == true;
+    let is_told = |kind: &&Value| text(at(kind, "flag"), "stage") == "live" || at(at(kind, "flag"), "latched") == true;
     let rows: Vec<Vec<String>> = kinds.iter().filter(is_told).map(live).collect();
     let counts = format!("kinds: {}", counts.join(", "));
     if rows.is_empty() { counts } else { format!("{counts}\n{}", table::aligned(&["kind", "stage", "percent"], &rows)) }
 }
 
 fn live(kind: &Value) -> Vec<String> {
-    let latched = if kind["flag"]["latched"] == true { " (latched)" } else { "" };
-    let stage = text(&kind["flag"], "stage").to_owned() + latched;
-    vec![text(kind, "kind").to_owned(), stage, kind["flag"]["percent"].to_string()]
+    let latched = if at(at(kind, "flag"), "latched") == true { " (latched)" } else { "" };
+    let stage = text(at(kind, "flag"), "stage").to_owned() + latched;
+    vec![text(kind, "kind").to_owned(), stage, at(at(kind, "flag"), "percent").to_string()]
 }
 
 fn sidecars(fleet: &Value) -> String {
@@ -103,9 +103,9 @@ fn sidecars(fleet: &Value) -> String {
             text(sidecar, "instance").to_owned(),
             text(sidecar, "version").to_owned(),
             number(sidecar, "confirmed").to_string(),
-            sidecar["lease_ends_in_ms"].to_string(),
-            sidecar["queued"].to_string(),
-            sidecar["lag_ms"].to_string(),
+            at(sidecar, "lease_ends_in_ms").to_string(),
+            at(sidecar, "queued").to_string(),
+            at(sidecar, "lag_ms").to_string(),
         ]
     };
     let rows: Vec<Vec<String>> = list(fleet, "sidecars").iter().map(row).collect();
