@@ -126,7 +126,7 @@ fn body(set: &SetArguments) -> Value {
         ("sample_rate", set.sample_rate.map(|rate| json!(rate))),
         ("ack", set.ack.as_ref().map(|ack| json!(ack))),
         ("deadline_ms", set.deadline_ms.map(|deadline| json!(deadline))),
-        ("resume", set.resume.then(|| json!(true))),
+        ("resume", set.resume.then_some(json!(true))),
         ("reason", set.reason.as_ref().map(|reason| json!(reason))),
     ];
     let given = members.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?)));
