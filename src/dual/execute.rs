@@ -330,6 +330,7 @@ impl Engine {
             let reason = match view.flag(kind).stage {
                 Stage::Off | Stage::Dualwrite | Stage::Shadow => RouteReason::Stage,
                 Stage::Live if !kind.is_readable() => RouteReason::NotReadable,
+                Stage::Live if self.breakers.is_open(kind.index) => RouteReason::Breaker,
                 Stage::Live => RouteReason::Percent,
             };
             self.metrics.read_routed(&kind.name, Store::Redis, reason);

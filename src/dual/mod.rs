@@ -7,6 +7,7 @@
 pub mod answer;
 pub mod backfill;
 mod batch;
+mod breaker;
 mod check;
 mod drain;
 mod execute;
@@ -34,6 +35,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::dual::batch::{Batcher, Shared};
+use crate::dual::breaker::Breakers;
 use crate::dual::drain::Drain;
 use crate::dual::keeper::Keeper;
 use crate::dual::lineage::Lineage;
@@ -200,6 +202,7 @@ pub struct Engine {
     queue: Arc<Queue>,
     drain: Option<Arc<Drain>>,
     shadow: Option<Shadow>,
+    breakers: Breakers,
     audits: flags::Audits,
     command_deadline: Duration,
     lease: Duration,
@@ -243,6 +246,7 @@ impl Engine {
             .clone()
             .map(|postgres| Shadow::start(Arc::clone(&background), postgres, metrics.clone(), parts.shadow_queue_max));
         let engine = Arc::new(Self {
+            breakers: Breakers::new(parts.catalog.kinds().len()),
             audits: flags::Audits::start(Arc::clone(&background), parts.postgres.clone()),
             catalog: parts.catalog,
             instance: parts.instance,

@@ -3,6 +3,7 @@
 use tokio::time::timeout;
 
 use crate::dual::answer::{self, Record};
+use crate::dual::breaker::Change;
 use crate::dual::verdict;
 use crate::dual::view::View;
 use crate::dual::{Answer, Engine, EngineError, Source};
@@ -32,6 +33,8 @@ impl Engine {
                     && view.backfilled(kind).is_some()
                     && view.flag(kind).sends_to_postgres(&kind.name, key.as_bytes())
             })
+            // Last, because an open breaker lets through the one read that asks it at the right moment.
+            && keys.iter().all(|key| self.breakers.allows(self.catalog.kind_of(key.as_bytes()).index, Instant::now()))
     }
 
     /// Answers a read from Postgres, or from Redis when the fence or the deadline says so.
@@ -43,6 +46,7 @@ impl Engine {
             Ok(outcome) => outcome,
             Err(_) => Err(RouteReason::Deadline),
         };
+        self.note_health(keys, &outcome);
         let store = if outcome.is_ok() { Store::Postgres } else { Store::Redis };
         let reason = outcome.as_ref().err().copied().unwrap_or(RouteReason::Live);
         for key in keys {
@@ -54,6 +58,29 @@ impl Engine {
                 let replies = self.redis.pipeline(&[command]).await.map_err(EngineError::of_a_read)?;
                 let reply = replies.into_iter().next().unwrap_or(Reply::Nil);
                 Ok(Answer { result: Ok(reply), source: Some(Source::Redis), mirror: None })
+            }
+        }
+    }
+
+    /// Tells the breakers how Postgres did. What the fence decided says nothing of it.
+    fn note_health(&self, keys: &[Key], outcome: &Result<Reply, RouteReason>) {
+        let is_failed = match outcome {
+            Ok(_) => false,
+            Err(RouteReason::Deadline | RouteReason::PostgresError) => true,
+            Err(_) => return,
+        };
+        for key in keys {
+            let kind = self.catalog.kind_of(key.as_bytes());
+            let change = if is_failed {
+                self.breakers.failed(kind.index, Instant::now())
+            } else {
+                self.breakers.succeeded(kind.index)
+            };
+            let Some(change) = change else { continue };
+            self.metrics.set_breaker(&kind.name, change == Change::Opened);
+            match change {
+                Change::Opened => tracing::warn!(key.kind = %kind.name, "postgres is in trouble: reads go to redis"),
+                Change::Closed => tracing::info!(key.kind = %kind.name, "postgres answers reads again"),
             }
         }
     }

@@ -131,6 +131,8 @@ instruments! {
     stage: gauge "parallax_stage" { kind: kind },
     /// Share of a kind's keys that is read from Postgres in stage live: 0 to 1.
     live_share: gauge "parallax_live_ratio" { kind: kind },
+    /// 1 while reads of a kind go to Redis because Postgres is in trouble, else 0.
+    breaker_open: gauge "parallax_breaker_open" { kind: kind },
     /// Rollbacks asked of this sidecar.
     rollbacks: counter "parallax_rollbacks" {},
     /// Time from the last rollback's call to the confirmation of every sidecar.

@@ -84,6 +84,8 @@ labels! {
         Deadline = "deadline",
         /// Postgres answered with an error or could not be reached.
         PostgresError = "postgres_error",
+        /// Postgres was in trouble a moment ago, and was not asked.
+        Breaker = "breaker",
         /// The command or the kind cannot be read from Postgres.
         NotReadable = "not_readable",
         /// Postgres answered.

@@ -207,6 +207,11 @@ impl Metrics {
         self.0.instruments.live_share.set(&[self.kind(kind)], flag.percent / 100.0);
     }
 
+    /// Whether the breaker of a kind is open.
+    pub fn set_breaker(&self, kind: &str, is_open: bool) {
+        self.0.instruments.breaker_open.set(&[self.kind(kind)], f64::from(u8::from(is_open)));
+    }
+
     /// A rollback was confirmed by the fleet, or waited for as long as it may, after `took`.
     pub fn rolled_back(&self, took: Duration) {
         self.0.instruments.rollbacks.add(&[], 1);

@@ -44,7 +44,7 @@ async fn postgres_that_stops_and_comes_back_under_load_is_noticed_by_no_client()
     assert_equal(&redis, &database).await;
     let read = sidecar.ask(&["HGET", "apikey:writer-0-1", "name"], &[]).await;
     assert_eq!((read.json()["result"].as_str(), read.header("parallax-source")), (Some("a writer"), Some("postgres")));
-    sidecar.stop_with(&["postgres cannot be reached"], &[]).await;
+    sidecar.stop_with(&["postgres cannot be reached"], &["postgres is in trouble"]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -90,7 +90,7 @@ async fn postgres_that_hangs_costs_a_read_its_deadline_and_a_write_nothing() {
     })
     .await;
     assert_equal(&redis, &database).await;
-    sidecar.stop_with(&["postgres cannot be reached"], &[]).await;
+    sidecar.stop_with(&["postgres cannot be reached", "postgres is in trouble"], &[]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,6 +5,7 @@
 mod admin_door;
 mod arrows;
 mod bad_input;
+mod breaker;
 mod catalog;
 mod chaos;
 mod chart;
