@@ -45,10 +45,12 @@ pub async fn serve(settings: Settings, shutdown: Shutdown) -> anyhow::Result<()>
     check_postgres(postgres.as_ref()).await?;
 
     let limits = &settings.limits;
+    let upstream = tls::redis_upstream(&settings.redis, &client).context("redis cannot be reached as configured")?;
     let engine = Engine::start(Parts {
         catalog: Arc::clone(&catalog),
         instance: settings.instance.clone(),
         redis: client,
+        upstream: Arc::new(upstream),
         postgres,
         command_deadline: deadline,
         lease: Duration::from_millis(limits.lease_ms),

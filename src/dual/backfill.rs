@@ -106,7 +106,7 @@ impl Engine {
         self.barrier(version, self.barrier_wait).await?;
         let epoch = self.epoch().await?.ok_or_else(|| BackfillError::Store("redis has no anchor".to_owned()))?;
         let backfill = Backfill { kinds, id: id.to_owned(), epoch };
-        lease::begin_backfill(&self.redis, &backfill.names(), id).await?;
+        lease::begin_backfill(&self.looks, &backfill.names(), id).await?;
         Ok(backfill)
     }
 
@@ -225,8 +225,8 @@ impl Engine {
     /// When marking ended or the epoch rose meanwhile.
     pub async fn backfill_end(&self, backfill: &Backfill) -> Result<(), BackfillError> {
         let names = backfill.names();
-        let noted = lease::note_backfilled(&self.redis, &names, &backfill.id, backfill.epoch).await?;
-        self.keeper.renew(&self.redis).await?;
+        let noted = lease::note_backfilled(&self.looks, &names, &backfill.id, backfill.epoch).await?;
+        self.keeper.renew(&self.looks).await?;
         self.keeper.wake();
         if usize::try_from(noted) == Ok(names.len()) { Ok(()) } else { Err(BackfillError::Overtaken) }
     }

@@ -1,7 +1,8 @@
-//! The batcher: what arrives together goes to Redis together, mirrored writes in one EXEC with one mark before them (W1).
+//! The batcher: mirrored writes that arrive together go to Redis in one EXEC with one mark before them (W1).
 //!
-//! A job is what one caller wants done in order. Jobs that wait are sent as one pipeline; from its first mirrored write on
-//! a job runs inside the EXEC, so that a command which Redis refuses to queue fails alone and all others keep their order.
+//! A job is what one caller wants done in order. One without a mark goes to the lane at once, which gathers by itself. One
+//! with a mark runs inside the EXEC as a whole, so that a command which Redis refuses to queue fails alone and all others
+//! keep their order.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -12,35 +13,39 @@ use tokio::time::Instant;
 
 use crate::dual::plan::{self, EXEC_COMMANDS_MAX, Step};
 use crate::model::command::Command;
-use crate::model::reply::Reply;
+use crate::model::frame::Frame;
 use crate::stores::redis::connection::{Redis, RedisError};
+use crate::stores::redis::lane::Lane;
 use crate::stores::redis::lease;
 use crate::telemetry::metrics::Metrics;
 
 /// Jobs that may wait.
 const JOBS_MAX: usize = 16_384;
-/// Pipelines under way at once. Few, so that what waits meanwhile shares the next one.
-const PIPELINES_MAX: usize = 4;
+/// Batches under way at once. Few, so that what waits meanwhile shares the next one.
+const BATCHES_MAX: usize = 4;
 
 /// What one caller wants done in order.
-pub(crate) struct Job {
-    /// The steps.
-    pub(crate) steps: Vec<Step>,
+struct Job {
+    steps: Vec<Step>,
     /// Whether all of it is one transaction, as the caller asked.
-    pub(crate) is_atomic: bool,
+    is_atomic: bool,
     /// When it was handed over.
     since: Instant,
-    done: oneshot::Sender<Result<Vec<Reply>, RedisError>>,
+    done: oneshot::Sender<Result<Done, RedisError>>,
 }
 
-impl Job {
-    fn is_marked(&self) -> bool {
-        self.steps.iter().any(|step| !step.touches.is_empty())
-    }
+/// What became of a job.
+#[derive(Debug)]
+pub(crate) enum Done {
+    /// It ran; a frame for each step.
+    Ran(Vec<Frame>),
+    /// Nothing of a caller's transaction ran, for this error.
+    Aborted(Frame),
 }
 
-/// Hands jobs to the batcher.
+/// Hands jobs to Redis: what leaves no mark at once, what leaves one together with what arrives beside it.
 pub(crate) struct Batcher {
+    lane: Arc<Lane>,
     sender: mpsc::Sender<Job>,
 }
 
@@ -78,18 +83,40 @@ impl Shared {
 }
 
 impl Batcher {
-    /// Starts the batcher.
-    pub(crate) fn start(shared: Arc<Shared>) -> Self {
+    /// Starts the batcher of one lane, on the runtime that calls it.
+    pub(crate) fn start(shared: Arc<Shared>, lane: Arc<Lane>) -> Self {
         let (sender, receiver) = mpsc::channel(JOBS_MAX);
-        tokio::spawn(run(shared, receiver));
-        Self { sender }
+        tokio::spawn(run(Arc::new(Batch { shared, lane: Arc::clone(&lane) }), receiver));
+        Self { lane, sender }
     }
 
-    /// Does the steps in order and answers a reply each (for a transaction, its one reply).
+    /// Does the steps in order; a frame each.
     ///
     /// # Errors
     /// When Redis fails; after sending the outcome is unknown.
-    pub(crate) async fn submit(&self, steps: Vec<Step>, is_atomic: bool) -> Result<Vec<Reply>, RedisError> {
+    ///
+    /// # Cancel safety
+    /// All of the steps are sent, or none.
+    pub(crate) async fn submit(&self, steps: Vec<Step>) -> Result<Vec<Frame>, RedisError> {
+        if steps.iter().all(|step| step.touches.is_empty()) {
+            let commands: Vec<Command> = steps.into_iter().map(|step| step.command).collect();
+            return self.lane.ask(&commands).await;
+        }
+        match self.hand_over(steps, false).await? {
+            Done::Ran(frames) => Ok(frames),
+            Done::Aborted(error) => Err(RedisError::Answered(error.error().unwrap_or_default())),
+        }
+    }
+
+    /// Does the steps as one transaction of the caller's.
+    ///
+    /// # Errors
+    /// As [`Self::submit`].
+    pub(crate) async fn transact(&self, steps: Vec<Step>) -> Result<Done, RedisError> {
+        self.hand_over(steps, true).await
+    }
+
+    async fn hand_over(&self, steps: Vec<Step>, is_atomic: bool) -> Result<Done, RedisError> {
         let (done, answer) = oneshot::channel();
         let job = Job { steps, is_atomic, since: Instant::now(), done };
         if self.sender.try_send(job).is_err() {
@@ -99,8 +126,8 @@ impl Batcher {
     }
 }
 
-async fn run(shared: Arc<Shared>, mut receiver: mpsc::Receiver<Job>) {
-    let permits = Arc::new(Semaphore::new(PIPELINES_MAX));
+async fn run(batch: Arc<Batch>, mut receiver: mpsc::Receiver<Job>) {
+    let permits = Arc::new(Semaphore::new(BATCHES_MAX));
     let mut waiting = Vec::new();
     loop {
         let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
@@ -108,12 +135,18 @@ async fn run(shared: Arc<Shared>, mut receiver: mpsc::Receiver<Job>) {
             return;
         }
         let jobs = std::mem::take(&mut waiting);
-        let shared = Arc::clone(&shared);
+        let batch = Arc::clone(&batch);
         tokio::spawn(async move {
-            shared.batch(jobs).await;
+            batch.send(jobs).await;
             drop(permit);
         });
     }
+}
+
+/// Sends batches over one lane.
+struct Batch {
+    shared: Arc<Shared>,
+    lane: Arc<Lane>,
 }
 
 /// Jobs whose steps stand one behind the other in one EXEC.
@@ -121,15 +154,15 @@ struct Group {
     jobs: Vec<Job>,
 }
 
-impl Shared {
-    /// Sends jobs that arrived together: one pipeline for those without marks, one EXEC (or a few) for the others.
-    async fn batch(&self, jobs: Vec<Job>) {
-        let (late, jobs): (Vec<Job>, Vec<Job>) = jobs.into_iter().partition(|job| job.since.elapsed() >= self.deadline);
+impl Batch {
+    /// Sends jobs that arrived together in one EXEC, or a few.
+    async fn send(&self, jobs: Vec<Job>) {
+        let deadline = self.shared.deadline;
+        let (late, jobs): (Vec<Job>, Vec<Job>) = jobs.into_iter().partition(|job| job.since.elapsed() >= deadline);
         fail(late, &RedisError::Late);
-        let (marked, plain): (Vec<Job>, Vec<Job>) = jobs.into_iter().partition(|job| job.is_marked() || job.is_atomic);
         let mut groups: Vec<Group> = Vec::new();
         let mut count = usize::MAX;
-        for job in marked {
+        for job in jobs {
             // A caller's transaction has an EXEC to itself: it fails or runs as a whole.
             let shares = !job.is_atomic && count.saturating_add(job.steps.len()) <= EXEC_COMMANDS_MAX;
             count = if job.is_atomic {
@@ -144,38 +177,25 @@ impl Shared {
                 Some(_) | None => groups.push(Group { jobs: vec![job] }),
             }
         }
-        let execs = groups.into_iter().map(|group| self.exec_group(group));
-        tokio::join!(self.plain(plain), futures_util::future::join_all(execs));
-    }
-
-    async fn plain(&self, jobs: Vec<Job>) {
-        if jobs.is_empty() {
-            return;
-        }
-        let commands: Vec<Command> =
-            jobs.iter().flat_map(|job| job.steps.iter().map(|step| step.command.clone())).collect();
-        match self.redis.pipeline(&commands).await {
-            Ok(replies) => {
-                let mut replies = replies.into_iter();
-                for job in jobs {
-                    let own = replies.by_ref().take(job.steps.len()).collect();
-                    let _ = job.done.send(Ok(own));
-                }
-            }
-            Err(error) => fail(jobs, &error),
-        }
+        futures_util::future::join_all(groups.into_iter().map(|group| self.exec_group(group))).await;
     }
 
     async fn exec_group(&self, group: Group) {
-        let is_atomic = group.jobs.iter().any(|job| job.is_atomic);
         let steps: Vec<Step> = group.jobs.iter().flat_map(|job| job.steps.iter().cloned()).collect();
-        let outcome = if is_atomic { self.transaction(&steps).await } else { self.exec(steps).await };
-        match outcome {
-            Ok(replies) => {
-                let mut replies = replies.into_iter();
+        if group.jobs.iter().any(|job| job.is_atomic) {
+            let mut outcome = Some(self.transaction(&steps).await);
+            // It has its EXEC to itself.
+            for job in group.jobs {
+                drop(outcome.take().map(|outcome| job.done.send(outcome)));
+            }
+            return;
+        }
+        match self.exec(steps).await {
+            Ok(frames) => {
+                let mut frames = frames.into_iter();
                 for job in group.jobs {
-                    let count = if is_atomic { 1 } else { job.steps.len() };
-                    let _ = job.done.send(Ok(replies.by_ref().take(count).collect()));
+                    let own = frames.by_ref().take(job.steps.len()).collect();
+                    drop(job.done.send(Ok(Done::Ran(own))));
                 }
             }
             Err(error) => fail(group.jobs, &error),
@@ -183,16 +203,16 @@ impl Shared {
     }
 
     /// Runs steps in one EXEC. A step that Redis refuses to queue is left out, and the others are tried again without it.
-    async fn exec(&self, steps: Vec<Step>) -> Result<Vec<Reply>, RedisError> {
+    async fn exec(&self, steps: Vec<Step>) -> Result<Vec<Frame>, RedisError> {
         let began = Instant::now();
-        let mut answers: Vec<Option<Reply>> = vec![None; steps.len()];
+        let mut answers: Vec<Option<Frame>> = vec![None; steps.len()];
         loop {
             let open: Vec<usize> =
                 (0..steps.len()).filter(|index| answers.get(*index).is_some_and(Option::is_none)).collect();
             if open.is_empty() {
                 break;
             }
-            if began.elapsed() >= self.deadline {
+            if began.elapsed() >= self.shared.deadline {
                 return Err(RedisError::Unknown("redis refused too many commands in turn".to_owned()));
             }
             let chosen: Vec<Step> = open.iter().filter_map(|index| steps.get(*index).cloned()).collect();
@@ -204,7 +224,7 @@ impl Shared {
                         }
                     }
                 }
-                Attempt::Refused { mark, steps: refused, .. } if is_full(mark.as_deref(), &refused) => {
+                Attempt::Refused { mark, steps: refused, .. } if is_full(mark.as_ref(), &refused) => {
                     for (index, reply) in open.into_iter().zip(self.when_full(&chosen).await?) {
                         if let Some(answer) = answers.get_mut(index) {
                             *answer = Some(reply);
@@ -214,7 +234,7 @@ impl Shared {
                 Attempt::Refused { mark: Some(error), .. } => {
                     for index in open {
                         if let Some(answer) = answers.get_mut(index) {
-                            *answer = Some(Reply::Error(error.clone()));
+                            *answer = Some(error.clone());
                         }
                     }
                 }
@@ -223,79 +243,78 @@ impl Shared {
                         // Aborted, and nobody is to blame: all of them are told.
                         for index in open {
                             if let Some(answer) = answers.get_mut(index) {
-                                *answer = Some(Reply::Error(abort.clone()));
+                                *answer = Some(abort.clone());
                             }
                         }
                     } else {
                         for (place, error) in refused {
                             if let Some(answer) = open.get(place).and_then(|index| answers.get_mut(*index)) {
-                                *answer = Some(Reply::Error(error));
+                                *answer = Some(error);
                             }
                         }
                     }
                 }
             }
         }
-        Ok(answers.into_iter().map(|answer| answer.unwrap_or(Reply::Nil)).collect())
+        Ok(answers.into_iter().flatten().collect())
     }
 
-    /// Runs a caller's own transaction: one reply for all of it, as EXEC would have given.
-    async fn transaction(&self, steps: &[Step]) -> Result<Vec<Reply>, RedisError> {
+    /// Runs a caller's own transaction.
+    async fn transaction(&self, steps: &[Step]) -> Result<Done, RedisError> {
         match self.attempt(steps).await? {
-            Attempt::Done(replies) => Ok(vec![Reply::Array(replies)]),
-            Attempt::Refused { steps, abort, .. } => {
-                let reason = match steps.into_iter().next() {
-                    Some((_, error)) => format!("EXECABORT Transaction discarded because of: {error}"),
-                    None => abort,
-                };
-                Ok(vec![Reply::Error(reason)])
-            }
+            Attempt::Done(frames) => Ok(Done::Ran(frames)),
+            Attempt::Refused { steps, abort, .. } => Ok(Done::Aborted(match steps.into_iter().next() {
+                Some((_, error)) => {
+                    let reason = error.error().unwrap_or_default();
+                    Frame::error_of(&format!("EXECABORT Transaction discarded because of: {reason}"))
+                }
+                None => abort,
+            })),
         }
     }
 
-    /// Runs steps where Redis is full: one script, as an EXEC is refused whatever it holds. A reply each.
-    async fn when_full(&self, steps: &[Step]) -> Result<Vec<Reply>, RedisError> {
-        let answer = self.redis.pipeline(&[plan::full(steps, &self.token())]).await?.pop();
-        match answer {
-            Some(Reply::Array(replies)) if replies.len() == steps.len() => Ok(replies),
-            Some(Reply::Error(error)) => Ok(vec![Reply::Error(error); steps.len()]),
-            Some(Reply::Array(_) | Reply::Nil | Reply::Status(_) | Reply::Integer(_) | Reply::Bulk(_)) | None => {
-                Err(RedisError::Form("a script that does not answer each command"))
-            }
+    /// Runs steps where Redis is full: one script, as an EXEC is refused whatever it holds. A frame each.
+    async fn when_full(&self, steps: &[Step]) -> Result<Vec<Frame>, RedisError> {
+        let answer = self.lane.ask(&[plan::full(steps, &self.shared.token())]).await?.pop();
+        let Some(answer) = answer else { return Err(RedisError::Form("a script without an answer")) };
+        match answer.parts() {
+            Some(frames) if frames.len() == steps.len() => Ok(frames),
+            None if answer.is_error() => Ok(vec![answer; steps.len()]),
+            Some(_) | None => Err(RedisError::Form("a script that does not answer each command")),
         }
     }
 
     async fn attempt(&self, steps: &[Step]) -> Result<Attempt, RedisError> {
-        let exec = plan::exec(steps, &self.token());
-        let mut queued = self.redis.pipeline(&exec.commands).await?;
+        let exec = plan::exec(steps, &self.shared.token());
+        let mut queued = self.lane.ask(&exec.commands).await?;
         let answer = queued.pop().ok_or(RedisError::Form("an EXEC without an answer"))?;
-        let error_at = |place: usize| queued.get(place).and_then(Reply::error).map(str::to_owned);
-        match answer {
-            Reply::Array(replies) => {
-                let marks = exec.mark_places().map(|place| place - 1);
-                if marks.filter_map(|place| replies.get(place)).any(|reply| reply.error().is_some()) {
-                    self.metrics.mark_failed();
-                    self.marks_are_broken.store(true, Ordering::Release);
-                    tracing::error!("a mark failed though its write ran: the outbox is not what we made it");
-                    self.close_gates(steps).await;
-                }
-                let mut replies: Vec<Option<Reply>> = replies.into_iter().map(Some).collect();
-                let own = |step| replies.get_mut(exec.reply_place(step)).and_then(Option::take).unwrap_or(Reply::Nil);
-                Ok(Attempt::Done((0..steps.len()).map(own).collect()))
-            }
-            Reply::Error(abort) => {
-                let refused = |step| error_at(exec.place(step)).map(|error| (step, error));
-                let mark = exec.mark_places().find_map(error_at).or_else(|| error_at(0));
-                Ok(Attempt::Refused { mark, steps: (0..steps.len()).filter_map(refused).collect(), abort })
-            }
-            Reply::Nil | Reply::Status(_) | Reply::Integer(_) | Reply::Bulk(_) => {
-                Err(RedisError::Form("an EXEC that answers neither an array nor an error"))
-            }
+        let error_at = |place: usize| queued.get(place).filter(|frame| frame.is_error()).cloned();
+        if answer.is_error() {
+            let refused = |step| error_at(exec.place(step)).map(|error| (step, error));
+            let mark = exec.mark_places().find_map(error_at).or_else(|| error_at(0));
+            let steps = (0..steps.len()).filter_map(refused).collect();
+            return Ok(Attempt::Refused { mark, steps, abort: answer });
         }
+        let frames = answer.parts().ok_or(RedisError::Form("an EXEC that answers neither an array nor an error"))?;
+        let marks = exec.mark_places().map(|place| place - 1);
+        if marks.filter_map(|place| frames.get(place)).any(Frame::is_error) {
+            self.shared.mark_failed(steps).await;
+        }
+        let own =
+            |step| frames.get(exec.reply_place(step)).cloned().ok_or(RedisError::Form("an EXEC that is too short"));
+        Ok(Attempt::Done((0..steps.len()).map(own).collect::<Result<_, _>>()?))
     }
 }
 
 impl Shared {
+    /// A mark failed though its EXEC ran: from now on nobody may trust the outbox (W1).
+    async fn mark_failed(&self, steps: &[Step]) {
+        self.metrics.mark_failed();
+        self.marks_are_broken.store(true, Ordering::Release);
+        tracing::error!("a mark failed though its write ran: the outbox is not what we made it");
+        self.close_gates(steps).await;
+    }
+
     /// Writes went by unmarked: no sidecar may read their kinds from Postgres before they are backfilled again, not even when
     /// the outbox is repaired meanwhile or we are not there any more (W1).
     async fn close_gates(&self, steps: &[Step]) {
@@ -310,19 +329,19 @@ impl Shared {
 }
 
 enum Attempt {
-    /// It ran; a reply for each step.
-    Done(Vec<Reply>),
+    /// It ran; a frame for each step.
+    Done(Vec<Frame>),
     /// Nothing ran: the mark or some steps were refused when they were queued.
-    Refused { mark: Option<String>, steps: Vec<(usize, String)>, abort: String },
+    Refused { mark: Option<Frame>, steps: Vec<(usize, Frame)>, abort: Frame },
 }
 
 /// Whether the mark or a step was refused because Redis is full: inside MULTI it then refuses whatever comes.
-fn is_full(mark: Option<&str>, steps: &[(usize, String)]) -> bool {
-    mark.into_iter().chain(steps.iter().map(|(_, error)| error.as_str())).any(|error| error.starts_with("OOM"))
+fn is_full(mark: Option<&Frame>, steps: &[(usize, Frame)]) -> bool {
+    mark.into_iter().chain(steps.iter().map(|(_, error)| error)).any(|error| error.bytes().starts_with(b"-OOM"))
 }
 
 fn fail(jobs: Vec<Job>, error: &RedisError) {
     for job in jobs {
-        let _ = job.done.send(Err(error.clone()));
+        drop(job.done.send(Err(error.clone())));
     }
 }

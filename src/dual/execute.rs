@@ -6,18 +6,19 @@ use futures_util::future::join_all;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use crate::dual::batch::Done;
 use crate::dual::hide;
 use crate::dual::plan::{self, EXEC_COMMANDS_MAX, LOG_PUSHES_MAX, MirroredTouch, Step};
 use crate::dual::view::View;
-use crate::dual::{Answer, Engine, EngineError, Mirror, Options, Refusal, RefusalCause, Source};
+use crate::dual::{Answer, Engine, EngineError, Mirror, Options, Refusal, RefusalCause, Source, only};
 use crate::model::command::Command;
 use crate::model::command::effect;
 use crate::model::command::table::{Access, Class};
 use crate::model::flag::{Ack, Stage};
+use crate::model::frame::{Frame, Protocol};
 use crate::model::key::Key;
-use crate::model::reply::Reply;
-use crate::stores::redis::Redis;
 use crate::stores::redis::connection::RedisError;
+use crate::stores::redis::lane::Lane;
 use crate::telemetry::labels::{Operation, Store};
 
 /// How long a pipeline waits for a log to be captured before it pushes on (G3), at most.
@@ -117,17 +118,16 @@ impl Engine {
             let listers: Vec<bool> = piece.iter().map(|step| hide::lists_keys(&step.command)).collect();
             let only_reads = piece.iter().all(|step| step.touches.is_empty() && self.only_reads(&step.command));
             let began = Instant::now();
-            let replies =
-                self.batcher.submit(piece, false).await.map_err(|error| self.redis_failed(error, only_reads))?;
-            let replies = shown(replies, &listers);
+            let frames = self.batcher.submit(piece).await.map_err(|error| self.redis_failed(error, only_reads))?;
+            let frames = shown(frames, &listers);
             let operation =
                 if touched.iter().any(|touches| !touches.is_empty()) { Operation::Write } else { Operation::Read };
             self.metrics.store_latency(Store::Redis, operation, began.elapsed());
             let mirrors = self.mirrored(view, &touched, options, !rest.is_empty()).await?;
             // The places stand last: a zip that ends at the replies has already taken one from what stands before them.
-            for ((reply, mirror), place) in replies.into_iter().zip(mirrors).zip(places.by_ref()) {
+            for ((frame, mirror), place) in frames.into_iter().zip(mirrors).zip(places.by_ref()) {
                 if let Some(answer) = answers.get_mut(place) {
-                    *answer = Some(Answer { result: Ok(reply), source: Some(Source::Redis), mirror });
+                    *answer = Some(Answer { result: Ok(frame), source: Some(Source::Redis), mirror });
                 }
             }
         }
@@ -163,24 +163,23 @@ impl Engine {
         }
         let touched: Vec<Vec<MirroredTouch>> = steps.iter().map(|step| step.touches.clone()).collect();
         let listers: Vec<bool> = steps.iter().map(|step| hide::lists_keys(&step.command)).collect();
-        let replies = self.batcher.submit(steps, true).await.map_err(|error| self.redis_failed(error, false))?;
-        let answer = |reply, mirror| Answer { result: Ok(reply), source: Some(Source::Redis), mirror };
-        match replies.into_iter().next() {
-            Some(Reply::Array(replies)) => {
-                let replies = shown(replies, &listers);
+        let done = self.batcher.transact(steps).await.map_err(|error| self.redis_failed(error, false))?;
+        let answer = |frame, mirror| Answer { result: Ok(frame), source: Some(Source::Redis), mirror };
+        match done {
+            Done::Ran(frames) => {
+                let frames = shown(frames, &listers);
                 let mirrors = self.mirrored(view, &touched, options, false).await?;
-                Ok(replies.into_iter().zip(mirrors).map(|(reply, mirror)| answer(reply, mirror)).collect())
+                Ok(frames.into_iter().zip(mirrors).map(|(frame, mirror)| answer(frame, mirror)).collect())
             }
-            Some(reply) => Ok(vec![answer(reply, None)]),
-            None => Err(EngineError::UnknownOutcome("no reply".to_owned())),
+            Done::Aborted(error) => Ok(vec![answer(error, None)]),
         }
     }
 
     /// A blocking command on records that are not mirrored has a connection to itself.
     async fn blocking(&self, command: Command) -> Result<Answer, EngineError> {
-        let lane = Redis::new(self.client.clone(), BLOCKING_MAX);
-        let reply = lane.pipeline(&[command]).await?.pop().unwrap_or(Reply::Nil);
-        Ok(Answer { result: Ok(reply), source: Some(Source::Redis), mirror: None })
+        let lane = Lane::new(Arc::clone(&self.upstream), Protocol::Resp2, BLOCKING_MAX);
+        let frame = only(lane.ask(&[command]).await?)?;
+        Ok(Answer { result: Ok(frame), source: Some(Source::Redis), mirror: None })
     }
 
     /// Hands marked records to the drain and, where asked, waits until they are committed (W4).
@@ -314,7 +313,7 @@ impl Engine {
     fn note_unverifiable(&self, view: &View, kind: &str, reason: &'static str) {
         self.metrics.unverifiable(kind);
         if !view.unverifiable.contains_key(kind) {
-            let (redis, kind) = (Arc::clone(&self.redis), kind.to_owned());
+            let (redis, kind) = (Arc::clone(&self.looks), kind.to_owned());
             tokio::spawn(async move {
                 if crate::stores::redis::lease::note_unverifiable(&redis, &kind, reason).await.is_err() {
                     tracing::debug!("an unverifiable kind could not be noted; its next write notes it");
@@ -355,10 +354,10 @@ fn piece(steps: &[Step]) -> usize {
 }
 
 /// The replies, lists of keys among them without ours.
-fn shown(replies: Vec<Reply>, listers: &[bool]) -> Vec<Reply> {
-    let show = |(reply, lists)| if lists { hide::without_ours(reply) } else { reply };
+fn shown(frames: Vec<Frame>, listers: &[bool]) -> Vec<Frame> {
+    let show = |(frame, lists)| if lists { hide::shown(frame, Protocol::Resp2) } else { frame };
     let listers = listers.iter().copied().chain(std::iter::repeat(false));
-    replies.into_iter().zip(listers).map(show).collect()
+    frames.into_iter().zip(listers).map(show).collect()
 }
 
 fn pushed(touch: &effect::Touch) -> usize {

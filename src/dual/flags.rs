@@ -126,7 +126,7 @@ impl Engine {
         expected_version: u64,
         actor: Actor,
     ) -> Result<FlagsReport, ChangeError> {
-        self.keeper.renew(&self.redis).await?;
+        self.keeper.renew(&self.looks).await?;
         let view = self.keeper.view();
         let (kinds, before) = self.scope(&view, kind)?;
         if view.version != expected_version {
@@ -167,8 +167,8 @@ impl Engine {
             audits.iter().map(|audit| (audit.kind.clone(), audit.after.clone())).collect();
         let rows: Vec<String> =
             audits.iter().map(|audit| serde_json::to_string(audit).expect("an audit row is always JSON")).collect();
-        let written = lease::change(&self.redis, expected, expected + 1, &flags, &rows, unmarked).await?;
-        self.keeper.renew(&self.redis).await?;
+        let written = lease::change(&self.looks, expected, expected + 1, &flags, &rows, unmarked).await?;
+        self.keeper.renew(&self.looks).await?;
         self.keeper.wake();
         self.audits.wake();
         Ok(written)
@@ -247,7 +247,7 @@ impl Engine {
     pub(crate) async fn barrier(&self, version: u64, wait: Duration) -> Result<(), ChangeError> {
         let began = Instant::now();
         loop {
-            self.keeper.renew(&self.redis).await?;
+            self.keeper.renew(&self.looks).await?;
             let waiting = self.unconfirmed(version).await?.1;
             if waiting.is_empty() {
                 return Ok(());
@@ -261,7 +261,7 @@ impl Engine {
 
     /// Sidecars that have confirmed `version`, and those that have not with the milliseconds after which they no longer count.
     pub(super) async fn unconfirmed(&self, version: u64) -> Result<(Vec<String>, Vec<(String, i64)>), ChangeError> {
-        let (now_ms, sidecars) = lease::sidecars(&self.redis).await?;
+        let (now_ms, sidecars) = lease::sidecars(&self.looks).await?;
         // A command waits as long as it may to be sent, and as long again for its answer.
         let after = i64::try_from((self.command_deadline * 2).as_millis()).unwrap_or(i64::MAX);
         let (mut confirmed, mut waiting) = (Vec::new(), Vec::new());
@@ -278,7 +278,7 @@ impl Engine {
 
     /// The epoch that holds in Redis, if there is one.
     pub(crate) async fn epoch(&self) -> Result<Option<i64>, ChangeError> {
-        Ok(redis_lineage::read(&self.redis).await?.0.map(|anchor| anchor.epoch))
+        Ok(redis_lineage::read(&self.looks).await?.0.map(|anchor| anchor.epoch))
     }
 
     /// The changes of a flag, newest first.
@@ -297,12 +297,12 @@ impl Engine {
     pub(super) async fn recover_flags(&self) {
         let Some(postgres) = &self.postgres else { return };
         let Ok(Some((version, flags))) = journal::latest_flags(postgres).await else { return };
-        let Ok(renewal) = self.keeper.renew(&self.redis).await else { return };
+        let Ok(renewal) = self.keeper.renew(&self.looks).await else { return };
         if renewal.version >= version {
             return;
         }
         let flags = flags.into_iter().collect();
-        if let Ok(Ok(version)) = lease::change(&self.redis, renewal.version, version, &flags, &[], &[]).await {
+        if let Ok(Ok(version)) = lease::change(&self.looks, renewal.version, version, &flags, &[], &[]).await {
             tracing::warn!(version, "flags that redis had lost were brought back from postgres");
         }
     }

@@ -4,6 +4,7 @@
 //! read all of Redis.
 
 use crate::model::command::Command;
+use crate::model::frame::{Frame, Protocol};
 use crate::model::key::CONTROL_PREFIX;
 use crate::model::reply::Reply;
 use crate::stores::redis::script;
@@ -45,14 +46,31 @@ pub(super) fn lists_keys(command: &Command) -> bool {
     matches!(command.name().as_str(), "SCAN" | "KEYS")
 }
 
+/// A list of keys without ours, where one of them is in it.
+pub(super) fn shown(frame: Frame, protocol: Protocol) -> Frame {
+    let has_ours = frame.bytes().windows(CONTROL_PREFIX.len()).any(|window| window == CONTROL_PREFIX);
+    if has_ours { Frame::of(&without_ours(frame.decode()), protocol) } else { frame }
+}
+
 /// A list of keys without ours. The cursor before it is a number and stays.
-pub(super) fn without_ours(reply: Reply) -> Reply {
+fn without_ours(reply: Reply) -> Reply {
     let is_ours = |reply: &Reply| matches!(reply, Reply::Bulk(key) if key.starts_with(CONTROL_PREFIX));
     match reply {
         Reply::Array(items) => {
             Reply::Array(items.into_iter().filter(|item| !is_ours(item)).map(without_ours).collect())
         }
-        Reply::Nil | Reply::Status(_) | Reply::Error(_) | Reply::Integer(_) | Reply::Bulk(_) => reply,
+        Reply::Nil
+        | Reply::Status(_)
+        | Reply::Error(_)
+        | Reply::Integer(_)
+        | Reply::Bulk(_)
+        | Reply::Map(_)
+        | Reply::Set(_)
+        | Reply::Double(_)
+        | Reply::Boolean(_)
+        | Reply::BigNumber(_)
+        | Reply::Verbatim(_)
+        | Reply::Push(_) => reply,
     }
 }
 

@@ -44,10 +44,12 @@ use crate::dual::shadow::Shadow;
 use crate::model::catalog::Catalog;
 use crate::model::command::table::Table;
 use crate::model::flag::Ack;
-use crate::model::reply::Reply;
+use crate::model::frame::{Frame, Protocol};
 use crate::stores::postgres::Postgres;
 use crate::stores::redis::Redis;
 use crate::stores::redis::connection::RedisError;
+use crate::stores::redis::lane::Lane;
+use crate::stores::redis::wire::Upstream;
 use crate::telemetry::metrics::Metrics;
 
 pub use check::{Remedy, check_postgres, check_redis};
@@ -58,8 +60,10 @@ pub struct Parts {
     pub catalog: Arc<Catalog>,
     /// The name of this sidecar.
     pub instance: String,
-    /// How Redis is reached.
+    /// How Redis is reached by what runs in the background.
     pub redis: redis::Client,
+    /// How Redis is reached for callers' commands.
+    pub upstream: Arc<Upstream>,
     /// Postgres; none when it is switched off.
     pub postgres: Option<Postgres>,
     /// The longest a command may take.
@@ -131,7 +135,7 @@ pub struct Refusal {
 #[derive(Clone, Debug)]
 pub struct Answer {
     /// The reply, Redis' own errors among them.
-    pub result: Result<Reply, Refusal>,
+    pub result: Result<Frame, Refusal>,
     /// Who answered.
     pub source: Option<Source>,
     /// How far a mirrored write has come.
@@ -184,14 +188,20 @@ impl EngineError {
     }
 }
 
+/// The one frame that a command is answered with.
+fn only(frames: Vec<Frame>) -> Result<Frame, EngineError> {
+    frames.into_iter().next().ok_or_else(|| EngineError::UnknownOutcome("no reply".to_owned()))
+}
+
 /// The engine. One for each sidecar, shared by all doors.
 pub struct Engine {
     catalog: Arc<Catalog>,
     instance: String,
     client: redis::Client,
     /// The lane of callers' commands.
-    redis: Arc<Redis>,
-    /// The lane of fences and looks, so that they do not stand behind large replies.
+    lane: Arc<Lane>,
+    upstream: Arc<Upstream>,
+    /// The lane of fences, looks and what the engine itself asks, so that it does not stand behind large replies.
     looks: Arc<Redis>,
     postgres: Option<Postgres>,
     table: Table,
@@ -217,11 +227,12 @@ impl Engine {
     /// When Redis cannot be reached.
     pub async fn start(parts: Parts) -> Result<Arc<Self>, EngineError> {
         let lane = || Arc::new(Redis::new(parts.redis.clone(), parts.command_deadline));
-        let (redis, looks, background) = (lane(), lane(), lane());
-        let table = Table::from_reply(&redis.command(crate::model::command::Command::new(["COMMAND"])).await?);
+        let (looks, background) = (lane(), lane());
+        let callers = Arc::new(Lane::new(Arc::clone(&parts.upstream), Protocol::Resp2, parts.command_deadline));
+        let table = Table::from_reply(&looks.command(crate::model::command::Command::new(["COMMAND"])).await?);
         let metrics = parts.metrics.clone();
         let shared =
-            Arc::new(Shared::new(Arc::clone(&redis), parts.command_deadline, &parts.instance, metrics.clone()));
+            Arc::new(Shared::new(Arc::clone(&looks), parts.command_deadline, &parts.instance, metrics.clone()));
         let queue = Arc::new(Queue::new(parts.outbox_queue_max));
         let keeper = Arc::new(Keeper::new(
             Arc::clone(&parts.catalog),
@@ -251,8 +262,9 @@ impl Engine {
             catalog: parts.catalog,
             instance: parts.instance,
             client: parts.redis,
-            batcher: Batcher::start(Arc::clone(&shared)),
-            redis,
+            batcher: Batcher::start(Arc::clone(&shared), Arc::clone(&callers)),
+            lane: callers,
+            upstream: parts.upstream,
             looks,
             postgres: parts.postgres,
             table,
@@ -331,6 +343,6 @@ impl Engine {
             );
         }
         self.keeper.leave();
-        let _ = crate::stores::redis::lease::leave(&self.redis, &self.instance).await;
+        let _ = crate::stores::redis::lease::leave(&self.looks, &self.instance).await;
     }
 }

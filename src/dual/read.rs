@@ -6,9 +6,10 @@ use crate::dual::answer::{self, Record};
 use crate::dual::breaker::Change;
 use crate::dual::verdict;
 use crate::dual::view::View;
-use crate::dual::{Answer, Engine, EngineError, Source};
+use crate::dual::{Answer, Engine, EngineError, Source, only};
 use crate::model::catalog::{Kind, Layout};
 use crate::model::command::Command;
+use crate::model::frame::{Frame, Protocol};
 use crate::model::key::Key;
 use crate::model::reply::Reply;
 use crate::stores::postgres::Postgres;
@@ -53,11 +54,13 @@ impl Engine {
             self.metrics.read_routed(&self.catalog.kind_of(key.as_bytes()).name, store, reason);
         }
         match outcome {
-            Ok(reply) => Ok(Answer { result: Ok(reply), source: Some(Source::Postgres), mirror: None }),
+            Ok(reply) => {
+                let result = Ok(Frame::of(&reply, Protocol::Resp2));
+                Ok(Answer { result, source: Some(Source::Postgres), mirror: None })
+            }
             Err(_) => {
-                let replies = self.redis.pipeline(&[command]).await.map_err(EngineError::of_a_read)?;
-                let reply = replies.into_iter().next().unwrap_or(Reply::Nil);
-                Ok(Answer { result: Ok(reply), source: Some(Source::Redis), mirror: None })
+                let frames = self.lane.ask(&[command]).await.map_err(EngineError::of_a_read)?;
+                Ok(Answer { result: Ok(only(frames)?), source: Some(Source::Redis), mirror: None })
             }
         }
     }

@@ -201,8 +201,8 @@ impl Engine {
         args.extend(values.iter().map(AsRef::as_ref));
         let step = self.record_step(&view, kind, key, script::RECORD.eval(&[key.as_bytes()], &args));
         let touched = [step.touches.clone()];
-        let reply = self.batcher.submit(vec![step], false).await?.pop().unwrap_or(Reply::Nil);
-        let (outcome, etag) = outcome(reply)?;
+        let frame = self.batcher.submit(vec![step]).await?.pop();
+        let (outcome, etag) = outcome(&frame.map_or(Reply::Nil, |frame| frame.decode()))?;
         let is_done = matches!(outcome, WriteOutcome::Created | WriteOutcome::Replaced | WriteOutcome::Deleted);
         // A write that changed nothing waits for nobody.
         let options = Options { ack: if is_done { ack } else { Some(Ack::Redis) }, atomic: false };
@@ -236,18 +236,16 @@ impl Engine {
     }
 }
 
-fn outcome(reply: Reply) -> Result<(WriteOutcome, Option<String>), EngineError> {
+fn outcome(reply: &Reply) -> Result<(WriteOutcome, Option<String>), EngineError> {
     let text = |reply: Option<&Reply>| match reply {
         Some(Reply::Bulk(bytes)) => String::from_utf8_lossy(bytes).into_owned(),
         _ => String::new(),
     };
-    let parts = match reply {
-        Reply::Array(parts) => parts,
-        Reply::Error(error) => return Err(EngineError::RedisUnreachable(error)),
-        Reply::Nil | Reply::Status(_) | Reply::Integer(_) | Reply::Bulk(_) => {
-            return Err(EngineError::UnknownOutcome("redis answered in an unexpected form".to_owned()));
-        }
-    };
+    if let Some(error) = reply.error() {
+        return Err(EngineError::RedisUnreachable(error.to_owned()));
+    }
+    let unexpected = || EngineError::UnknownOutcome("redis answered in an unexpected form".to_owned());
+    let parts = reply.as_array().ok_or_else(unexpected)?;
     let (word, detail) = (text(parts.first()), text(parts.get(1)));
     let outcome = match word.as_str() {
         "created" => WriteOutcome::Created,

@@ -98,7 +98,7 @@ impl Engine {
         actor: &Actor,
     ) -> Result<(u64, Vec<String>), ChangeError> {
         for _ in 0..WRITES_MAX {
-            self.keeper.renew(&self.redis).await?;
+            self.keeper.renew(&self.looks).await?;
             let view = self.keeper.view();
             let audits = audits(&view, scope, &self.scope(&view, scope)?.1, reason, actor);
             let kinds = audits.iter().map(|audit| audit.kind.clone()).collect();
@@ -114,7 +114,7 @@ impl Engine {
     async fn await_fleet(&self, report: &mut RollbackReport) {
         let deadline = Instant::now() + self.lease + self.command_deadline * 2 + Duration::from_secs(1);
         loop {
-            let renewed = self.keeper.renew(&self.redis).await;
+            let renewed = self.keeper.renew(&self.looks).await;
             let asked = self.unconfirmed(report.version).await;
             if let (Ok(_), Ok((confirmed, waiting))) = (renewed, asked) {
                 let waiting = waiting.into_iter();

@@ -105,15 +105,23 @@ pub fn element_doc(type_name: &str, value: &Reply) -> String {
         Reply::Bulk(_) if type_name == "set" => "true".to_owned(),
         Reply::Bulk(bytes) => string_doc(bytes),
         Reply::Array(parts) => strings_doc(&parts.iter().map(bytes_of).collect::<Vec<_>>()),
-        Reply::Nil | Reply::Status(_) | Reply::Error(_) | Reply::Integer(_) => "true".to_owned(),
+        // No other form comes from a capture.
+        Reply::Nil
+        | Reply::Status(_)
+        | Reply::Error(_)
+        | Reply::Integer(_)
+        | Reply::Map(_)
+        | Reply::Set(_)
+        | Reply::Double(_)
+        | Reply::Boolean(_)
+        | Reply::BigNumber(_)
+        | Reply::Verbatim(_)
+        | Reply::Push(_) => "true".to_owned(),
     }
 }
 
 fn bytes_of(reply: &Reply) -> Bytes {
-    match reply {
-        Reply::Bulk(bytes) => bytes.clone(),
-        Reply::Nil | Reply::Status(_) | Reply::Error(_) | Reply::Integer(_) | Reply::Array(_) => Bytes::new(),
-    }
+    reply.as_bulk().cloned().unwrap_or_default()
 }
 
 fn log_entries(

@@ -6,7 +6,6 @@ use serde_json::{Value as Json, json};
 use crate::dual::{Engine, EngineError};
 use crate::model::command::Command;
 use crate::model::key::Key;
-use crate::model::reply::Reply;
 use crate::stores::postgres::journal;
 use crate::stores::redis::marks;
 
@@ -81,11 +80,8 @@ impl Engine {
     async fn random_keys(&self) -> Vec<Key> {
         let asks: Vec<Command> = (0..SAMPLE_MAX * 4).map(|_| Command::new(["RANDOMKEY"])).collect();
         let replies = self.looks.pipeline(&asks).await.unwrap_or_default();
-        let keys = replies.into_iter().filter_map(|reply| match reply {
-            Reply::Bulk(key) => Some(Key::new(key)).filter(|key| !key.is_control()),
-            Reply::Nil | Reply::Status(_) | Reply::Error(_) | Reply::Integer(_) | Reply::Array(_) => None,
-        });
-        keys.take(SAMPLE_MAX).collect()
+        let keys = replies.iter().filter_map(|reply| reply.as_bulk().map(|key| Key::new(key.clone())));
+        keys.filter(|key| !key.is_control()).take(SAMPLE_MAX).collect()
     }
 
     /// Mismatches, newest first, without values.

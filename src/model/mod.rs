@@ -3,6 +3,7 @@
 pub mod catalog;
 pub mod command;
 pub mod flag;
+pub mod frame;
 pub mod key;
 pub mod reply;
 pub mod text;

@@ -14,6 +14,7 @@ use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme
 use secrecy::ExposeSecret;
 
 use crate::settings::{PostgresSettings, RedisSettings, SslMode};
+use crate::stores::redis::wire::Upstream;
 
 /// Why TLS cannot be spoken as it was asked for.
 #[derive(Debug, thiserror::Error)]
@@ -88,7 +89,9 @@ pub fn redis_client(settings: &RedisSettings) -> Result<redis::Client, TlsError>
     let setup = |error: redis::RedisError| TlsError::Setup(error.to_string());
     let (host, port) = (settings.host.clone(), settings.port);
     let Some(tls) = &settings.tls else {
-        let info = ConnectionAddr::Tcp(host, port).into_connection_info().map_err(setup)?;
+        let address =
+            if host.starts_with('/') { ConnectionAddr::Unix(host.into()) } else { ConnectionAddr::Tcp(host, port) };
+        let info = address.into_connection_info().map_err(setup)?;
         return redis::Client::open(info.set_redis_settings(login)).map_err(setup);
     };
     install_provider();
@@ -103,6 +106,19 @@ pub fn redis_client(settings: &RedisSettings) -> Result<redis::Client, TlsError>
     let address = ConnectionAddr::TcpTls { host, port, insecure: false, tls_params: None };
     let info = address.into_connection_info().map_err(setup)?.set_redis_settings(login);
     redis::Client::build_with_tls(info, TlsCertificates { client_tls: None, root_cert }).map_err(setup)
+}
+
+/// The same Redis for callers' commands: the address and login of `client`, with the TLS that is configured.
+///
+/// # Errors
+/// When the authorities cannot be read.
+pub fn redis_upstream(settings: &RedisSettings, client: &redis::Client) -> Result<Upstream, TlsError> {
+    let trust = match &settings.tls {
+        Some(tls) => Some(Trust::ChainAndName(roots(tls.ca_file.as_deref())?)),
+        None => None,
+    };
+    let config = trust.map(client_config).transpose()?.map(Arc::new);
+    Upstream::of(client, config).map_err(TlsError::Setup)
 }
 
 enum Trust {

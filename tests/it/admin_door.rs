@@ -17,6 +17,7 @@ use parallax::jobs::Jobs;
 use parallax::model::catalog::Catalog;
 use parallax::settings::AdminSettings;
 use parallax::stores::postgres::{Postgres, pool};
+use parallax::stores::redis::wire::Upstream;
 use parallax::telemetry::Metrics;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -75,10 +76,12 @@ impl Door {
         let catalog = Arc::new(Catalog::embedded());
         let kinds: Vec<String> = catalog.kinds().iter().map(|kind| kind.name.clone()).collect();
         let metrics = Metrics::new("sidecar-1", &kinds);
+        let client = redis::Client::open(redis.url()).expect("an address");
         let engine = Engine::start(Parts {
             catalog,
             instance: "sidecar-1".to_owned(),
-            redis: redis::Client::open(redis.url()).expect("an address"),
+            upstream: Arc::new(Upstream::of(&client, None).expect("plain text")),
+            redis: client,
             postgres: Some(postgres_of(&database)),
             command_deadline: PATIENCE,
             lease: Duration::from_secs(20),

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Once;
 
 use parallax::dev::servers::{PostgresOptions, PrivatePostgres, PrivateRedis, RedisOptions, ServerTls};
+use parallax::model::frame::Protocol;
 use parallax::settings::sources::Inputs;
 use parallax::settings::{Settings, load};
 use parallax::stores::tls;
@@ -129,7 +130,13 @@ async fn redis(port: u16, host: &str, ca: Option<&Authority>) -> Result<String, 
         ("REDIS_ENABLE_TLS", is_tls),
         ("PARALLAX_REDIS_CA_FILE", file.to_str().unwrap()),
     ];
-    let client = tls::redis_client(&settings(&variables).redis).unwrap();
+    let settings = settings(&variables).redis;
+    let client = tls::redis_client(&settings).unwrap();
+    // The lane of callers' commands has TLS of its own, and believes the same servers.
+    let upstream = tls::redis_upstream(&settings, &client).unwrap();
+    let wire = upstream.connect(Protocol::Resp3).await;
+    let is_let_in = client.get_multiplexed_async_connection().await.is_ok();
+    assert_eq!(wire.is_ok(), is_let_in, "{:?}", wire.err());
     let mut connection = client.get_multiplexed_async_connection().await.map_err(|error| chain(&error))?;
     redis::cmd("PING").query_async(&mut connection).await.map_err(|error| chain(&error))
 }

@@ -10,7 +10,6 @@ use crate::doors::problem::{Problem, ProblemKind};
 use crate::doors::server::{Request, Response};
 use crate::dual::{Answer, Mirror, Options, Refusal, Source};
 use crate::model::command::Command;
-use crate::model::reply::Reply;
 use crate::telemetry::labels::{Door, Outcome};
 
 const UPSTASH_ENCODING: HeaderName = HeaderName::from_static("upstash-encoding");
@@ -57,7 +56,7 @@ async fn one(door: &DataDoor, command: Command, headers: &HeaderMap) -> Result<R
         return Err(Problem::new(ProblemKind::Internal, "the command has no answer"));
     };
     count(door, &answer);
-    let reply = answer.result?;
+    let reply = answer.result?.decode();
     let status = if reply.error().is_some() { StatusCode::BAD_REQUEST } else { StatusCode::OK };
     let mut body = Vec::with_capacity(ANSWER_BYTES);
     reply::write_outcome(&mut body, &reply, strings(headers));
@@ -101,10 +100,10 @@ fn aborted(answers: &[Answer], asked: usize) -> Option<Result<Response, Problem>
     let [only] = answers else { return None };
     match &only.result {
         Err(refusal) => Some(Err(refusal.clone().into())),
-        Ok(reply) => {
-            let error = reply.error().filter(|error| asked > 1 || error.starts_with("EXECABORT"))?;
+        Ok(frame) => {
+            let error = frame.error().filter(|error| asked > 1 || error.starts_with("EXECABORT"))?;
             let mut body = Vec::new();
-            reply::write_error(&mut body, error);
+            reply::write_error(&mut body, &error);
             Some(Ok(json(StatusCode::BAD_REQUEST, body)))
         }
     }
@@ -118,7 +117,7 @@ fn write_all(answers: &[Answer], strings: Strings) -> Vec<u8> {
             body.push(b',');
         }
         match &answer.result {
-            Ok(reply) => reply::write_outcome(&mut body, reply, strings),
+            Ok(frame) => reply::write_outcome(&mut body, &frame.decode(), strings),
             Err(Refusal { message, .. }) => reply::write_error(&mut body, &format!("PARALLAX {message}")),
         }
     }
@@ -140,7 +139,7 @@ fn source_of(answers: &[Answer]) -> Option<Source> {
 
 fn count(door: &DataDoor, answer: &Answer) {
     let outcome = match &answer.result {
-        Ok(Reply::Error(_)) => Outcome::Error,
+        Ok(frame) if frame.is_error() => Outcome::Error,
         Ok(_) => Outcome::Ok,
         Err(_) => Outcome::Refused,
     };
@@ -166,10 +165,13 @@ fn json(status: StatusCode, body: Vec<u8>) -> Response {
 #[cfg(test)]
 mod tests {
     use crate::dual::RefusalCause;
+    use crate::model::frame::{Frame, Protocol};
+    use crate::model::reply::Reply;
 
     use super::*;
 
     fn answer(result: Result<Reply, Refusal>) -> Answer {
+        let result = result.map(|reply| Frame::of(&reply, Protocol::Resp2));
         Answer { result, source: None, mirror: None }
     }
 
@@ -200,7 +202,7 @@ mod tests {
 
     #[test]
     fn one_pending_write_makes_a_pipeline_pending_and_two_stores_make_it_of_none() {
-        let of = |source, mirror| Answer { result: Ok(Reply::Nil), source, mirror };
+        let of = |source, mirror| Answer { result: Ok(Frame::of(&Reply::Nil, Protocol::Resp2)), source, mirror };
         let applied = of(None, Some(Mirror::Applied));
         let pending = of(None, Some(Mirror::Pending));
         let redis = of(Some(Source::Redis), None);

@@ -21,7 +21,18 @@ pub fn write_outcome(out: &mut Vec<u8>, reply: &Reply, strings: Strings) {
     match reply {
         Reply::Error(message) => write_error(out, message),
         Reply::Status(line) if line == "OK" => out.extend_from_slice(b"{\"result\":\"OK\"}"),
-        Reply::Nil | Reply::Status(_) | Reply::Integer(_) | Reply::Bulk(_) | Reply::Array(_) => {
+        Reply::Nil
+        | Reply::Status(_)
+        | Reply::Integer(_)
+        | Reply::Bulk(_)
+        | Reply::Array(_)
+        | Reply::Map(_)
+        | Reply::Set(_)
+        | Reply::Double(_)
+        | Reply::Boolean(_)
+        | Reply::BigNumber(_)
+        | Reply::Verbatim(_)
+        | Reply::Push(_) => {
             out.extend_from_slice(b"{\"result\":");
             write_reply(out, reply, strings);
             out.push(b'}');
@@ -45,17 +56,24 @@ fn write_reply(out: &mut Vec<u8>, reply: &Reply, strings: Strings) {
             serde_json::to_writer(out, number).expect("writing into memory does not fail");
         }
         Reply::Bulk(bytes) => write_string(out, bytes, strings),
-        Reply::Array(items) => {
-            out.push(b'[');
-            for (index, item) in items.iter().enumerate() {
-                if index > 0 {
-                    out.push(b',');
-                }
-                write_reply(out, item, strings);
-            }
-            out.push(b']');
-        }
+        Reply::Array(items) | Reply::Set(items) | Reply::Push(items) => write_all(out, items.iter(), strings),
+        // This door speaks RESP2 with Redis: what has another form in RESP3 is written as RESP2 has it.
+        Reply::Map(pairs) => write_all(out, pairs.iter().flat_map(|(name, value)| [name, value]), strings),
+        Reply::Double(text) | Reply::BigNumber(text) => write_string(out, text, strings),
+        Reply::Boolean(is_so) => out.push(if *is_so { b'1' } else { b'0' }),
+        Reply::Verbatim(text) => write_string(out, text.get(4..).unwrap_or_default(), strings),
     }
+}
+
+fn write_all<'a>(out: &mut Vec<u8>, items: impl Iterator<Item = &'a Reply>, strings: Strings) {
+    out.push(b'[');
+    for (index, item) in items.enumerate() {
+        if index > 0 {
+            out.push(b',');
+        }
+        write_reply(out, item, strings);
+    }
+    out.push(b']');
 }
 
 fn write_string(out: &mut Vec<u8>, bytes: &[u8], strings: Strings) {

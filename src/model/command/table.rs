@@ -182,14 +182,8 @@ impl Table {
 fn info(row: &Reply) -> Option<(String, Info)> {
     let Reply::Array(parts) = row else { return None };
     let Reply::Bulk(name) = parts.first()? else { return None };
-    let flags = match parts.get(2)? {
-        Reply::Array(flags) => flags.iter().filter_map(word).collect::<Vec<_>>(),
-        Reply::Nil | Reply::Status(_) | Reply::Error(_) | Reply::Integer(_) | Reply::Bulk(_) => return None,
-    };
-    let number = |index: usize| match parts.get(index) {
-        Some(Reply::Integer(number)) => *number,
-        _ => 0,
-    };
+    let flags: Vec<String> = parts.get(2)?.as_array()?.iter().filter_map(word).collect();
+    let number = |index: usize| parts.get(index).and_then(Reply::integer).unwrap_or(0);
     let has = |flag: &str| flags.iter().any(|word| word == flag);
     let info = Info {
         arity: number(1),
@@ -206,7 +200,17 @@ fn word(reply: &Reply) -> Option<String> {
     match reply {
         Reply::Status(text) => Some(text.clone()),
         Reply::Bulk(bytes) => Some(String::from_utf8_lossy(bytes).into_owned()),
-        Reply::Nil | Reply::Error(_) | Reply::Integer(_) | Reply::Array(_) => None,
+        Reply::Nil
+        | Reply::Error(_)
+        | Reply::Integer(_)
+        | Reply::Array(_)
+        | Reply::Map(_)
+        | Reply::Set(_)
+        | Reply::Double(_)
+        | Reply::Boolean(_)
+        | Reply::BigNumber(_)
+        | Reply::Verbatim(_)
+        | Reply::Push(_) => None,
     }
 }
 

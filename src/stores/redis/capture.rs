@@ -253,12 +253,10 @@ fn entries(mut parts: Parts) -> Result<Vec<StreamEntry>, RedisError> {
     while parts.len() > 0 {
         let mut entry = parts.parts()?;
         let id = entry.bytes()?;
-        let content = match entry.next()? {
-            Reply::Array(items) => Parts::of(Reply::Array(items))?.all_bytes()?,
-            Reply::Bulk(bytes) => vec![bytes],
-            Reply::Nil | Reply::Status(_) | Reply::Error(_) | Reply::Integer(_) => {
-                return Err(RedisError::Form("an entry without content"));
-            }
+        let content = entry.next()?;
+        let content = match content.as_bulk() {
+            Some(bytes) => vec![bytes.clone()],
+            None => Parts::of(content)?.all_bytes()?,
         };
         entries.push((id, content));
     }

@@ -219,8 +219,8 @@ fn unexpected(value: &redis::Value) -> Reply {
 
 /// The reply, unless it is an error.
 fn accepted(reply: Reply) -> Result<Reply, RedisError> {
-    match reply {
-        Reply::Error(text) => Err(RedisError::Answered(text)),
-        Reply::Nil | Reply::Status(_) | Reply::Integer(_) | Reply::Bulk(_) | Reply::Array(_) => Ok(reply),
+    match reply.error() {
+        Some(text) => Err(RedisError::Answered(text.to_owned())),
+        None => Ok(reply),
     }
 }

@@ -3,7 +3,6 @@
 use bytes::Bytes;
 
 use crate::model::key::Key;
-use crate::model::reply::Reply;
 use crate::model::value::Value;
 use crate::stores::redis::capture;
 use crate::stores::redis::connection::{Redis, RedisError};
@@ -116,10 +115,7 @@ pub async fn look_elements(redis: &Redis, key: &Key, names: &[Bytes]) -> Result<
     let mut elements = Vec::with_capacity(names.len());
     for _ in names {
         let is_present = found.integer()? == 1;
-        let value = match found.next()? {
-            Reply::Bulk(bytes) => bytes,
-            Reply::Nil | Reply::Status(_) | Reply::Error(_) | Reply::Integer(_) | Reply::Array(_) => Bytes::new(),
-        };
+        let value = found.next()?.as_bulk().cloned().unwrap_or_default();
         elements.push(is_present.then_some(value));
     }
     Ok(ElementsLook { fence, is_pending, type_name, elements })

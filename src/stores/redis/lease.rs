@@ -118,10 +118,7 @@ pub async fn change(
 /// # Errors
 /// When Redis cannot be reached.
 pub async fn next_audit(redis: &Redis) -> Result<Option<Bytes>, RedisError> {
-    match redis.command(Command::new(["LINDEX", AUDITS, "0"])).await? {
-        Reply::Bulk(row) => Ok(Some(row)),
-        Reply::Nil | Reply::Status(_) | Reply::Error(_) | Reply::Integer(_) | Reply::Array(_) => Ok(None),
-    }
+    Ok(redis.command(Command::new(["LINDEX", AUDITS, "0"])).await?.as_bulk().cloned())
 }
 
 /// Takes an audit row away: Postgres has it.
@@ -174,12 +171,8 @@ pub async fn note_backfilled(redis: &Redis, kinds: &[String], job: &str, epoch: 
     let epoch = epoch.to_string();
     let mut args: Vec<&[u8]> = vec![epoch.as_bytes(), job.as_bytes()];
     args.extend(kinds.iter().map(|kind| kind.as_bytes()));
-    match redis.script(&script::BACKFILLED, &[], &args).await? {
-        Reply::Integer(noted) => Ok(noted),
-        Reply::Nil | Reply::Status(_) | Reply::Error(_) | Reply::Bulk(_) | Reply::Array(_) => {
-            Err(RedisError::Form("a count that is no number"))
-        }
-    }
+    let noted = redis.script(&script::BACKFILLED, &[], &args).await?;
+    noted.integer().ok_or(RedisError::Form("a count that is no number"))
 }
 
 /// Forgets the backfill of a kind: its writes were not marked for a time.

@@ -72,10 +72,9 @@ pub async fn beat(redis: &Redis, postgres: &Postgres) -> Result<bool, RedisError
 /// # Errors
 /// When Redis cannot be reached.
 pub async fn clock(redis: &Redis) -> Result<i64, RedisError> {
-    match redis.command(Command::new(["GET", CLOCK])).await? {
-        Reply::Bulk(text) => Ok(std::str::from_utf8(&text).ok().and_then(|text| text.parse().ok()).unwrap_or(0)),
-        Reply::Nil | Reply::Status(_) | Reply::Error(_) | Reply::Integer(_) | Reply::Array(_) => Ok(0),
-    }
+    let answer = redis.command(Command::new(["GET", CLOCK])).await?;
+    let text = answer.as_bulk().and_then(|text| std::str::from_utf8(text).ok());
+    Ok(text.and_then(|text| text.parse().ok()).unwrap_or(0))
 }
 
 /// Ends a lift: clock and anchor in one step. Answers whether they were written.

@@ -49,12 +49,8 @@ pub async fn ack(redis: &Redis, epoch: i64, acks: &[(Key, Ack)]) -> Result<i64, 
         push_ack(&mut args, ack);
     }
     let args: Vec<&[u8]> = args.iter().map(AsRef::as_ref).collect();
-    match redis.script(&script::ACK, &keys, &args).await? {
-        Reply::Integer(removed) => Ok(removed),
-        Reply::Nil | Reply::Status(_) | Reply::Error(_) | Reply::Bulk(_) | Reply::Array(_) => {
-            Err(RedisError::Form("an ack without a count"))
-        }
-    }
+    let answer = redis.script(&script::ACK, &keys, &args).await?;
+    answer.integer().ok_or(RedisError::Form("an ack without a count"))
 }
 
 fn push_ack(args: &mut Vec<Bytes>, ack: &Ack) {
@@ -88,12 +84,8 @@ pub async fn repair(redis: &Redis, token: &str, keys: &[Key], only_absent: bool)
     }
     let keys: Vec<&[u8]> = keys.iter().map(Key::as_bytes).collect();
     let flag: &[u8] = if only_absent { b"1" } else { b"0" };
-    match redis.script(&script::REPAIR, &keys, &[token.as_bytes(), flag]).await? {
-        Reply::Integer(marked) => Ok(marked),
-        Reply::Nil | Reply::Status(_) | Reply::Error(_) | Reply::Bulk(_) | Reply::Array(_) => {
-            Err(RedisError::Form("a repair without a count"))
-        }
-    }
+    let answer = redis.script(&script::REPAIR, &keys, &[token.as_bytes(), flag]).await?;
+    answer.integer().ok_or(RedisError::Form("a repair without a count"))
 }
 
 /// Marks records whose newest writes Redis has lost, each with a new token; collections (`true`) as a whole (L1).
@@ -112,12 +104,8 @@ pub async fn mark_ghosts(redis: &Redis, run_id: &str, token: &str, keys: &[(Key,
 /// # Errors
 /// When Redis cannot be reached.
 pub async fn depth(redis: &Redis) -> Result<i64, RedisError> {
-    match redis.command(Command::new(["HLEN", OUTBOX])).await? {
-        Reply::Integer(depth) => Ok(depth),
-        Reply::Nil | Reply::Status(_) | Reply::Error(_) | Reply::Bulk(_) | Reply::Array(_) => {
-            Err(RedisError::Form("a length that is no number"))
-        }
-    }
+    let length = redis.command(Command::new(["HLEN", OUTBOX])).await?;
+    length.integer().ok_or(RedisError::Form("a length that is no number"))
 }
 
 /// One page of the outbox: the next cursor (`0` at the end) and marks.

@@ -5,11 +5,13 @@
 pub mod capture;
 pub mod connection;
 pub mod fence;
+pub mod lane;
 pub mod lease;
 pub mod lineage;
 pub mod marks;
 mod parts;
 pub mod script;
+pub mod wire;
 
 pub use connection::Redis;
 

@@ -11,12 +11,8 @@ pub(crate) struct Parts(std::vec::IntoIter<Reply>);
 impl Parts {
     /// The parts of `reply`.
     pub(crate) fn of(reply: Reply) -> Result<Self, RedisError> {
-        match reply {
-            Reply::Array(items) => Ok(Self(items.into_iter())),
-            Reply::Nil | Reply::Status(_) | Reply::Error(_) | Reply::Integer(_) | Reply::Bulk(_) => {
-                Err(RedisError::Form("not an array"))
-            }
-        }
+        let items = reply.into_array().ok_or(RedisError::Form("not an array"))?;
+        Ok(Self(items.into_iter()))
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -33,7 +29,15 @@ impl Parts {
             Reply::Status(text) => Ok(text.into()),
             Reply::Nil => Ok(Bytes::new()),
             Reply::Integer(number) => Ok(number.to_string().into()),
-            Reply::Error(_) | Reply::Array(_) => Err(RedisError::Form("not a string")),
+            Reply::Error(_)
+            | Reply::Array(_)
+            | Reply::Map(_)
+            | Reply::Set(_)
+            | Reply::Double(_)
+            | Reply::Boolean(_)
+            | Reply::BigNumber(_)
+            | Reply::Verbatim(_)
+            | Reply::Push(_) => Err(RedisError::Form("not a string")),
         }
     }
 
