@@ -29,6 +29,8 @@ pub(super) enum Phase {
     Handling,
     /// An answer waits for the client to read it.
     Writing,
+    /// An answer without an end: a piece is due again and again, and the client must have read the last one by then.
+    Streaming,
 }
 
 impl Phase {
@@ -37,7 +39,8 @@ impl Phase {
             0 => Self::Idle,
             1 => Self::Head,
             2 => Self::Handling,
-            _ => Self::Writing,
+            3 => Self::Writing,
+            _ => Self::Streaming,
         }
     }
 }
@@ -73,6 +76,7 @@ impl Activity {
             Phase::Head => limits.header_timeout_ms,
             Phase::Handling => return None,
             Phase::Writing => limits.write_timeout_ms,
+            Phase::Streaming => limits.stream_pause_ms.saturating_add(limits.write_timeout_ms),
         };
         let lasted_ms = self.elapsed_ms().saturating_sub(self.since_ms.load(Ordering::Relaxed));
         (lasted_ms >= limit_ms).then_some(phase)
@@ -101,8 +105,9 @@ impl WatchedStream {
     }
 
     fn wrote(&self, result: &Poll<io::Result<usize>>) {
-        if matches!(result, Poll::Ready(Ok(_))) && self.activity.phase() == Phase::Writing {
-            self.activity.enter(Phase::Writing);
+        let phase = self.activity.phase();
+        if matches!(result, Poll::Ready(Ok(_))) && matches!(phase, Phase::Writing | Phase::Streaming) {
+            self.activity.enter(phase);
         }
     }
 }

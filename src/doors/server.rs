@@ -12,8 +12,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, Method, StatusCode, Uri, header};
-use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
-use hyper::body::{Body, Incoming};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -23,6 +23,7 @@ use tokio::time::{self, Instant};
 use tracing::{debug, warn};
 
 use crate::doors::activity::{self, Activity, Phase, WatchedStream};
+use crate::doors::body::Body;
 use crate::doors::finishing::Finishing;
 use crate::doors::problem::{Problem, ProblemKind};
 
@@ -46,6 +47,8 @@ pub struct ServerLimits {
     pub idle_timeout_ms: u64,
     /// A client that takes no byte of its answer.
     pub write_timeout_ms: u64,
+    /// The longest that a streamed answer is silent: its door says something by then.
+    pub stream_pause_ms: u64,
     /// From the shutdown until what is still open is cut.
     pub drain_timeout_ms: u64,
 }
@@ -60,6 +63,7 @@ impl Default for ServerLimits {
             body_bytes_max: 32 * 1024 * 1024,
             idle_timeout_ms: 75_000,
             write_timeout_ms: 30_000,
+            stream_pause_ms: 15_000,
             drain_timeout_ms: 10_000,
         }
     }
@@ -100,8 +104,8 @@ impl Request {
     }
 }
 
-/// An answer whose body is whole.
-pub type Response = http::Response<Full<Bytes>>;
+/// An answer.
+pub type Response = http::Response<Body>;
 
 /// What a door does with requests.
 pub trait Handler: Send + Sync + 'static {
@@ -115,6 +119,11 @@ pub trait Handler: Send + Sync + 'static {
 
     /// Answers a request. A call that has begun is finished even when the client goes away.
     fn call(self: Arc<Self>, request: Request) -> impl Future<Output = Response> + Send + 'static;
+
+    /// Writes a problem that the server itself has with a request: it was not let in, or its body was not whole.
+    fn refuse(&self, _head: &Parts, problem: Problem) -> Response {
+        problem.into_response()
+    }
 
     /// Told of every answer, refusals by the server itself included; for metrics.
     fn answered(&self, _status: StatusCode, _took: Duration) {}
@@ -159,9 +168,10 @@ pub async fn serve<H: Handler>(
             limits: Arc::clone(&limits),
             activity: Arc::new(Activity::new()),
             slot: Arc::new(slot),
+            running: watched.clone(),
             peer,
         };
-        tokio::spawn(client.serve(stream, watched.clone()));
+        tokio::spawn(client.serve(stream));
     }
     drop(listener);
     drain(&slots, &running, &limits).await
@@ -200,11 +210,13 @@ struct Client<H> {
     limits: Arc<ServerLimits>,
     activity: Arc<Activity>,
     slot: Arc<OwnedSemaphorePermit>,
+    running: watch::Receiver<Running>,
     peer: SocketAddr,
 }
 
 impl<H: Handler> Client<H> {
-    async fn serve(self, stream: TcpStream, mut running: watch::Receiver<Running>) {
+    async fn serve(self, stream: TcpStream) {
+        let mut running = self.running.clone();
         if let Err(error) = stream.set_nodelay(true) {
             debug!(%error, "a connection ended before it began");
             return;
@@ -254,15 +266,22 @@ impl<H: Handler> Client<H> {
         let (head, body) = request.into_parts();
         let response = match self.receive(&head, body).await {
             Ok(body) => {
-                let request =
-                    Request { method: head.method, uri: head.uri, headers: head.headers, body, peer: self.peer };
+                let Parts { method, uri, headers, .. } = head;
+                let request = Request { method, uri, headers, body, peer: self.peer };
                 Finishing::new(Arc::clone(&self.handler).call(request), Arc::clone(&self.slot)).await
             }
-            Err(problem) => problem.into_response(),
+            Err(problem) => self.handler.refuse(&head, problem),
         };
         self.handler.answered(response.status(), began.elapsed());
-        self.activity.enter(Phase::Writing);
-        response
+        if !response.body().is_stream() {
+            self.activity.enter(Phase::Writing);
+            return response;
+        }
+        self.activity.enter(Phase::Streaming);
+        let mut running = self.running.clone();
+        // A server that drains ends its streams: they would not end by themselves. One that was dropped does so too.
+        let ends = async move { drop(running.wait_for(|running| *running != Running::Serving).await) };
+        response.map(|body| body.until(ends))
     }
 
     /// The whole body of a request that may come in.

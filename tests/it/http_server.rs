@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::Full;
 use parallax::doors::server::{self, Drained, Handler, Request, Response, ServerLimits};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -33,10 +32,10 @@ impl Handler for Door {
                 self.gate.acquire().await.expect("the gate is never closed").forget();
                 self.finished.fetch_add(1, Ordering::SeqCst);
                 self.was_finished.notify_one();
-                Response::new(Full::from("opened"))
+                Response::new("opened".into())
             }
-            "/big" => Response::new(Full::new(Bytes::from(vec![b'x'; 64 << 20]))),
-            _ => Response::new(Full::new(request.body)),
+            "/big" => Response::new(vec![b'x'; 64 << 20].into()),
+            _ => Response::new(request.body.into()),
         }
     }
 }

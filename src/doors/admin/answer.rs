@@ -1,9 +1,7 @@
 //! Writes what the engine reports as answers, and what it refuses as problems.
 
-use bytes::Bytes;
 use http::header::{self, HeaderValue};
 use http::{Response as HttpResponse, StatusCode};
-use http_body_util::Full;
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -35,7 +33,7 @@ pub(super) fn metrics(text: String) -> Response {
 }
 
 fn whole(status: StatusCode, media_type: &'static str, body: String) -> Response {
-    let mut response = HttpResponse::new(Full::new(Bytes::from(body)));
+    let mut response = HttpResponse::new(body.into());
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
     // Flags and health are true for a moment only.

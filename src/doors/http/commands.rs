@@ -1,8 +1,6 @@
 //! The command API: `/redis`, `/redis/pipeline`, `/redis/multi-exec` and `/redis/{command}/{argument}..`.
 
-use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
-use http_body_util::Full;
 
 use crate::doors::http::reply::{self, Strings};
 use crate::doors::http::{DataDoor, arguments, headers};
@@ -29,10 +27,21 @@ pub(super) async fn answer(door: &DataDoor, request: Request) -> Result<Response
         "multi-exec" => many(door, &request, Together::Transaction).await,
         path => path_form(door, &request, path).await,
     };
-    answered.map_err(|problem| {
-        let error = format!("PARALLAX {}", problem.detail());
-        problem.with("error", error)
-    })
+    answered.map_err(with_error)
+}
+
+/// A problem as the path of its request wants it: below `/redis` in the form that its clients read.
+pub(super) fn for_path(path: &str, problem: Problem) -> Problem {
+    if path.strip_prefix("/redis").is_some_and(|rest| rest.is_empty() || rest.starts_with('/')) {
+        return with_error(problem);
+    }
+    problem
+}
+
+/// Upstash's clients show the member `error` of an answer that is no success, and nothing else of it.
+fn with_error(problem: Problem) -> Problem {
+    let error = format!("PARALLAX {}", problem.detail());
+    problem.with("error", error)
 }
 
 async fn single(door: &DataDoor, request: &Request) -> Result<Response, Problem> {
@@ -156,7 +165,7 @@ fn require_post(request: &Request) -> Result<(), Problem> {
 }
 
 fn json(status: StatusCode, body: Vec<u8>) -> Response {
-    let mut response = Response::new(Full::new(Bytes::from(body)));
+    let mut response = Response::new(body.into());
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response

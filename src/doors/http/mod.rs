@@ -29,6 +29,9 @@ use crate::settings::{DoorSettings, Limits};
 use crate::telemetry::labels::Door;
 use crate::telemetry::metrics::Metrics;
 
+/// The longest that a subscription is silent: a proxy between here and the client may take a longer silence for an end.
+const STREAM_PAUSE_MS: u64 = 15_000;
+
 /// What the data door lets its clients have.
 #[must_use]
 pub fn limits(limits: &Limits) -> ServerLimits {
@@ -40,6 +43,7 @@ pub fn limits(limits: &Limits) -> ServerLimits {
         body_bytes_max: limits.body_bytes_max,
         idle_timeout_ms: limits.idle_timeout_ms,
         write_timeout_ms: limits.write_timeout_ms,
+        stream_pause_ms: STREAM_PAUSE_MS,
         drain_timeout_ms: limits.drain_deadline_ms,
     }
 }
@@ -100,6 +104,10 @@ impl Handler for DataDoor {
 
     async fn call(self: Arc<Self>, request: Request) -> Response {
         self.route(request).await.unwrap_or_else(Problem::into_response)
+    }
+
+    fn refuse(&self, head: &Parts, problem: Problem) -> Response {
+        commands::for_path(head.uri.path(), problem).into_response()
     }
 
     fn answered(&self, status: StatusCode, took: Duration) {

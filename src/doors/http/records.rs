@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, StatusCode, header};
-use http_body_util::Full;
 use percent_encoding::percent_decode_str;
 
 use crate::doors::http::headers::{self, Query};
@@ -62,7 +61,7 @@ async fn get(door: &DataDoor, kind: &Arc<Kind>, key: &Key, request: &Request) ->
     let view = door.engine.record_get(kind, key).await?.ok_or_else(no_record)?;
     let is_known = headers::has_already(&request.headers, &view.etag);
     let (body, media_type) = if is_known { (Bytes::new(), JSON) } else { documents::shown(&view.value) };
-    let mut response = Response::new(Full::new(body));
+    let mut response = Response::new(body.into());
     let fields = response.headers_mut();
     if let Some(expires_at) = view.expires_at_ms.and_then(documents::timestamp)
         && let Ok(value) = HeaderValue::try_from(expires_at)
@@ -119,7 +118,7 @@ async fn list(door: &DataDoor, kind: &Arc<Kind>, request: &Request) -> Result<Re
     let limit = usize::try_from(limit).expect("a page is small");
     // One more than asked for, to know whether there is a next page.
     let records = door.engine.record_list(kind, after.as_deref(), limit + 1).await?;
-    let mut response = Response::new(Full::new(documents::page(&records, limit)));
+    let mut response = Response::new(documents::page(&records, limit).into());
     response.headers_mut().insert(header::CONTENT_TYPE, JSON);
     headers::set_source(&mut response, Some(Source::Postgres));
     Ok(response)
@@ -159,7 +158,7 @@ fn written(written: Written) -> Result<Response, Problem> {
             return Err(Problem::new(ProblemKind::WrongType, detail));
         }
     };
-    let mut response = Response::new(Full::default());
+    let mut response = Response::new(Bytes::new().into());
     *response.status_mut() = status;
     if let Some(etag) = &written.etag {
         headers::set_etag(&mut response, etag);

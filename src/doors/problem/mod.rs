@@ -4,9 +4,7 @@
 
 mod kind;
 
-use bytes::Bytes;
 use http::{HeaderName, HeaderValue, StatusCode, header};
-use http_body_util::Full;
 use serde_json::{Map, Value, json};
 
 pub use kind::ProblemKind;
@@ -93,7 +91,7 @@ impl Problem {
         body.insert("title".into(), json!(self.kind.title()));
         body.insert("status".into(), json!(status.as_u16()));
         body.insert("detail".into(), json!(self.detail));
-        let mut response = Response::new(Full::new(Bytes::from(Value::Object(body).to_string())));
+        let mut response = Response::new(Value::Object(body).to_string().into());
         *response.status_mut() = status;
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
