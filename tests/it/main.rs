@@ -26,6 +26,7 @@ mod properties;
 mod records_api;
 mod redis_lost;
 mod requirements;
+mod resp_differential;
 mod restored;
 mod rules_apply;
 mod rules_read;
