@@ -27,6 +27,8 @@ mod records_api;
 mod redis_lost;
 mod requirements;
 mod resp_differential;
+mod resp_fuzz;
+mod resp_robustness;
 mod restored;
 mod rules_apply;
 mod rules_read;

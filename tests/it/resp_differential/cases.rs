@@ -68,10 +68,6 @@ impl Family {
 pub(crate) struct Case {
     pub(crate) seeds: Vec<Words>,
     pub(crate) command: Words,
-    /// Whether a key of it is mirrored.
-    pub(crate) touches_mirrored: bool,
-    /// Its place among all cases, by which a part of them is chosen.
-    pub(crate) number: usize,
 }
 
 /// A line of the file.
@@ -177,8 +173,7 @@ pub(crate) async fn misfits(server: &mut Wire) -> Vec<Case> {
         }
     }
     commands.sort();
-    let case = |(number, command)| Case { seeds: Vec::new(), command, touches_mirrored: false, number };
-    commands.into_iter().enumerate().map(case).collect()
+    commands.into_iter().map(|command| Case { seeds: Vec::new(), command }).collect()
 }
 
 fn case(line: &Line, family: Family, types: (&str, Option<&str>), number: usize) -> Case {
@@ -200,9 +195,7 @@ fn case(line: &Line, family: Family, types: (&str, Option<&str>), number: usize)
             seeds.push(words(&format!("PEXPIRE {key} 100000000")));
         }
     }
-    let touches_mirrored =
-        family.is_mirrored() && ["%k", "%j", "%d", "%n"].iter().any(|role| line.command.contains(role));
-    Case { seeds, command: words(&filled), touches_mirrored, number }
+    Case { seeds, command: words(&filled) }
 }
 
 /// What makes a key of a type; the second variant has other elements, some of them in both.

@@ -24,6 +24,11 @@ pub(crate) struct State {
 }
 
 impl State {
+    /// Whether a collection of this type is kept by element; another one is captured whole.
+    pub(crate) fn is_kept_by_element(&self) -> bool {
+        matches!(self.of.as_str(), "hash" | "set" | "zset")
+    }
+
     /// Whether both hold the same; expiries may be two seconds apart, since they were set relative to now.
     pub(crate) fn is_like(&self, other: &Self) -> bool {
         let is_near = self.expires_at_ms.abs_diff(other.expires_at_ms) < 2_000;

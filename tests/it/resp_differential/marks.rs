@@ -32,10 +32,12 @@ pub(super) fn missed(
             (true, None) => (old != new).then_some("changed without a mark"),
             (true, Some(_)) if old.is_some() && new.is_none() && !says_gone => Some("deleted without the gone bit"),
             (true, Some(_)) if new.is_some() && says_gone => Some("there, and marked as gone"),
-            (true, Some(_)) if old == new => None,
-            (true, Some(_)) => match kind.layout {
-                Layout::Collection => companion_fault(old, new, marks.companions.get(key)),
-                Layout::Document | Layout::Log => None,
+            (true, Some(_)) => match (kind.layout, new) {
+                (Layout::Collection, Some(new)) if old != Some(new) && new.is_kept_by_element() => {
+                    companion_fault(old, new, marks.companions.get(key))
+                }
+                // What is gone is captured as gone, whatever is noted of its elements.
+                (Layout::Collection | Layout::Document | Layout::Log, _) => None,
             },
         };
         if let Some(fault) = fault {
@@ -47,24 +49,18 @@ pub(super) fn missed(
 }
 
 /// What the companion of a collection lacks, or none.
-fn companion_fault(
-    old: Option<&State>,
-    new: Option<&State>,
-    companion: Option<&BTreeSet<Bytes>>,
-) -> Option<&'static str> {
+fn companion_fault(old: Option<&State>, new: &State, companion: Option<&BTreeSet<Bytes>>) -> Option<&'static str> {
     let Some(companion) = companion else { return Some("a collection marked without a companion") };
     if companion.contains(b"*".as_slice()) {
         return None;
     }
     let none = BTreeMap::new();
-    let (olds, news) = (old.map_or(&none, |old| &old.elements), new.map_or(&none, |new| &new.elements));
-    let names: BTreeSet<&Bytes> = olds.keys().chain(news.keys()).collect();
+    let olds = old.map_or(&none, |old| &old.elements);
+    let names: BTreeSet<&Bytes> = olds.keys().chain(new.elements.keys()).collect();
     let is_noted = |name: &Bytes| companion.contains([b"e", name.as_ref()].concat().as_slice());
-    if names.into_iter().any(|name| olds.get(name) != news.get(name) && !is_noted(name)) {
+    if names.into_iter().any(|name| olds.get(name) != new.elements.get(name) && !is_noted(name)) {
         return Some("an element changed that is not noted");
     }
-    let ends = |state: Option<&State>| state.map(|state| state.expires_at_ms);
-    let is_header_noted = companion.contains(b"h".as_slice());
-    (ends(old) != ends(new) && !is_header_noted && old.is_some() && new.is_some())
-        .then_some("an expiry changed that is not noted")
+    let has_moved = old.is_some_and(|old| old.expires_at_ms != new.expires_at_ms);
+    (has_moved && !companion.contains(b"h".as_slice())).then_some("an expiry changed that is not noted")
 }

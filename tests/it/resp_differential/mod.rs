@@ -9,6 +9,7 @@ mod marks;
 pub(crate) mod pair;
 pub(crate) mod policy;
 mod sequences;
+mod stages;
 pub(crate) mod wire;
 
 use std::collections::BTreeSet;
@@ -26,6 +27,13 @@ const PIPELINES: usize = 400;
 const SEQUENCES: u64 = 1;
 /// The same with `make soak`.
 const SOAK_SEQUENCES: u64 = 200;
+/// How many of a hundred cases a run tells in each stage and protocol; all of them with `make soak`.
+const SHARE: u64 = 25;
+
+/// Whether this is `make soak`.
+pub(crate) fn is_soak() -> bool {
+    std::env::var_os("PARALLAX_SOAK").is_some()
+}
 
 /// Commands that no case names, and why.
 const NOT_ASKED: &[(&str, &str)] = &[
@@ -75,14 +83,14 @@ async fn two_bare_redises_differ_in_nothing_but_what_is_excused() {
     let servers = tokio::join!(pair::server(), pair::server());
     let (one, other) = (pair::address(&servers.0), pair::address(&servers.1));
     for protocol in [Protocol::Resp2, Protocol::Resp3] {
-        everything(&one, &other, protocol, Policy::Bare, 30).await;
+        everything(&one, &other, protocol, Policy::Bare).await;
         hold_the_same(&one, &other).await;
     }
 }
 
-/// Cases, stories and a random sequence, and then a look whether both servers hold the same. `share` percent of the cases
-/// are told.
-async fn everything(bare: &str, other: &str, protocol: Protocol, policy: Policy, share: u64) {
+/// Cases, stories and random sequences.
+async fn everything(bare: &str, other: &str, protocol: Protocol, policy: Policy) {
+    let share = if is_soak() { 100 } else { SHARE };
     let seed: u64 = rand::random();
     let what = format!("{policy:?} {protocol:?} seed {seed}");
     let began = tokio::time::Instant::now();
@@ -104,7 +112,7 @@ async fn everything(bare: &str, other: &str, protocol: Protocol, policy: Policy,
 
 /// Random sequences, each on an empty keyspace of its own making.
 async fn random(bare: &str, other: &str, protocol: Protocol, policy: Policy) {
-    let sequences = if std::env::var_os("PARALLAX_SOAK").is_some() { SOAK_SEQUENCES } else { SEQUENCES };
+    let sequences = if is_soak() { SOAK_SEQUENCES } else { SEQUENCES };
     for _ in 0..sequences {
         let seed: u64 = rand::random();
         let what = format!("{policy:?} {protocol:?} sequence of seed {seed}");

@@ -18,8 +18,18 @@ pub(crate) enum Policy {
     Live,
 }
 
-/// What the door refuses while anything is mirrored.
-const REFUSED: &[&str] = &["FLUSHALL", "FLUSHDB", "SWAPDB", "SHUTDOWN", "DEBUG", "REPLICAOF", "SLAVEOF", "CONFIG SET"];
+/// What the door refuses while anything is mirrored, each in a form that Redis would do.
+pub(crate) const REFUSED: &[&str] = &[
+    "FLUSHALL",
+    "FLUSHDB",
+    "FLUSHDB ASYNC",
+    "SWAPDB 0 1",
+    "SHUTDOWN NOSAVE",
+    "DEBUG JMAP",
+    "REPLICAOF NO ONE",
+    "SLAVEOF NO ONE",
+    "CONFIG SET maxmemory 0",
+];
 
 /// What blocks, and writes when it does.
 const BLOCKING: &[&str] = &["BLPOP", "BRPOP", "BLMOVE", "BRPOPLPUSH", "BLMPOP", "BZPOPMIN", "BZPOPMAX", "BZMPOP"];
@@ -47,7 +57,11 @@ fn name_of(command: &Words, count: usize) -> String {
 }
 
 fn is_refused(command: &Words) -> bool {
-    REFUSED.contains(&name_of(command, 1).as_str()) || REFUSED.contains(&name_of(command, 2).as_str())
+    let one = name_of(command, 1);
+    let name = if one == "CONFIG" { name_of(command, 2) } else { one };
+    REFUSED
+        .iter()
+        .any(|line| line.strip_prefix(name.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with(' ')))
 }
 
 fn blocks_a_mirrored_key(command: &Words) -> bool {

@@ -78,11 +78,6 @@ impl Wire {
         let _ = self.stream.write_all(bytes).await;
     }
 
-    /// Ends what we send; what comes can still be heard.
-    pub(crate) async fn finish(&mut self) {
-        let _ = self.stream.shutdown().await;
-    }
-
     /// The next frame.
     pub(crate) async fn hear(&mut self) -> Heard {
         self.hear_within(PATIENCE).await
