@@ -60,22 +60,22 @@ impl Setting {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn in_stage_off_the_door_answers_as_redis_does() {
+async fn soak_in_stage_off_the_door_answers_as_redis_does() {
     Setting::in_stage("off").await.answers_as_redis_does(Policy::Off).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn in_stage_dualwrite_the_door_answers_as_redis_does() {
+async fn soak_in_stage_dualwrite_the_door_answers_as_redis_does() {
     Setting::in_stage("dualwrite").await.answers_as_redis_does(Policy::Mirrored).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn in_stage_shadow_the_door_answers_as_redis_does() {
+async fn soak_in_stage_shadow_the_door_answers_as_redis_does() {
     Setting::in_stage("shadow").await.answers_as_redis_does(Policy::Mirrored).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn in_stage_live_the_door_answers_as_redis_does() {
+async fn soak_in_stage_live_the_door_answers_as_redis_does() {
     Setting::in_stage("live").await.answers_as_redis_does(Policy::Live).await;
 }
 
@@ -168,7 +168,7 @@ fn groups(dice: &mut Dice, cases: &[cases::Case]) -> Vec<Group> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_keys_marked_cover_the_keys_changed() {
+async fn soak_the_keys_marked_cover_the_keys_changed() {
     let (bare, behind) = tokio::join!(server(), server());
     let database = support::postgres_of_its_own(PostgresOptions::default()).await;
     let sidecar = Sidecar::start(&behind, &database).await;

@@ -2,6 +2,7 @@
 //! never panics.
 
 mod bytes;
+mod scanner;
 
 use std::time::Duration;
 
@@ -115,7 +116,7 @@ async fn two_bare_redises_say_the_same_of_broken_bytes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_door_says_of_broken_bytes_what_redis_says_and_keeps_its_memory() {
+async fn soak_the_door_says_of_broken_bytes_what_redis_says_and_keeps_its_memory() {
     let (bare, behind, database) = tokio::join!(server(), server(), support::postgres());
     let sidecar = Sidecar::start(&behind, &database).await;
     sidecar.raise("dualwrite").await;
