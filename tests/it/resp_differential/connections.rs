@@ -145,7 +145,7 @@ pub(super) const STORIES: &[Story] = &[
             "a1 PSUBSCRIBE differential:*",
             "b1 PUBLISH differential:a x",
             "a2",
-            "a2 UNSUBSCRIBE",
+            "a2 UNSUBSCRIBE differential:b differential:a",
             "b1 PUBLISH differential:b y",
             "a1",
             "a1 PUNSUBSCRIBE",

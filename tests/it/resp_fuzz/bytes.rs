@@ -12,7 +12,7 @@ fn piece() -> impl Strategy<Value = Vec<u8>> {
         3 => lengths(),
         3 => inline(),
         1 => vec(any::<u8>(), 0..24),
-        1 => vec(select(b"*$:+-\r\n 0123456789'\"\\x".to_vec()), 0..24),
+        1 => vec(select(b"*$:+-\r\n 0123456789'\"\\x\x0b\x0c\0".to_vec()), 0..24),
         1 => select(vec![b"\r\n".to_vec(), b"\n".to_vec(), b"*0\r\n".to_vec(), b"*-1\r\n".to_vec(), b"*1\r\n$0\r\n\r\n".to_vec()]),
     ]
 }
@@ -46,6 +46,9 @@ fn inline() -> impl Strategy<Value = Vec<u8>> {
         "\"a\"b",
         "\\",
         "ECHO",
+        "a\x0bb",
+        "\x0c",
+        "a\0b",
         "x",
     ]);
     (vec(word, 0..5), select(vec!["\r\n", "\n", " \r\n", "\t\n", "\r\r\n"])).prop_map(|(words, end)| {
