@@ -98,6 +98,8 @@ const ADMINISTRATIVE: [&str; 21] = [
 const CONTAINERS_WITH_KEY: [&str; 4] = ["OBJECT", "XINFO", "XGROUP", "MEMORY"];
 /// Commands that write only with their last word: without it they are in the table as writes all the same.
 const SCRIPTS: [&str; 3] = ["EVAL", "EVALSHA", "FCALL"];
+/// The server calls it a reader, and yet it writes the count that it found into the key's bytes.
+const WRITING_READER: &str = "PFCOUNT";
 
 impl Table {
     /// The table that a `COMMAND` reply holds; rows that cannot be read are left out, and so unknown.
@@ -143,7 +145,7 @@ impl Table {
         }
         let is_script = SCRIPTS.contains(&name.as_str());
         let is_group_write = name == "XGROUP" || name == "XREADGROUP";
-        if info.is_write || is_script || is_group_write {
+        if info.is_write || is_script || is_group_write || name == WRITING_READER {
             Class::Data(Access::Write)
         } else {
             Class::Data(Access::Read)
@@ -278,6 +280,7 @@ mod tests {
             row("zinterstore", &["write"], 1, 1, 1),
             row("xread", &["readonly", "blocking"], 0, 0, 0),
             row("sort", &["write"], 1, 1, 1),
+            row("pfcount", &["readonly"], 1, -1, 1),
         ]))
     }
 
@@ -307,6 +310,7 @@ mod tests {
         let class = |line: &str| table.class(&command(line));
         assert_eq!(class("get a"), Class::Data(Access::Read));
         assert_eq!(class("EVAL x 0"), Class::Data(Access::Write));
+        assert_eq!(class("PFCOUNT a"), Class::Data(Access::Write));
         assert_eq!(class("BLPOP a 0"), Class::Blocking);
         assert_eq!(class("XREAD STREAMS a 0"), Class::Data(Access::Read));
         assert_eq!(class("XREAD BLOCK 0 STREAMS a 0"), Class::Blocking);

@@ -25,6 +25,7 @@ pub(crate) struct Sidecar {
     child: Child,
     pub(crate) data: String,
     pub(crate) admin: String,
+    pub(crate) resp: String,
     client: Client<HttpConnector, Full<Bytes>>,
     log: Arc<Mutex<Vec<Json>>>,
 }
@@ -75,7 +76,7 @@ impl Sidecar {
             }
         });
         let client = Client::builder(TokioExecutor::new()).build_http();
-        let mut sidecar = Self { child, data: String::new(), admin: String::new(), client, log };
+        let mut sidecar = Self { child, data: String::new(), admin: String::new(), resp: String::new(), client, log };
         let doors = || async { sidecar.log.lock().unwrap().iter().find_map(doors_of) };
         wait_until("the doors are open", PATIENCE, || async { doors().await.is_some() }).await;
         (sidecar.data, sidecar.admin) = doors().await.unwrap();

@@ -1,0 +1,76 @@
+//! What the door refuses, as a closed table: what acts on the server behind everybody's back, and what would block while
+//! it writes a mirrored record. Everything else it does as Redis does.
+
+use super::cases::Family;
+use super::excuses::Reader;
+use super::wire::Words;
+
+/// Who stands on the other side, and so what it refuses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Policy {
+    /// Another bare Redis: nothing.
+    Bare,
+    /// The door, with nothing mirrored.
+    Off,
+    /// The door, while writes are mirrored.
+    Mirrored,
+    /// The door, while reads are answered by Postgres too.
+    Live,
+}
+
+/// What the door refuses while anything is mirrored, each in a form that Redis would do.
+pub(crate) const REFUSED: &[&str] = &[
+    "FLUSHALL",
+    "FLUSHDB",
+    "FLUSHDB ASYNC",
+    "SWAPDB 0 1",
+    "SHUTDOWN NOSAVE",
+    "DEBUG JMAP",
+    "REPLICAOF NO ONE",
+    "SLAVEOF NO ONE",
+    "CONFIG SET maxmemory 0",
+];
+
+/// What blocks, and writes when it does.
+const BLOCKING: &[&str] = &["BLPOP", "BRPOP", "BLMOVE", "BRPOPLPUSH", "BLMPOP", "BZPOPMIN", "BZPOPMAX", "BZMPOP"];
+
+impl Policy {
+    pub(crate) fn reader(self) -> Reader {
+        match self {
+            Self::Bare | Self::Off | Self::Mirrored => Reader::Redis,
+            Self::Live => Reader::Postgres,
+        }
+    }
+
+    /// Whether the command is answered with an error of the door's own.
+    pub(crate) fn refuses(self, command: &Words) -> bool {
+        match self {
+            Self::Bare | Self::Off => false,
+            Self::Mirrored | Self::Live => is_refused(command) || blocks_a_mirrored_key(command),
+        }
+    }
+}
+
+fn name_of(command: &Words, count: usize) -> String {
+    let words = command.iter().take(count).map(|word| String::from_utf8_lossy(word).to_ascii_uppercase());
+    words.collect::<Vec<_>>().join(" ")
+}
+
+fn is_refused(command: &Words) -> bool {
+    let one = name_of(command, 1);
+    let name = if one == "CONFIG" { name_of(command, 2) } else { one };
+    REFUSED
+        .iter()
+        .any(|line| line.strip_prefix(name.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with(' ')))
+}
+
+fn blocks_a_mirrored_key(command: &Words) -> bool {
+    let name = name_of(command, 1);
+    let blocks_a_group = name == "XREADGROUP" && command.iter().any(|word| word.eq_ignore_ascii_case(b"BLOCK"));
+    let is_mirrored = |word: &bytes::Bytes| {
+        let families = Family::ALL.into_iter().filter(|family| family.is_mirrored());
+        let mut heads = families.map(|family| family.key("k"));
+        heads.any(|key| word.starts_with(key.trim_end_matches('k').as_bytes()))
+    };
+    (BLOCKING.contains(&name.as_str()) || blocks_a_group) && command.iter().skip(1).any(is_mirrored)
+}
