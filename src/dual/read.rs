@@ -15,7 +15,6 @@ use crate::model::reply::Reply;
 use crate::stores::postgres::Postgres;
 use crate::stores::postgres::pool::PostgresError;
 use crate::stores::postgres::read::{self, Control, Row};
-use crate::stores::postgres::rows::Fate;
 use crate::stores::redis::fence::{self, Fence};
 use crate::telemetry::labels::{Operation, RouteReason, Store};
 use tokio::time::Instant;
@@ -135,7 +134,7 @@ impl Engine {
             RouteReason::PostgresError
         })?;
         self.metrics.store_latency(Store::Postgres, Operation::Read, began.elapsed());
-        let records = rows.into_iter().map(|(control, row)| believe(&fence, &control, row));
+        let records = rows.into_iter().map(|(control, row)| believed(&fence, &control, row));
         Ok((fence, records.collect::<Result<_, _>>()?))
     }
 
@@ -179,20 +178,9 @@ pub(super) async fn row(
 }
 
 /// The record, if R1 lets it be believed.
-fn believe(fence: &Fence, control: &Control, row: Option<Row>) -> Result<Record, RouteReason> {
-    if control.epoch != fence.epoch || control.beat < fence.beat {
-        return Err(RouteReason::Epoch);
-    }
-    let Some(row) = row else { return Err(RouteReason::NoRow) };
-    if !verdict::is_comparable(fence, control, Some(&row)) {
-        return Err(RouteReason::NewerThanFence);
-    }
-    if row.fate != Fate::Present || row.expires_at_ms.is_some_and(|expires| expires <= fence.time_us / 1000) {
-        return Err(RouteReason::Gone);
-    }
-    if !row.is_complete || control.floor > fence.clock {
-        return Err(RouteReason::Incomplete);
-    }
+fn believed(fence: &Fence, control: &Control, row: Option<Row>) -> Result<Record, RouteReason> {
+    verdict::believe(fence, control, row.as_ref())?;
+    let row = row.ok_or(RouteReason::NoRow)?;
     let value = row.value.ok_or(RouteReason::NoRow)?;
     Ok(Record { value, expires_at_ms: row.expires_at_ms })
 }

@@ -1,4 +1,5 @@
-//! Verdicts: what the outcome of a comparison means (rule R2). Pure: a look at Redis, a row of Postgres, and the kind.
+//! Verdicts: what the outcome of a comparison means (rule R2), and whether a row may answer (R1). Pure: a look at Redis or a
+//! fence, a row of Postgres, and the kind.
 
 use bytes::Bytes;
 
@@ -9,6 +10,7 @@ use crate::model::value::{Score, Value};
 use crate::stores::postgres::read::{Control, Row};
 use crate::stores::postgres::rows::Fate;
 use crate::stores::redis::fence::{ElementsLook, Fence, Look};
+use crate::telemetry::labels::RouteReason;
 
 /// The outcome of a comparison.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,6 +61,27 @@ pub fn is_comparable(fence: &Fence, control: &Control, row: Option<&Row>) -> boo
             Some(row) => row.version <= fence.clock,
             None => control.floor <= fence.clock,
         }
+}
+
+/// Whether a row may answer in the place of Redis (R1), or why Redis has to.
+///
+/// # Errors
+/// The reason for which Redis answers.
+pub fn believe(fence: &Fence, control: &Control, row: Option<&Row>) -> Result<(), RouteReason> {
+    if control.epoch != fence.epoch || control.beat < fence.beat {
+        return Err(RouteReason::Epoch);
+    }
+    let Some(row) = row else { return Err(RouteReason::NoRow) };
+    if !is_comparable(fence, control, Some(row)) {
+        return Err(RouteReason::NewerThanFence);
+    }
+    if row.fate != Fate::Present || row.expires_at_ms.is_some_and(|expires| expires <= fence.time_us / 1000) {
+        return Err(RouteReason::Gone);
+    }
+    if !row.is_complete || control.floor > fence.clock {
+        return Err(RouteReason::Incomplete);
+    }
+    Ok(())
 }
 
 /// Judges a record by a look at Redis and the row that was read after it.
