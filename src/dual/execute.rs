@@ -242,6 +242,10 @@ impl Engine {
     fn admit(&self, view: &View, command: Command) -> Result<Admitted, Refusal> {
         let name = command.name();
         let refuse = |cause, message: String| Err(Refusal { cause, message });
+        if name == "MONITOR" {
+            let message = "MONITOR would show the commands of everybody, with their values and tokens".to_owned();
+            return refuse(RefusalCause::Connection, message);
+        }
         let access = match self.table.class(&command) {
             Class::Connection => {
                 return refuse(
@@ -265,7 +269,7 @@ impl Engine {
         let keys: Vec<Key> =
             positions.iter().filter_map(|index| command.arg(*index)).map(|key| Key::new(key.clone())).collect();
         if keys.iter().any(Key::is_control) || hide::names_control_keys(&name, &command) {
-            return refuse(RefusalCause::ControlKey, "keys that begin with `parallax:` are closed".to_owned());
+            return Err(hide::closed());
         }
         // A command with too few or too many arguments is Redis' to refuse, and may not take an EXEC with it.
         if !self.table.fits_arity(&command) {

@@ -25,6 +25,7 @@ mod rollback;
 pub mod settle;
 mod shadow;
 pub mod status;
+pub mod subscribe;
 mod sweep;
 pub mod verdict;
 pub mod view;
@@ -33,6 +34,8 @@ mod whole;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
+
+use tokio::sync::Semaphore;
 
 use crate::dual::batch::{Batcher, Shared};
 use crate::dual::breaker::Breakers;
@@ -112,7 +115,7 @@ pub enum Mirror {
 pub enum RefusalCause {
     /// It acts on the server.
     Administrative,
-    /// It names a key of our own.
+    /// It names a key or a channel of our own.
     ControlKey,
     /// It belongs to a connection.
     Connection,
@@ -214,6 +217,8 @@ pub struct Engine {
     shadow: Option<Shadow>,
     breakers: Breakers,
     audits: flags::Audits,
+    /// Places for subscribers.
+    subscriptions: Arc<Semaphore>,
     command_deadline: Duration,
     lease: Duration,
     barrier_wait: Duration,
@@ -274,6 +279,7 @@ impl Engine {
             queue,
             drain,
             shadow,
+            subscriptions: Arc::new(Semaphore::new(subscribe::SUBSCRIPTIONS_MAX)),
             command_deadline: parts.command_deadline,
             lease: parts.lease,
             barrier_wait: parts.barrier_wait,

@@ -139,6 +139,10 @@ instruments! {
     last_rollback: gauge "parallax_last_rollback_seconds" {},
     /// Records captured by backfills.
     backfill_records: counter "parallax_backfill_records" { kind: kind },
+    /// Subscriptions over HTTP at this moment; each has a connection to Redis.
+    subscriptions: gauge "parallax_subscriptions" {},
+    /// Published messages that a subscriber did not take in time, so that they were dropped.
+    subscription_messages_dropped: counter "parallax_subscription_messages_dropped" {},
     /// HTTP requests answered, by class of status.
     http_requests: counter "parallax_http_requests" { door: Door, status: StatusClass },
     /// Time from an HTTP request's header to its answer.

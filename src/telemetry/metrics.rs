@@ -223,6 +223,16 @@ impl Metrics {
         self.0.instruments.backfill_records.add(&[self.kind(kind)], records);
     }
 
+    /// A subscription began (1) or ended (-1).
+    pub fn subscriptions_changed(&self, by: f64) {
+        self.0.instruments.subscriptions.shift(&[], by);
+    }
+
+    /// A message waited for a subscriber who had no room for it.
+    pub fn message_dropped(&self) {
+        self.0.instruments.subscription_messages_dropped.add(&[], 1);
+    }
+
     /// An HTTP request was answered with `status` after `took`.
     pub fn http_request(&self, door: Door, status: u16, took: Duration) {
         self.0.instruments.http_requests.add(&[door.position(), StatusClass::of(status).position()], 1);

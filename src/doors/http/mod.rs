@@ -8,6 +8,7 @@ pub mod reply;
 
 mod commands;
 mod documents;
+mod events;
 mod headers;
 mod json;
 mod records;
