@@ -60,7 +60,7 @@ impl Look {
         for line in &lines {
             match self.0.hear().await {
                 Heard::Frame(frame, _) => replies.push(frame),
-                other => panic!("{}: {other:?}", super::wire::shown(line)),
+                Heard::Nonsense(_) | Heard::Closed | Heard::Silence => panic!("{}", super::wire::shown(line)),
             }
         }
         replies

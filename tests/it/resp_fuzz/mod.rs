@@ -46,7 +46,7 @@ async fn answered(address: &str, sent: &Sent) -> Vec<u8> {
     };
     let mut heard = Vec::new();
     let read = async {
-        let mut piece = [0_u8; 4096];
+        let mut piece = vec![0_u8; 4096];
         while let Ok(count @ 1..) = reading.read(&mut piece).await {
             heard.extend_from_slice(&piece[..count]);
         }

@@ -60,6 +60,6 @@ async fn number(wire: &mut Wire, line: &str) -> i64 {
     match wire.ask(line).await {
         Frame::Line(b':', text) | Frame::Blob(b'$', Some(text)) => std::str::from_utf8(&text).unwrap().parse().unwrap(),
         Frame::Blob(b'$', None) => 0,
-        other => panic!("{line}: {other:?}"),
+        other @ (Frame::Line(..) | Frame::Blob(..) | Frame::Many(..)) => panic!("{line}: {other:?}"),
     }
 }
