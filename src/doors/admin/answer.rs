@@ -12,7 +12,8 @@ use crate::doors::server::Response;
 use crate::dual::EngineError;
 use crate::dual::flags::{ChangeError, FlagsReport};
 use crate::dual::status::Health;
-use crate::jobs::StartError;
+use crate::dual::task::TaskError;
+use crate::jobs::JobsError;
 
 /// What Prometheus calls its text format.
 const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -148,11 +149,32 @@ pub(super) fn change_problem(error: ChangeError) -> Problem {
     }
 }
 
-/// Why a job did not start.
-pub(super) fn start_problem(error: StartError) -> Problem {
+/// Why a job did not start, or cannot be told what is wished of it.
+pub(super) fn jobs_problem(error: JobsError) -> Problem {
     match error {
-        StartError::Running(ref id) => Problem::new(ProblemKind::Conflict, error.to_string()).with("id", id.clone()),
-        StartError::Change(error) => change_problem(error),
+        JobsError::Running(ref id) => Problem::new(ProblemKind::Conflict, error.to_string()).with("id", id.clone()),
+        JobsError::Field(error) => input::wrong(error.field, error.reason),
+        JobsError::Task(error) => task_problem(error),
+        JobsError::Unknown => Problem::new(ProblemKind::NotFound, error.to_string()),
+        JobsError::Ended(_) => Problem::new(ProblemKind::Conflict, error.to_string()),
+        JobsError::Postgres(reason) => {
+            tracing::warn!(reason, "postgres was asked for jobs in vain");
+            Problem::new(ProblemKind::PostgresUnavailable, "Postgres, where jobs are kept, does not answer")
+        }
+    }
+}
+
+fn task_problem(error: TaskError) -> Problem {
+    match error {
+        TaskError::Change(error) => change_problem(error),
+        TaskError::Unmet(reason) => Problem::new(ProblemKind::Conflict, reason),
+        TaskError::NoAnchor | TaskError::Unmarked | TaskError::Overtaken => {
+            Problem::new(ProblemKind::Conflict, error.to_string())
+        }
+        TaskError::Store(reason) => {
+            tracing::warn!(reason, "a task asked for at the admin door could not reach a store");
+            Problem::new(ProblemKind::RedisUnreachable, "a store does not answer")
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 pub mod apply;
 pub mod ghosts;
+pub mod jobs;
 pub mod journal;
 pub mod lineage;
 pub mod pool;

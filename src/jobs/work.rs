@@ -1,0 +1,66 @@
+//! The work inside a job: which task of the engine it is, and where that goes on.
+
+use std::sync::Arc;
+
+use serde_json::Value as Json;
+
+use crate::dual::Engine;
+use crate::dual::backfill::{Backfill, Run};
+use crate::dual::task::{Advance, Effort, TaskError};
+use crate::jobs::spec::{JobName, Spec};
+use crate::model::catalog::Kind;
+
+/// A task under way.
+pub(super) enum Work {
+    Backfill(Backfill),
+}
+
+impl Work {
+    /// The kinds that `spec` means.
+    ///
+    /// # Errors
+    /// Which kinds there are not, or cannot be meant now.
+    pub(super) fn kinds(engine: &Engine, spec: &Spec) -> Result<Vec<Arc<Kind>>, TaskError> {
+        match spec.job {
+            JobName::Backfill => Ok(engine.marked_kinds(&spec.kinds)?),
+        }
+    }
+
+    /// Begins, or goes on at `place`.
+    ///
+    /// # Errors
+    /// When it may not run, or a store fails.
+    pub(super) async fn begin(engine: &Engine, id: &str, spec: &Spec, place: Option<&Json>) -> Result<Self, TaskError> {
+        let kinds = Self::kinds(engine, spec)?;
+        match spec.job {
+            JobName::Backfill => {
+                let run = if spec.dry_run { Run::Count } else { Run::Write };
+                Ok(Self::Backfill(engine.backfill_begin(kinds, id, run, place).await?))
+            }
+        }
+    }
+
+    /// One step.
+    ///
+    /// # Errors
+    /// When a store fails, and then the step may be repeated; or for good.
+    pub(super) async fn step(&mut self, engine: &Engine, effort: Effort) -> Result<Advance, TaskError> {
+        match self {
+            Self::Backfill(backfill) => engine.backfill_step(backfill, effort).await,
+        }
+    }
+
+    /// Where it goes on, should its runner die; `None` for one that begins anew then.
+    pub(super) fn place(&self) -> Option<Json> {
+        match self {
+            Self::Backfill(backfill) => backfill.place(),
+        }
+    }
+
+    /// What it found so far.
+    pub(super) fn report(&self) -> Json {
+        match self {
+            Self::Backfill(backfill) => backfill.report(),
+        }
+    }
+}
