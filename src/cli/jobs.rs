@@ -23,6 +23,8 @@ use crate::settings;
 use crate::shutdown::Shutdown;
 use crate::telemetry::logs;
 
+/// Differences that a table shows; the JSON form lists more.
+const SHOWN_MAX: usize = 20;
 /// How often a line of the log tells of the progress where there is no terminal.
 const LINE_PERIOD: Duration = Duration::from_secs(5);
 
@@ -67,6 +69,16 @@ pub(super) struct BackfillArguments {
     job: JobArguments,
 }
 
+/// What a verification can be told.
+#[derive(Args)]
+pub(super) struct VerifyArguments {
+    /// Compare every record, instead of digests first and records where they differ
+    #[arg(long)]
+    exhaustive: bool,
+    #[command(flatten)]
+    job: JobArguments,
+}
+
 impl JobArguments {
     fn spec(&self, job: JobName) -> Spec {
         let pace = Limits {
@@ -76,13 +88,26 @@ impl JobArguments {
             postgres_ms: self.postgres_ms,
             outbox_age_ms: self.outbox_age_ms,
         };
-        Spec { job, kinds: self.kinds.clone(), dry_run: false, allow_eviction: self.allow_eviction, pace }
+        Spec {
+            job,
+            kinds: self.kinds.clone(),
+            dry_run: false,
+            exhaustive: false,
+            allow_eviction: self.allow_eviction,
+            pace,
+        }
     }
 }
 
 /// `parallax backfill`.
 pub(super) async fn backfill(arguments: BackfillArguments, shutdown: Shutdown) -> anyhow::Result<ExitCode> {
     let spec = Spec { dry_run: arguments.dry_run, ..arguments.job.spec(JobName::Backfill) };
+    Box::pin(run(spec, arguments.job, shutdown)).await
+}
+
+/// `parallax verify`.
+pub(super) async fn verify(arguments: VerifyArguments, shutdown: Shutdown) -> anyhow::Result<ExitCode> {
+    let spec = Spec { exhaustive: arguments.exhaustive, ..arguments.job.spec(JobName::Verify) };
     Box::pin(run(spec, arguments.job, shutdown)).await
 }
 
@@ -107,16 +132,36 @@ async fn run(spec: Spec, arguments: JobArguments, shutdown: Shutdown) -> anyhow:
     };
     let job = ran.with_context(|| format!("the {name} did not begin"))?;
     if arguments.json {
-        terminal::say(&serde_json::to_string_pretty(&job)?);
+        terminal::say(&serde_json::to_string_pretty(&flat(&job)?)?);
     } else {
         terminal::say(&table(&job));
     }
     match job.state {
+        // Whoever asks whether both stores hold the same reads it from the status.
+        State::Done if differences(&job) > 0 => Ok(ExitCode::FAILURE),
         State::Done => Ok(ExitCode::SUCCESS),
         State::Failed => bail!("the {name} failed: {}", job.error.unwrap_or_default()),
         State::Cancelled => bail!("the {name} was cancelled"),
         State::Running | State::Paused => bail!("the {name} is run by another process now"),
     }
+}
+
+/// How many differences a verification found.
+fn differences(job: &Job) -> u64 {
+    let classes = job.report.as_ref().and_then(|report| report.get("differences")?.as_object().cloned());
+    classes.unwrap_or_default().values().filter_map(serde_json::Value::as_u64).sum()
+}
+
+/// The outcome for machines: what was found stands beside what the job was.
+fn flat(job: &Job) -> anyhow::Result<serde_json::Value> {
+    let mut job = job.clone();
+    let report = job.report.take();
+    let mut flat = serde_json::to_value(&job)?;
+    if let (Some(members), Some(serde_json::Value::Object(report))) = (flat.as_object_mut(), report) {
+        members.remove("report");
+        members.extend(report);
+    }
+    Ok(flat)
 }
 
 /// The outcome for people.
@@ -129,10 +174,27 @@ fn table(job: &Job) -> String {
             Some(counts) => {
                 lines.extend(counts.iter().map(|(kind, count)| format!("  {name:<20} {kind:<30} {count:>12}")));
             }
-            None => lines.push(format!("  {name:<20} {value}")),
+            None => lines.push(match value.as_array() {
+                Some(items) => {
+                    let shown: Vec<String> = items.iter().take(SHOWN_MAX).map(named).collect();
+                    let more = items.len().saturating_sub(SHOWN_MAX);
+                    let more =
+                        if more > 0 { format!("\n    and {more} more (--json lists them)") } else { String::new() };
+                    format!("  {name:<20} {}{}{more}", items.len(), shown.concat())
+                }
+                None => format!("  {name:<20} {value}"),
+            }),
         }
     }
     lines.join("\n")
+}
+
+/// A difference in a line: kind and id, and what differs.
+fn named(item: &serde_json::Value) -> String {
+    let text = |name: &str| item.get(name).and_then(serde_json::Value::as_str).unwrap_or_default();
+    let fields = item.get("fields").and_then(serde_json::Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    let fields: Vec<&str> = fields.iter().filter_map(serde_json::Value::as_str).collect();
+    format!("\n    {}/{} {} {}", text("kind"), text("id"), text("class"), fields.join(","))
 }
 
 fn state(job: &Job) -> &'static str {

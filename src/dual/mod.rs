@@ -9,6 +9,8 @@ pub mod backfill;
 mod batch;
 mod breaker;
 mod check;
+pub mod compare;
+pub mod digest;
 mod drain;
 mod execute;
 pub mod flags;
@@ -28,6 +30,7 @@ pub mod status;
 mod sweep;
 pub mod task;
 pub mod verdict;
+pub mod verify;
 pub mod view;
 mod whole;
 

@@ -161,7 +161,9 @@ impl Jobs {
     /// # Errors
     /// When Postgres does not answer.
     pub async fn all(&self) -> Result<Vec<Job>, JobsError> {
-        Ok(rows::list(self.postgres()?, LIST_MAX).await?.iter().map(Job::from).collect())
+        // What each found is long, and shown with the job itself.
+        let bare = |row: &JobRow| Job { report: None, ..Job::from(row) };
+        Ok(rows::list(self.postgres()?, LIST_MAX).await?.iter().map(bare).collect())
     }
 
     /// One job.

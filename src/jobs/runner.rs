@@ -123,13 +123,13 @@ impl Runner {
 
     async fn work(&mut self) -> Result<Json, Stop> {
         let mut restarts = 0;
-        let mut work = self.begin().await?;
+        let mut work = self.begin(None).await?;
         loop {
             self.heed().await?;
             let began = Instant::now();
             let effort = self.pace.effort();
             let engine = Arc::clone(&self.engine);
-            match self.meanwhile(work.step(&engine, effort)).await? {
+            match self.meanwhile(Box::pin(work.step(&engine, effort))).await? {
                 Ok(advance) => {
                     self.advance(&advance);
                     self.row.place = work.place();
@@ -151,23 +151,28 @@ impl Runner {
                     tracing::debug!(job = self.row.id, %error, "a step failed");
                     self.row.progress.waiting = Some(error.to_string());
                     self.rest(PAUSE_MIN).await?;
-                    // Where it stands decides what is left to do: another server or epoch means all of it.
-                    work = self.begin().await?;
+                    work = self.begin(Some(work)).await?;
                 }
                 Err(error) => return Err(error.into()),
             }
         }
     }
 
-    /// Begins the work, or goes on with it, as soon as the stores are there.
-    async fn begin(&mut self) -> Result<Work, Stop> {
+    /// Begins the work, or goes on with what there was of it, as soon as the stores are there.
+    async fn begin(&mut self, mut before: Option<Work>) -> Result<Work, Stop> {
         let (began, mut pause) = (Instant::now(), PAUSE_MIN);
         loop {
             let (engine, spec, id, place) =
                 (Arc::clone(&self.engine), self.spec.clone(), self.row.id.clone(), self.row.place.clone());
+            let held = before.take();
             let begun = async {
                 let total = engine.keys().await?;
-                Ok::<_, TaskError>((Work::begin(&engine, &id, &spec, place.as_ref()).await?, total))
+                if let Some(work) = held
+                    && work.holds(&engine).await?
+                {
+                    return Ok((work, total));
+                }
+                Ok((Work::begin(&engine, &id, &spec, place.as_ref()).await?, total))
             };
             match self.meanwhile(begun).await? {
                 Ok((work, total)) => {

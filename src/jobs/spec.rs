@@ -12,6 +12,8 @@ use crate::telemetry::labels::Job;
 pub enum JobName {
     /// Everything that Redis holds goes to Postgres.
     Backfill,
+    /// Both stores are compared.
+    Verify,
 }
 
 impl JobName {
@@ -20,6 +22,7 @@ impl JobName {
     pub fn name(self) -> &'static str {
         match self {
             Self::Backfill => "backfill",
+            Self::Verify => "verify",
         }
     }
 
@@ -28,6 +31,7 @@ impl JobName {
     pub fn label(self) -> Job {
         match self {
             Self::Backfill => Job::Backfill,
+            Self::Verify => Job::Verify,
         }
     }
 }
@@ -43,6 +47,9 @@ pub struct Spec {
     /// Count, and change nothing.
     #[serde(default)]
     pub dry_run: bool,
+    /// Compare every record, without digests.
+    #[serde(default)]
+    pub exhaustive: bool,
     /// Go on although Redis may evict records meanwhile.
     #[serde(default)]
     pub allow_eviction: bool,
@@ -67,6 +74,12 @@ impl Spec {
     /// # Errors
     /// The first field that cannot be used.
     pub fn check(&self) -> Result<(), WrongField> {
+        if self.exhaustive && self.job != JobName::Verify {
+            return Err(WrongField { field: "exhaustive", reason: "is for verify alone" });
+        }
+        if self.dry_run && self.job == JobName::Verify {
+            return Err(WrongField { field: "dry_run", reason: "is not for verify, which changes nothing" });
+        }
         if self.kinds.is_empty() {
             return Err(WrongField { field: "kinds", reason: "needs at least one kind, or *" });
         }

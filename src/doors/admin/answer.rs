@@ -3,7 +3,7 @@
 use http::header::{self, HeaderValue};
 use http::{Response as HttpResponse, StatusCode};
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::doors::admin::input;
 use crate::doors::guard::Role;
@@ -119,6 +119,15 @@ pub(super) fn masked(mut mismatches: Vec<Value>, role: Role) -> Vec<Value> {
         }
     }
     mismatches
+}
+
+/// A job as `role` may see it: the differences that it lists are named by ids for `secrets` alone, as [`masked`] has it.
+pub(super) fn masked_job(mut job: Value, role: Role) -> Value {
+    let lists = job.get_mut("report").and_then(Value::as_object_mut).into_iter().flat_map(Map::values_mut);
+    for list in lists.filter_map(Value::as_array_mut) {
+        *list = masked(std::mem::take(list), role);
+    }
+    job
 }
 
 fn unknown_kind() -> Problem {
@@ -243,6 +252,14 @@ mod tests {
             assert_eq!(masked(found.clone(), role), [json!({ "key_hash": "00ff", "fields": ["name"] })]);
         }
         assert_eq!(masked(found.clone(), Role::Secrets), found);
+    }
+
+    #[test]
+    fn only_the_right_to_secrets_sees_the_ids_in_a_report() {
+        let job = json!({ "id": "verify-1", "report": { "totalRedis": 1, "missingInRedis": [{ "id": "CODE-1", "class": "x" }] } });
+        assert_eq!(masked_job(job.clone(), Role::Viewer)["report"]["missingInRedis"], json!([{ "class": "x" }]));
+        assert_eq!(masked_job(job.clone(), Role::Viewer)["id"], "verify-1");
+        assert_eq!(masked_job(job.clone(), Role::Secrets), job);
     }
 
     #[test]

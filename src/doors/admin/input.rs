@@ -20,7 +20,7 @@ const MISMATCHES_DEFAULT: usize = 100;
 const MISMATCHES_MAX: usize = 1000;
 
 /// What a job and its pace must be.
-const JOB_MUST: &str = "must be backfill";
+const JOB_MUST: &str = "must be backfill or verify";
 const PACE_MUST: &str =
     "must be an object of whole numbers: keys_per_second, bytes_per_second, redis_p99_ms, postgres_ms, outbox_age_ms";
 
@@ -141,6 +141,7 @@ pub(super) fn job(body: &[u8]) -> Result<Spec, Problem> {
     let job: Option<JobName> = fields.take("job", JOB_MUST)?;
     let kinds: Option<Vec<String>> = fields.take("kinds", "must be an array of kinds")?;
     let dry_run: Option<bool> = fields.take("dry_run", "must be true or false")?;
+    let exhaustive: Option<bool> = fields.take("exhaustive", "must be true or false")?;
     let allow_eviction: Option<bool> = fields.take("allow_eviction", "must be true or false")?;
     let pace: Option<Limits> = fields.take("pace", PACE_MUST)?;
     fields.end()?;
@@ -148,6 +149,7 @@ pub(super) fn job(body: &[u8]) -> Result<Spec, Problem> {
         job: job.ok_or_else(|| wrong("job", JOB_MUST))?,
         kinds: kinds.unwrap_or_default(),
         dry_run: dry_run.unwrap_or_default(),
+        exhaustive: exhaustive.unwrap_or_default(),
         allow_eviction: allow_eviction.unwrap_or_default(),
         pace: pace.unwrap_or_default(),
     };

@@ -159,7 +159,7 @@ impl AdminDoor {
             }
             Report::Job => {
                 let job = self.jobs.get(&asked.name).await.map_err(answer::jobs_problem)?;
-                Ok(answer::json(StatusCode::OK, &answer::value(&job)?))
+                Ok(answer::json(StatusCode::OK, &answer::masked_job(answer::value(&job)?, asked.role)))
             }
         }
     }

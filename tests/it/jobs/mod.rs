@@ -1,7 +1,9 @@
 //! Jobs: one at a time in the fleet, with a pace, a place to go on at, and an end that can be asked for.
 
 mod backfill;
+mod planted;
 mod runner;
+mod verify;
 
 use std::process::Stdio;
 
