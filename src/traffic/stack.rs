@@ -88,8 +88,7 @@ impl Stack {
             .kill_on_drop(true)
             .spawn()
             .context("starting the sidecar")?;
-        let mut stack =
-            Self { redis, postgres, data_door, admin_door, ready_after: Duration::ZERO, sidecar, scratch };
+        let mut stack = Self { redis, postgres, data_door, admin_door, ready_after: Duration::ZERO, sidecar, scratch };
         stack.wait_until_ready().await?;
         stack.ready_after = began.elapsed();
         Ok(stack)
