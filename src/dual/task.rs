@@ -14,7 +14,6 @@ use crate::dual::view::DEFAULT;
 use crate::model::catalog::Kind;
 use crate::model::command::Command;
 use crate::model::key::Key;
-use crate::model::reply::Reply;
 use crate::stores::postgres::Postgres;
 use crate::stores::postgres::pool::PostgresError;
 use crate::stores::redis::connection::RedisError;
@@ -176,10 +175,8 @@ impl Engine {
     /// # Errors
     /// When Redis cannot be reached.
     pub async fn keys(&self) -> Result<u64, TaskError> {
-        match self.jobs.command(Command::new(["DBSIZE"])).await? {
-            Reply::Integer(keys) => Ok(u64::try_from(keys).unwrap_or(0)),
-            Reply::Nil | Reply::Status(_) | Reply::Error(_) | Reply::Bulk(_) | Reply::Array(_) => Ok(0),
-        }
+        let keys = self.jobs.command(Command::new(["DBSIZE"])).await?.integer();
+        Ok(keys.and_then(|keys| u64::try_from(keys).ok()).unwrap_or(0))
     }
 
     /// What evicts records behind the back of a task, if Redis may evict.
