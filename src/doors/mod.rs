@@ -8,6 +8,7 @@ pub mod admin;
 pub mod guard;
 pub mod http;
 pub mod problem;
+pub mod resp;
 pub mod server;
 pub mod trigger;
 
