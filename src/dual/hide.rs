@@ -11,10 +11,12 @@ use crate::model::key::CONTROL_PREFIX;
 use crate::model::reply::Reply;
 use crate::stores::redis::script;
 
+/// Why what is ours is refused.
+pub(super) const CLOSED: &str = "keys and channels that begin with `parallax:` are closed";
+
 /// The refusal of what is ours.
 pub(super) fn closed() -> Refusal {
-    let message = "keys and channels that begin with `parallax:` are closed".to_owned();
-    Refusal { cause: RefusalCause::ControlKey, message }
+    Refusal { cause: RefusalCause::ControlKey, message: CLOSED.to_owned() }
 }
 
 /// Whether a channel, or a pattern of channels, can only be ours. On ours sidecars tell each other of changed flags.
@@ -66,6 +68,11 @@ pub(super) fn in_place_of(name: &str, command: Command) -> Command {
         "DBSIZE" => script::DBSIZE.eval(&[], &[]),
         _ => command,
     }
+}
+
+/// Whether the command shows keys that it does not name.
+pub(super) fn shows_keys(name: &str) -> bool {
+    matches!(name, "SCAN" | "KEYS" | "RANDOMKEY" | "DBSIZE")
 }
 
 /// Whether the reply is a list of keys or of channels.

@@ -174,7 +174,7 @@ impl Engine {
     ///
     /// # Errors
     /// When Redis cannot be reached.
-    pub async fn keys(&self) -> Result<u64, TaskError> {
+    pub async fn key_count(&self) -> Result<u64, TaskError> {
         let keys = self.jobs.command(Command::new(["DBSIZE"])).await?.integer();
         Ok(keys.and_then(|keys| u64::try_from(keys).ok()).unwrap_or(0))
     }

@@ -166,7 +166,7 @@ impl Runner {
                 (Arc::clone(&self.engine), self.spec.clone(), self.row.id.clone(), self.row.place.clone());
             let held = before.take();
             let begun = async {
-                let total = engine.keys().await?;
+                let total = engine.key_count().await?;
                 if let Some(work) = held
                     && work.holds(&engine).await?
                 {
