@@ -24,6 +24,7 @@ mod queue;
 mod read;
 pub mod records;
 mod rollback;
+pub mod route;
 pub mod settle;
 mod shadow;
 pub mod status;

@@ -26,6 +26,8 @@ pub(super) enum Resource {
     PauseJob,
     ResumeJob,
     CancelJob,
+    Evaluation,
+    Evaluations,
 }
 
 /// What a caller wants done.
@@ -52,6 +54,8 @@ pub(super) enum Report {
     Mismatches,
     Jobs,
     Job,
+    Evaluation,
+    Evaluations,
 }
 
 /// What can be changed.
@@ -97,6 +101,8 @@ impl Routes {
             ("/v1/jobs/{name}/pause", Resource::PauseJob),
             ("/v1/jobs/{name}/resume", Resource::ResumeJob),
             ("/v1/jobs/{name}/cancel", Resource::CancelJob),
+            ("/ofrep/v1/evaluate/flags/{name}", Resource::Evaluation),
+            ("/ofrep/v1/evaluate/flags", Resource::Evaluations),
         ];
         for (path, resource) in paths {
             router.insert(path, resource).expect("the paths above do not overlap");
@@ -131,6 +137,31 @@ impl Resource {
             | Self::Job
             | Self::PauseJob
             | Self::ResumeJob
+            | Self::CancelJob
+            | Self::Evaluation
+            | Self::Evaluations => false,
+        }
+    }
+
+    /// Whether pages of the configured origins may ask for it: what `OpenFeature`'s providers in browsers need, and no more.
+    pub(super) fn is_for_pages(self) -> bool {
+        match self {
+            Self::Evaluation | Self::Evaluations => true,
+            Self::Live
+            | Self::Ready
+            | Self::Health
+            | Self::Metrics
+            | Self::Flags
+            | Self::Flag
+            | Self::FlagHistory
+            | Self::Fleet
+            | Self::Rollback
+            | Self::Status
+            | Self::Mismatches
+            | Self::Jobs
+            | Self::Job
+            | Self::PauseJob
+            | Self::ResumeJob
             | Self::CancelJob => false,
         }
     }
@@ -149,6 +180,10 @@ impl Resource {
             Method::POST => Ok(Action::Change(change)),
             _ => Err(Problem::method_not_allowed("POST")),
         };
+        let asks = |report| match *method {
+            Method::POST => Ok(Action::Report(report)),
+            _ => Err(Problem::method_not_allowed("POST")),
+        };
         match self {
             Self::Live => reads(Report::Live),
             Self::Ready => reads(Report::Ready),
@@ -160,6 +195,9 @@ impl Resource {
             Self::Status => reads(Report::Status),
             Self::Mismatches => reads(Report::Mismatches),
             Self::Job => reads(Report::Job),
+            // A question too long for a query: it changes nothing.
+            Self::Evaluation => asks(Report::Evaluation),
+            Self::Evaluations => asks(Report::Evaluations),
             Self::Flag => match *method {
                 Method::GET => Ok(Action::Report(Report::Flag)),
                 Method::PUT => Ok(Action::Change(Change::ReplaceFlag)),
@@ -218,6 +256,8 @@ mod tests {
             ("POST", "/v1/jobs/7/resume", Action::Change(Change::ResumeJob), "7"),
             ("POST", "/v1/jobs/7/cancel", Action::Change(Change::CancelJob), "7"),
             ("GET", "/v1/jobs/7", Action::Report(Report::Job), "7"),
+            ("POST", "/ofrep/v1/evaluate/flags", Action::Report(Report::Evaluations), ""),
+            ("POST", "/ofrep/v1/evaluate/flags/*", Action::Report(Report::Evaluation), "*"),
         ] {
             assert_eq!(action(method, path), Ok((expected, name.to_owned())), "{method} {path}");
         }

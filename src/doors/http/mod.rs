@@ -6,10 +6,11 @@
 pub mod arguments;
 pub mod reply;
 
+pub(super) mod headers;
+
 mod commands;
 mod documents;
 mod events;
-mod headers;
 mod json;
 mod records;
 
