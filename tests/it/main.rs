@@ -23,6 +23,7 @@ mod main_job;
 mod metrics;
 mod metrics_live;
 mod ofrep;
+mod openapi;
 mod operating;
 mod properties;
 mod records_api;

@@ -140,6 +140,7 @@ impl AdminDoor {
             Report::Ready => Ok(answer::text(StatusCode::SERVICE_UNAVAILABLE, "not ready")),
             Report::Health => Ok(answer::health(&self.engine.health().await)),
             Report::Metrics => Ok(answer::metrics(self.metrics.render())),
+            Report::Description => Ok(answer::description()),
             Report::Flags => answer::flags(&self.engine.flags()),
             Report::Flag => answer::flag(&self.engine.flags(), &asked.name),
             Report::FlagHistory => {

@@ -5,9 +5,9 @@
 //! kind that the targeting key belongs to, so that an application need not know the catalog. Errors have the protocol's
 //! form, since its providers read no other.
 
+use bytes::Bytes;
+use http::StatusCode;
 use http::header::{self, HeaderMap, HeaderValue};
-use http::{Response as HttpResponse, StatusCode};
-use http_body_util::Full;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -108,7 +108,7 @@ pub(super) fn bulk(engine: &Engine, headers: &HeaderMap, body: &[u8]) -> Respons
 }
 
 fn not_modified() -> Response {
-    let mut response = HttpResponse::new(Full::default());
+    let mut response = Response::new(Bytes::new().into());
     *response.status_mut() = StatusCode::NOT_MODIFIED;
     response
 }

@@ -3,10 +3,10 @@
 //! A page's request bears an `Origin`, and the guard refuses those. `OpenFeature`'s provider for browsers cannot work without
 //! one, so an operator can name origins; then the paths of the evaluation, and no others, answer them and their preflights.
 
+use bytes::Bytes;
 use http::header::{self, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::{HeaderMap, Method, StatusCode};
-use http_body_util::Full;
 
 use crate::doors::admin::route::Resource;
 use crate::doors::guard::Guard;
@@ -51,7 +51,7 @@ impl Pages {
         if request.method != Method::OPTIONS || !request.headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD) {
             return None;
         }
-        let mut response = Response::new(Full::default());
+        let mut response = Response::new(Bytes::new().into());
         *response.status_mut() = StatusCode::NO_CONTENT;
         for (name, value) in PREFLIGHT {
             response.headers_mut().insert(name, HeaderValue::from_static(value));

@@ -14,6 +14,7 @@ pub(super) enum Resource {
     Ready,
     Health,
     Metrics,
+    Description,
     Flags,
     Flag,
     FlagHistory,
@@ -29,6 +30,29 @@ pub(super) enum Resource {
     Evaluation,
     Evaluations,
 }
+
+/// What stands where. Each path and its methods are described in openapi.json; a test holds both to each other.
+const PATHS: [(&str, Resource); 19] = [
+    ("/livez", Resource::Live),
+    ("/readyz", Resource::Ready),
+    ("/healthz", Resource::Health),
+    ("/metrics", Resource::Metrics),
+    ("/openapi.json", Resource::Description),
+    ("/v1/flags", Resource::Flags),
+    ("/v1/flags/{name}", Resource::Flag),
+    ("/v1/flags/{name}/history", Resource::FlagHistory),
+    ("/v1/fleet", Resource::Fleet),
+    ("/v1/rollback", Resource::Rollback),
+    ("/v1/status", Resource::Status),
+    ("/v1/mismatches", Resource::Mismatches),
+    ("/v1/jobs", Resource::Jobs),
+    ("/v1/jobs/{name}", Resource::Job),
+    ("/v1/jobs/{name}/pause", Resource::PauseJob),
+    ("/v1/jobs/{name}/resume", Resource::ResumeJob),
+    ("/v1/jobs/{name}/cancel", Resource::CancelJob),
+    ("/ofrep/v1/evaluate/flags/{name}", Resource::Evaluation),
+    ("/ofrep/v1/evaluate/flags", Resource::Evaluations),
+];
 
 /// What a caller wants done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +70,7 @@ pub(super) enum Report {
     Ready,
     Health,
     Metrics,
+    Description,
     Flags,
     Flag,
     FlagHistory,
@@ -84,27 +109,7 @@ pub(super) struct Routes(Router<Resource>);
 impl Routes {
     pub(super) fn new() -> Self {
         let mut router = Router::new();
-        let paths = [
-            ("/livez", Resource::Live),
-            ("/readyz", Resource::Ready),
-            ("/healthz", Resource::Health),
-            ("/metrics", Resource::Metrics),
-            ("/v1/flags", Resource::Flags),
-            ("/v1/flags/{name}", Resource::Flag),
-            ("/v1/flags/{name}/history", Resource::FlagHistory),
-            ("/v1/fleet", Resource::Fleet),
-            ("/v1/rollback", Resource::Rollback),
-            ("/v1/status", Resource::Status),
-            ("/v1/mismatches", Resource::Mismatches),
-            ("/v1/jobs", Resource::Jobs),
-            ("/v1/jobs/{name}", Resource::Job),
-            ("/v1/jobs/{name}/pause", Resource::PauseJob),
-            ("/v1/jobs/{name}/resume", Resource::ResumeJob),
-            ("/v1/jobs/{name}/cancel", Resource::CancelJob),
-            ("/ofrep/v1/evaluate/flags/{name}", Resource::Evaluation),
-            ("/ofrep/v1/evaluate/flags", Resource::Evaluations),
-        ];
-        for (path, resource) in paths {
+        for (path, resource) in PATHS {
             router.insert(path, resource).expect("the paths above do not overlap");
         }
         Self(router)
@@ -126,6 +131,7 @@ impl Resource {
             Self::Live | Self::Ready => true,
             Self::Health
             | Self::Metrics
+            | Self::Description
             | Self::Flags
             | Self::Flag
             | Self::FlagHistory
@@ -151,6 +157,7 @@ impl Resource {
             | Self::Ready
             | Self::Health
             | Self::Metrics
+            | Self::Description
             | Self::Flags
             | Self::Flag
             | Self::FlagHistory
@@ -189,6 +196,7 @@ impl Resource {
             Self::Ready => reads(Report::Ready),
             Self::Health => reads(Report::Health),
             Self::Metrics => reads(Report::Metrics),
+            Self::Description => reads(Report::Description),
             Self::Flags => reads(Report::Flags),
             Self::FlagHistory => reads(Report::FlagHistory),
             Self::Fleet => reads(Report::Fleet),
@@ -261,6 +269,23 @@ mod tests {
         ] {
             assert_eq!(action(method, path), Ok((expected, name.to_owned())), "{method} {path}");
         }
+    }
+
+    #[test]
+    fn the_description_has_every_path_and_method_and_no_other() {
+        let description: serde_json::Value = serde_json::from_str(include_str!("openapi.json")).unwrap();
+        let described = description["paths"].as_object().unwrap();
+        for (path, resource) in PATHS {
+            let item = described.get(path).unwrap_or_else(|| panic!("{path} is not described"));
+            for method in ["GET", "PUT", "POST", "DELETE", "PATCH", "OPTIONS", "TRACE"] {
+                let name = method.to_lowercase();
+                let is_served = resource.action(&method.parse().unwrap()).is_ok();
+                assert_eq!(is_served, item.get(&name).is_some(), "{method} {path}");
+                let security = item.get(&name).and_then(|operation| operation.get("security"));
+                assert_eq!(security.is_some(), is_served && resource.is_open(), "the token of {method} {path}");
+            }
+        }
+        assert!(described.keys().all(|path| PATHS.iter().any(|(known, _)| known == path)), "{:?}", described.keys());
     }
 
     #[test]
