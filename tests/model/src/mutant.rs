@@ -42,12 +42,16 @@ mutants! {
     VanishedMarkProves = "vanished-mark-proves", "W4";
     /// A capture does not look at the anchor.
     CaptureWithoutLineage = "capture-without-lineage", "C1";
+    /// A failover leads back to a server that kept its run_id, before the lift is done.
+    RunComesBack = "run-id-comes-back", "C1";
     /// An absence with the bit and without a row writes nothing.
     NoTombstone = "absent-without-row-leaves-no-tombstone", "C3";
     /// An absence without the bit and without a row writes nothing.
     NoGoneRow = "absent-without-bit-writes-no-row", "C3";
     /// Unseen elements go below the version of the last chunk.
     UnseenBelowLast = "unseen-removed-below-the-last-chunk", "C4";
+    /// A chunk of a collection that is gone meanwhile is applied as if it were an empty one.
+    AbsentChunk = "chunk-of-an-absent-collection-applied", "C4";
     /// Elements at or below the collection's floor are applied.
     NoCollectionFloor = "no-floor-of-the-collection", "C4";
     /// An apply overwrites whatever is there.

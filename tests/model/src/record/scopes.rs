@@ -73,6 +73,15 @@ pub const FAILOVER: Scope = Scope {
     ..PLAIN
 };
 
+/// Two failovers.
+pub const FAILOVERS: Scope = Scope {
+    name: "two failovers",
+    left: Left { sets: 1, failovers: 2, lifts: 2, ..NOTHING },
+    drainers: 1,
+    repeats: false,
+    ..PLAIN
+};
+
 /// A failover after which a tombstone or a row has been swept.
 pub const FAILOVER_SWEEP: Scope = Scope {
     name: "failover and sweep",
@@ -102,4 +111,5 @@ pub const WENT_BACK: Scope = Scope {
 };
 
 /// What every run of the tests explores to its end.
-pub const SMALL: &[Scope] = &[WRITES, EXPIRY, EVICTION, BLIND, BACKFILL, FAILOVER, FAILOVER_SWEEP, RESTART, WENT_BACK];
+pub const SMALL: &[Scope] =
+    &[WRITES, EXPIRY, EVICTION, BLIND, BACKFILL, FAILOVER, FAILOVERS, FAILOVER_SWEEP, RESTART, WENT_BACK];
