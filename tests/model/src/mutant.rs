@@ -90,6 +90,10 @@ mutants! {
     LaterBackfill = "verdict-with-a-later-backfill", "R2";
     /// An entry is inserted if absent.
     EntryWithoutGuard = "log-entries-without-the-guard", "G1";
+    /// A whole capture of a log writes no tombstones of the ids that its companion names.
+    WholeLeavesDeleted = "whole-log-leaves-deleted-ids", "G1";
+    /// An ack notes how far the log was captured whatever was written since.
+    ReachedWithoutToken = "log-progress-without-token", "G3";
     /// What was trimmed before its capture is not counted.
     GapUncounted = "gap-not-counted", "G3";
     /// The lift does not raise the epoch.
