@@ -7,3 +7,4 @@ pub mod pair;
 pub mod product;
 pub mod property;
 pub mod record;
+pub mod stages;

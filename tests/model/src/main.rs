@@ -16,6 +16,7 @@ fn main() {
     for scope in record::scopes::SMALL.iter().filter(|s| s.name.contains(&f)) { run(scope.name, &record::Record::new(*scope, mu), max, mu, m.as_deref() != Some("all")); }
     for scope in collection::SMALL.iter().chain(collection::LARGE).filter(|s| s.name.contains(&f)) { run(scope.name, &collection::Collection::new(*scope, mu), max, mu, m.as_deref() != Some("all")); }
     for scope in log::SMALL.iter().chain(log::LARGE).filter(|s| s.name.contains(&f)) { run(scope.name, &log::Log::new(*scope, mu), max, mu, m.as_deref() != Some("all")); }
+    for scope in stages::SMALL.iter().chain(stages::LARGE).filter(|s| s.name.contains(&f)) { run(scope.name, &stages::Stages::new(*scope, mu), max, mu, m.as_deref() != Some("all")); }
     for scope in pair::SMALL.iter().chain(pair::LARGE).filter(|s| s.name.contains(&f)) { run(scope.name, &pair::Pair::new(*scope, mu), max, mu, m.as_deref() != Some("all")); }
     }
 }

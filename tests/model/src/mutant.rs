@@ -114,6 +114,8 @@ mutants! {
     RefillUnchecked = "refill-without-the-missing-anchor", "L2";
     /// A sidecar takes up a lower version of the flags.
     FlagsGoBack = "lower-flags-taken-up", "L3";
+    /// What sidecars confirmed before a failover counts after it.
+    OldConfirmations = "confirmations-outlive-a-failover", "L3";
     /// Nobody notices that Postgres went back.
     NoHeartbeat = "p1-left-out", "P1";
     /// A new connection to Postgres does not ask whom it reaches: the heartbeat of the fence or capture alone is compared.
@@ -126,6 +128,10 @@ mutants! {
     NoBarrier = "s2-no-barrier", "S2";
     /// A blocking write goes out unmarked and is not waited for.
     BlockingUnmarked = "s2b-left-out", "S2b";
+    /// A blocking write that began under stage off is waited for no longer than `barrier_wait_ms`.
+    BlockingNotAwaited = "s2b-blocking-write-not-awaited", "S2b";
+    /// A blocking write stays in Redis after its sidecar's lease and deadline have ended.
+    BlockingOutlivesLease = "s2b-blocking-write-outlives-the-lease", "S2b";
     /// Without a lease a sidecar reads Postgres as before.
     ReadsWithoutLease = "s3-left-out-reads", "S3";
     /// Without a lease a sidecar writes as its last view says.
