@@ -242,7 +242,15 @@ impl Log {
             }
         }
         state.has_gap |= drainer.missing > 0 && !self.is(Mutant::GapUncounted);
-        state.drainers[at] = Drainer { step: Step::Applied, values: [NONE; IDS], writes: 0, oldest: 0, missing: 0, version: 0, ..drainer };
+        state.drainers[at] = Drainer {
+            step: Step::Applied,
+            values: [NONE; IDS],
+            writes: 0,
+            oldest: 0,
+            missing: 0,
+            version: 0,
+            ..drainer
+        };
     }
 
     fn ack(&self, state: &mut State, at: usize) {

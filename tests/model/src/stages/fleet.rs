@@ -20,9 +20,11 @@ impl Stages {
         }
         let has_lease = sidecar.lease == Lease::Valid;
         let marks = sidecar.stage.marks() || (!has_lease && !self.is(Mutant::WritesWithoutLease));
-        let decide = |command| move |after: &mut State| {
-            after.sidecars[at].command = command;
-            after.sidecars[at].under = after.sidecars[at].version;
+        let decide = |command| {
+            move |after: &mut State| {
+                after.sidecars[at].command = command;
+                (after.sidecars[at].under, after.sidecars[at].held) = (sidecar.version, sidecar.backfilled);
+            }
         };
         if marks {
             // With its mark in the same EXEC it does no harm whenever it comes.
@@ -39,7 +41,7 @@ impl Stages {
                 decide(Command::Blocking)(after);
             });
         }
-        let reads = sidecar.stage.reads_postgres() && sidecar.is_backfilled;
+        let reads = sidecar.stage.reads_postgres() && sidecar.backfilled > 0;
         if reads && (has_lease || self.is(Mutant::ReadsWithoutLease)) {
             add("sidecar {} decides to read from postgres", &decide(Command::Read));
         }
@@ -47,23 +49,23 @@ impl Stages {
 
     fn execute(&self, state: &mut State, at: usize) {
         let sidecar = state.sidecars[at];
-        (state.sidecars[at].command, state.sidecars[at].under) = (Command::None, 0);
+        release(&mut state.sidecars[at]);
         match sidecar.command {
             Command::None => {}
             Command::Unmarked | Command::Blocking => {
                 state.record.is_equal = false;
                 let may_read = |other: &Sidecar| {
-                    other.lease == Lease::Valid && other.stage.reads_postgres() && other.is_backfilled
+                    other.lease == Lease::Valid && other.stage.reads_postgres() && other.backfilled == state.epoch
                 };
-                if state.in_lineage && state.flags.is_backfilled && state.sidecars.iter().any(may_read) {
+                if state.in_lineage && state.sidecars.iter().any(may_read) {
                     state.broken = Some(Property::NoUnmarkedWrite);
                 }
             }
             Command::Read => {
                 // The lease is asked for once more when the answer is given.
                 let may_answer = sidecar.lease == Lease::Valid || self.is(Mutant::ReadsWithoutLease);
-                // The fence: in the lineage, unmarked, backfilled in the epoch that holds.
-                let passes = state.in_lineage && !state.record.is_marked && state.flags.is_backfilled;
+                // The fence: in the lineage, unmarked, and of the epoch in which the view knows a backfill.
+                let passes = state.in_lineage && !state.record.is_marked && sidecar.held == state.epoch;
                 if may_answer && passes && !state.record.is_equal {
                     state.broken = Some(Property::Linearizable);
                 }
@@ -84,10 +86,13 @@ impl Stages {
             Lease::Ended => {
                 let outlives = sidecar.command == Command::Blocking && self.is(Mutant::BlockingOutlivesLease);
                 if !outlives {
-                    (after.sidecars[at].command, after.sidecars[at].under) = (Command::None, 0);
+                    release(&mut after.sidecars[at]);
                 }
                 after.sidecars[at].lease = Lease::Over;
-                next.push((Label("the longest deadline of sidecar {} passes: nothing of it is in flight", number), after));
+                next.push((
+                    Label("the longest deadline of sidecar {} passes: nothing of it is in flight", number),
+                    after,
+                ));
             }
         }
         self.renew(state, at, next);
@@ -120,11 +125,15 @@ impl Stages {
                 after.broken = Some(Property::FlagsNeverBack);
             }
             let view = &mut after.sidecars[at];
-            (view.version, view.stage, view.is_backfilled) = (flags.version, flags.stage, flags.is_backfilled);
+            (view.version, view.stage, view.backfilled) = (flags.version, flags.stage, flags.backfilled);
             "sidecar {} renews its lease and takes up the flags"
         };
         if after != *state {
             next.push((Label(text, at as u8 + 1), after));
         }
     }
+}
+
+fn release(sidecar: &mut Sidecar) {
+    (sidecar.command, sidecar.under, sidecar.held) = (Command::None, 0, 0);
 }

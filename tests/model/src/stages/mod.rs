@@ -35,12 +35,36 @@ pub struct Scope {
 pub const SMALL: &[Scope] = &[
     Scope { name: "stages, up", changes: 3, backfills: 1, ends: 1, failovers: 0, blocking: 1, from: Stage::Off },
     Scope { name: "stages, down", changes: 3, backfills: 0, ends: 1, failovers: 0, blocking: 1, from: Stage::Live },
-    Scope { name: "stages, flags lost", changes: 3, backfills: 1, ends: 0, failovers: 1, blocking: 0, from: Stage::Dualwrite },
+    Scope {
+        name: "stages, flags lost",
+        changes: 3,
+        backfills: 1,
+        ends: 0,
+        failovers: 1,
+        blocking: 0,
+        from: Stage::Dualwrite,
+    },
 ];
 /// What `make model` explores besides.
 pub const LARGE: &[Scope] = &[
-    Scope { name: "stages, down and up", changes: 6, backfills: 1, ends: 2, failovers: 0, blocking: 1, from: Stage::Live },
-    Scope { name: "stages, flags lost, longer", changes: 4, backfills: 1, ends: 1, failovers: 1, blocking: 0, from: Stage::Shadow },
+    Scope {
+        name: "stages, down and up",
+        changes: 6,
+        backfills: 1,
+        ends: 2,
+        failovers: 0,
+        blocking: 1,
+        from: Stage::Live,
+    },
+    Scope {
+        name: "stages, flags lost, longer",
+        changes: 4,
+        backfills: 1,
+        ends: 1,
+        failovers: 1,
+        blocking: 0,
+        from: Stage::Shadow,
+    },
 ];
 
 /// What is in flight: decided under a view, not executed yet.
@@ -71,11 +95,13 @@ enum Lease {
 struct Sidecar {
     version: u8,
     stage: Stage,
-    is_backfilled: bool,
+    /// The epoch of the backfill that its view knows of.
+    backfilled: u8,
     lease: Lease,
     command: Command,
-    /// The version of the view that the command was decided under.
+    /// The version of the view that the command was decided under, and its epoch of the backfill.
     under: u8,
+    held: u8,
 }
 
 /// What Redis holds of the fleet.
@@ -83,7 +109,8 @@ struct Sidecar {
 struct Flags {
     version: u8,
     stage: Stage,
-    is_backfilled: bool,
+    /// The epoch in which the backfill was complete; 0 when none counts.
+    backfilled: u8,
     /// A backfill that is noted as under way.
     has_job: bool,
     confirmed: [u8; 2],
@@ -119,6 +146,7 @@ pub struct State {
     /// Postgres was written since the replica stopped following.
     has_ghost: bool,
     in_lineage: bool,
+    epoch: u8,
     broken: Option<Property>,
 }
 
@@ -147,21 +175,21 @@ impl Model for Stages {
 
     fn start(&self) -> State {
         let Scope { changes, backfills, ends, failovers, blocking, from, .. } = self.scope;
-        let is_backfilled = from.reads_postgres();
+        let backfilled = u8::from(from.reads_postgres());
         let lease = Lease::Valid;
-        let sidecar =
-            Sidecar { version: 1, stage: from, is_backfilled, lease, command: Command::None, under: 0 };
+        let sidecar = Sidecar { version: 1, stage: from, backfilled, lease, command: Command::None, under: 0, held: 0 };
         let (confirmed, has_renewed) = ([1; 2], [true; 2]);
         State {
             left: [changes, backfills, ends, failovers, blocking],
-            flags: Flags { version: 1, stage: from, is_backfilled, has_job: false, confirmed, has_renewed },
+            flags: Flags { version: 1, stage: from, backfilled, has_job: false, confirmed, has_renewed },
             // Before a backfill the row is one of an earlier time.
-            record: Record { is_equal: is_backfilled, is_marked: false },
+            record: Record { is_equal: backfilled > 0, is_marked: false },
             backfill: Backfill::Idle,
             sidecars: [sidecar; 2],
             replica: None,
             has_ghost: false,
             in_lineage: true,
+            epoch: 1,
             broken: None,
         }
     }
@@ -200,10 +228,11 @@ impl Model for Stages {
             let held = if command == Command::None { String::new() } else { format!(", {command:?} under {under}") };
             format!("sidecar {}: {stage} {version}, confirmed {confirmed}, lease {lease:?}{held}", at + 1)
         };
-        let Flags { version, stage, is_backfilled, .. } = &state.flags;
+        let Flags { version, stage, backfilled, .. } = &state.flags;
         let Record { is_equal, is_marked } = &state.record;
         format!(
-            "flags: {stage} {version}, backfilled {is_backfilled} | {} | {} | row equal {is_equal}, marked {is_marked}",
+            "flags: {stage} {version}, backfilled {backfilled} (epoch {}) | {} | {} | row equal {is_equal}, marked {is_marked}",
+            state.epoch,
             sidecar(0),
             sidecar(1)
         )

@@ -34,7 +34,7 @@ impl Stages {
                 continue;
             }
             let rises_to_live = stage.reads_postgres() && !flags.stage.reads_postgres();
-            if rises_to_live && !(flags.is_backfilled && state.in_lineage) && !self.is(Mutant::LiveEarly) {
+            if rises_to_live && !(flags.backfilled == state.epoch && state.in_lineage) && !self.is(Mutant::LiveEarly) {
                 continue;
             }
             let ends_marking = flags.stage.marks() && !stage.marks();
@@ -50,14 +50,13 @@ impl Stages {
             after.left[0] -= 1;
             (after.flags.version, after.flags.stage) = (flags.version + 1, stage);
             if ends_marking {
-                (after.flags.is_backfilled, after.flags.has_job) = (false, false);
+                (after.flags.backfilled, after.flags.has_job) = (0, false);
             }
             if rises_to_live && self.is(Mutant::LiveEarly) {
-                after.flags.is_backfilled = true;
+                after.flags.backfilled = state.epoch;
             }
             let view = &mut after.sidecars[at];
-            (view.version, view.stage, view.is_backfilled) =
-                (after.flags.version, stage, after.flags.is_backfilled);
+            (view.version, view.stage, view.backfilled) = (after.flags.version, stage, after.flags.backfilled);
             let text = match stage {
                 Stage::Off => "sidecar {} is told: off",
                 Stage::Dualwrite => "sidecar {} is told: dualwrite",
@@ -74,7 +73,7 @@ impl Stages {
             Backfill::Idle => {
                 let may_begin = state.in_lineage
                     && state.flags.stage.marks()
-                    && !state.flags.is_backfilled
+                    && state.flags.backfilled != state.epoch
                     && (!self.is_barred(state) || self.is(Mutant::BackfillEarly));
                 if state.left[1] > 0 && may_begin {
                     after.left[1] -= 1;
@@ -95,7 +94,9 @@ impl Stages {
             }
             Backfill::Applied if state.in_lineage => {
                 after.backfill = Backfill::Idle;
-                after.flags.is_backfilled |= state.flags.has_job;
+                if state.flags.has_job {
+                    after.flags.backfilled = state.epoch;
+                }
                 after.flags.has_job = false;
                 next.push((Label("the backfill is complete", 0), after));
             }
@@ -118,7 +119,9 @@ impl Stages {
         let mut after = *state;
         if !state.in_lineage {
             after.in_lineage = true;
-            (after.flags.is_backfilled, after.flags.has_job) = (false, false);
+            // Every backfill is owed in the new epoch.
+            after.epoch += 1;
+            after.flags.has_job = false;
             if state.has_ghost {
                 (after.record.is_marked, after.record.is_equal) = (true, false);
             }
