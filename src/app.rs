@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use tokio::net::TcpListener;
+use tokio::runtime::Handle;
 
 use crate::doors::admin::{self, AdminDoor};
 use crate::doors::http::arguments::CommandLimits;
@@ -28,9 +29,12 @@ const REDIS_PAUSE: Duration = Duration::from_millis(250);
 
 /// Serves until `shutdown`, then answers what was received and drains its own marks.
 ///
+/// Callers are served on the runtime that runs this, which has one thread: no command changes threads on its way to Redis
+/// and back. What nobody waits for runs on `background`.
+///
 /// # Errors
 /// When something it stands on is not as it must be, with what to do; or when a port is taken.
-pub async fn serve(settings: Settings, shutdown: Shutdown) -> anyhow::Result<()> {
+pub async fn serve(settings: Settings, shutdown: Shutdown, background: &Handle) -> anyhow::Result<()> {
     let triggers = Triggers::listen(settings.rollback_file.clone()).context("SIGUSR2 cannot be listened to")?;
     let catalog = Arc::new(catalog(&settings)?);
     let names: Vec<String> = catalog.kinds().iter().map(|kind| kind.name.clone()).collect();
@@ -58,6 +62,7 @@ pub async fn serve(settings: Settings, shutdown: Shutdown) -> anyhow::Result<()>
         outbox_queue_max: limits.outbox_queue_max,
         shadow_queue_max: limits.shadow_queue_max,
         metrics: metrics.clone(),
+        background: background.clone(),
     })
     .await
     .context("the engine could not be started")?;
@@ -81,7 +86,7 @@ pub async fn serve(settings: Settings, shutdown: Shutdown) -> anyhow::Result<()>
     );
 
     let (admin_ends, ended) = crate::shutdown::pair();
-    let admin = tokio::spawn(async move {
+    let admin = background.spawn(async move {
         server::serve(admin_listener, admin::limits(), admin_door, async move { ended.requested().await }).await
     });
     let drained =
