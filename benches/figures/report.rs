@@ -125,7 +125,9 @@ async fn machine() -> String {
     for server in [redis_version(), postgres_version()] {
         let _ = write!(text, ", {}", server.map_or_else(|_| "none".to_owned(), |version| first_words(&version)));
     }
-    for (package, program) in [("webdis", "webdis"), ("nutcracker", "nutcracker"), ("haproxy", "haproxy"), ("wrk", "wrk")] {
+    for (package, program) in
+        [("webdis", "webdis"), ("nutcracker", "nutcracker"), ("haproxy", "haproxy"), ("wrk", "wrk")]
+    {
         if crate::load::program(program).is_some() {
             let _ = write!(text, ", {package} {}", package_version(package).await);
         }

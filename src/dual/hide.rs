@@ -11,10 +11,12 @@ use crate::model::key::CONTROL_PREFIX;
 use crate::model::reply::Reply;
 use crate::stores::redis::script;
 
+/// Why what is ours is refused.
+pub(super) const CLOSED: &str = "keys and channels that begin with `parallax:` are closed";
+
 /// The refusal of what is ours.
 pub(super) fn closed() -> Refusal {
-    let message = "keys and channels that begin with `parallax:` are closed".to_owned();
-    Refusal { cause: RefusalCause::ControlKey, message }
+    Refusal { cause: RefusalCause::ControlKey, message: CLOSED.to_owned() }
 }
 
 /// Whether a channel, or a pattern of channels, can only be ours. On ours sidecars tell each other of changed flags.

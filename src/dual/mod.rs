@@ -9,6 +9,8 @@ pub mod backfill;
 mod batch;
 mod breaker;
 mod check;
+pub mod compare;
+pub mod digest;
 mod drain;
 mod execute;
 pub mod flags;
@@ -19,6 +21,7 @@ mod lift;
 pub mod lineage;
 pub mod plan;
 mod queue;
+mod ranges;
 mod read;
 pub mod records;
 mod rollback;
@@ -28,13 +31,15 @@ mod shadow;
 pub mod status;
 pub mod subscribe;
 mod sweep;
+pub mod task;
 pub mod transaction;
 pub mod verdict;
+pub mod verify;
 pub mod view;
 mod whole;
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
@@ -67,6 +72,8 @@ pub struct Parts {
     pub catalog: Arc<Catalog>,
     /// The name of this sidecar.
     pub instance: String,
+    /// Whether it stands beside an application.
+    pub membership: Membership,
     /// How Redis is reached by what runs in the background.
     pub redis: redis::Client,
     /// How Redis is reached for callers' commands.
@@ -87,6 +94,25 @@ pub struct Parts {
     pub metrics: Metrics,
     /// Where the work runs that nobody waits for, so that a large capture never stands before a caller's command.
     pub background: Handle,
+}
+
+impl Parts {
+    /// The name under which the fleet counts it; empty for a guest.
+    fn listed(&self) -> String {
+        match self.membership {
+            Membership::Sidecar => self.instance.clone(),
+            Membership::Guest => String::new(),
+        }
+    }
+}
+
+/// What an engine is to the fleet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Membership {
+    /// It lets an application's commands through: barriers wait for it.
+    Sidecar,
+    /// It runs a job and nothing else: nobody waits for it, so that its end delays no change of stage.
+    Guest,
 }
 
 /// How a caller wants its commands done.
@@ -212,6 +238,8 @@ pub struct Engine {
     upstream: Arc<Upstream>,
     /// The lane of fences, looks and what the engine itself asks, so that it does not stand behind large replies.
     looks: Arc<Redis>,
+    /// The lane of long tasks, whose replies are large. It connects when the first one begins.
+    jobs: Arc<Redis>,
     postgres: Option<Postgres>,
     table: Table,
     shared: Arc<Shared>,
@@ -224,6 +252,8 @@ pub struct Engine {
     audits: flags::Audits,
     /// Places for subscribers.
     subscriptions: Arc<Semaphore>,
+    /// The age of the oldest mark, as the last look at the outbox found it.
+    outbox_age_ms: AtomicU64,
     command_deadline: Duration,
     lease: Duration,
     barrier_wait: Duration,
@@ -237,7 +267,7 @@ impl Engine {
     /// When Redis cannot be reached.
     pub async fn start(parts: Parts) -> Result<Arc<Self>, EngineError> {
         let lane = || Arc::new(Redis::new(parts.redis.clone(), parts.command_deadline));
-        let (looks, background) = (lane(), lane());
+        let (looks, jobs, background) = (lane(), lane(), lane());
         let callers = Arc::new(Lane::new(Arc::clone(&parts.upstream), Protocol::Resp2, parts.command_deadline));
         let table = Table::from_reply(&looks.command(crate::model::command::Command::new(["COMMAND"])).await?);
         let metrics = parts.metrics.clone();
@@ -246,7 +276,7 @@ impl Engine {
         let queue = Arc::new(Queue::new(parts.outbox_queue_max));
         let keeper = Arc::new(Keeper::new(
             Arc::clone(&parts.catalog),
-            parts.instance.clone(),
+            parts.listed(),
             Arc::clone(&queue),
             parts.lease,
             metrics.clone(),
@@ -281,6 +311,8 @@ impl Engine {
             },
             upstream: parts.upstream,
             looks,
+            jobs,
+            outbox_age_ms: AtomicU64::new(0),
             postgres: parts.postgres,
             table,
             shared,

@@ -83,8 +83,6 @@ pub enum Route {
     Refuse(String),
 }
 
-pub(super) const CLOSED: &str = "keys that begin with `parallax:` are closed";
-
 impl Engine {
     /// A path for connections, on the runtime that calls this.
     #[must_use]
@@ -120,7 +118,10 @@ impl Engine {
     /// Where a command goes.
     #[must_use]
     pub fn route(&self, view: &View, policy: Policy, words: Words<'_>) -> Route {
-        let Some(info) = self.table.get(words.name()) else { return Route::Forward };
+        let Some(info) = self.table.get(words.name()) else {
+            self.metrics.keyless_write("");
+            return Route::Forward;
+        };
         let Some((access, positions)) = info.plain(words.len()) else {
             return self.route_closely(view, policy, &words.command());
         };
@@ -132,7 +133,7 @@ impl Engine {
         let has_lease = self.keeper.has_lease();
         for key in positions.filter_map(|index| words.arg(index)) {
             if key.starts_with(CONTROL_PREFIX) {
-                return Route::Refuse(CLOSED.to_owned());
+                return Route::Refuse(hide::CLOSED.to_owned());
             }
             let kind = self.catalog.kind_of(key);
             let stage = view.flag(kind).stage;
@@ -166,7 +167,7 @@ impl Engine {
             Class::Data(access) => {
                 let keys = self.keys(command);
                 if keys.iter().any(Key::is_control) || hide::names_control_keys(&name, command) {
-                    return Route::Refuse(CLOSED.to_owned());
+                    return Route::Refuse(hide::CLOSED.to_owned());
                 }
                 if !self.table.fits_arity(command) {
                     return Route::Forward;
@@ -192,7 +193,7 @@ impl Engine {
     }
 
     /// Whether any write is marked: then nothing may change all data behind the marks.
-    fn mirrors_anything(&self, view: &View) -> bool {
+    pub(super) fn mirrors_anything(&self, view: &View) -> bool {
         let kinds = self.catalog.kinds().iter().filter(|kind| kind.is_mirrored());
         !self.keeper.has_lease() || kinds.into_iter().any(|kind| view.flag(kind).stage.marks())
     }
@@ -217,7 +218,7 @@ impl Engine {
     fn route_blocking(&self, view: &View, policy: Policy, command: &Command) -> Route {
         let (name, keys) = (command.name(), self.keys(command));
         if keys.iter().any(Key::is_control) {
-            return Route::Refuse(CLOSED.to_owned());
+            return Route::Refuse(hide::CLOSED.to_owned());
         }
         // XREAD blocks as well, and writes nothing.
         let marked = keys.iter().filter(|key| name != "XREAD" && self.is_marked(view, key));

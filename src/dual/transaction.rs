@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 
 use crate::dual::plan::{self, MirroredTouch, Step};
-use crate::dual::route::{CLOSED, Policy, Route};
+use crate::dual::route::{Policy, Route};
 use crate::dual::view::View;
 use crate::dual::{Engine, EngineError, Options, hide};
 use crate::model::command::Command;
@@ -128,7 +128,7 @@ impl Engine {
 
     fn refused_in_transaction(&self, view: &View, policy: Policy, name: &str, command: &Command) -> Option<String> {
         if self.keys(command).iter().any(Key::is_control) || hide::names_control_keys(name, command) {
-            return Some(CLOSED.to_owned());
+            return Some(hide::CLOSED.to_owned());
         }
         if self.table.class(command) == Class::Administrative
             && let Route::Refuse(reason) = self.route_acting(view, policy, name)

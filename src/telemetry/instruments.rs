@@ -1,9 +1,10 @@
 //! Every instrument of Parallax in one struct: its doc comment is its help text, its name is the one that Prometheus shows.
 
 use crate::model::catalog::Table;
+use crate::telemetry::commands::COMMANDS;
 use crate::telemetry::labels::{
-    ApplyFailure, CaptureRefusal, Compared, ComparisonDrop, Door, Label, MismatchClass, Operation, Outcome,
-    RouteReason, StatusClass, Store,
+    ApplyFailure, Brake, CaptureRefusal, Compared, ComparisonDrop, Door, Job, JobEnd, Label, MismatchClass, Operation,
+    Outcome, RouteReason, StatusClass, Store,
 };
 use crate::telemetry::series::{Counter, Gauge, Histogram, Registrar};
 
@@ -22,6 +23,9 @@ macro_rules! values {
     };
     ($registrar:ident, table) => {
         tables().map(str::to_owned).collect()
+    };
+    ($registrar:ident, command) => {
+        COMMANDS.iter().map(|&name| name.to_owned()).collect()
     };
     ($registrar:ident, version) => {
         vec![env!("CARGO_PKG_VERSION").to_owned()]
@@ -71,6 +75,10 @@ instruments! {
     commands: counter "parallax_commands" { door: Door, result: Outcome },
     /// Reads answered, by the store that answered and the reason why it did.
     reads: counter "parallax_reads" { kind: kind, store: Store, reason: RouteReason },
+    /// Reads of live kinds that Redis answered because Postgres cannot be asked for this command.
+    not_cut_over: counter "parallax_not_cut_over" { command: command },
+    /// Commands that may write and were forwarded without a mark, because no key of theirs is known.
+    keyless_writes: counter "parallax_keyless_writes" { command: command },
     /// Write commands to mirrored kinds.
     writes: counter "parallax_writes" { kind: kind },
     /// Rows sent to Postgres by applies.
@@ -143,6 +151,16 @@ instruments! {
     subscriptions: gauge "parallax_subscriptions" {},
     /// Published messages that a subscriber did not take in time, so that they were dropped.
     subscription_messages_dropped: counter "parallax_subscription_messages_dropped" {},
+    /// 1 while a job of this name runs here.
+    job_running: gauge "parallax_job_running" { job: Job },
+    /// Keys or rows that jobs looked at.
+    job_keys: counter "parallax_job_keys" { job: Job },
+    /// Bytes of values that jobs carried or compared.
+    job_bytes: counter "parallax_job_bytes" { job: Job },
+    /// Jobs that ended here, by how.
+    jobs: counter "parallax_jobs" { job: Job, result: JobEnd },
+    /// Times that a job began to slow down, by what suffered.
+    job_brakes: counter "parallax_job_brakes" { reason: Brake },
     /// HTTP requests answered, by class of status.
     http_requests: counter "parallax_http_requests" { door: Door, status: StatusClass },
     /// Time from an HTTP request's header to its answer.

@@ -187,6 +187,35 @@ labels! {
         /// Heartbeats and health checks.
         Heartbeat = "heartbeat",
     }
+    /// Long work beside the doors.
+    Job {
+        /// Everything that Redis holds goes to Postgres.
+        Backfill = "backfill",
+        /// Both stores are compared.
+        Verify = "verify",
+        /// What differs is marked again.
+        Repair = "repair",
+        /// Postgres goes back to a Redis that was lost.
+        Restore = "restore",
+    }
+    /// How a job ended.
+    JobEnd {
+        /// At its end.
+        Done = "done",
+        /// For a reason of its own.
+        Failed = "failed",
+        /// Because somebody wished it.
+        Cancelled = "cancelled",
+    }
+    /// What slows a job down.
+    Brake {
+        /// The 99th percentile of Redis' answers.
+        Redis = "redis",
+        /// The latency of Postgres.
+        Postgres = "postgres",
+        /// The age of the oldest mark.
+        Outbox = "outbox",
+    }
     /// The first digit of an HTTP status.
     StatusClass {
         /// Informational.

@@ -10,10 +10,11 @@ use prometheus::proto::MetricFamily;
 use prometheus::{Registry, TextEncoder};
 
 use crate::model::flag::{Flag, Stage};
+use crate::telemetry::commands::COMMANDS;
 use crate::telemetry::instruments::{Instruments, tables};
 use crate::telemetry::labels::{
-    ApplyFailure, CaptureRefusal, Compared, ComparisonDrop, Door, Label, Operation, Outcome, RouteReason, StatusClass,
-    Store,
+    ApplyFailure, Brake, CaptureRefusal, Compared, ComparisonDrop, Door, Job, JobEnd, Label, Operation, Outcome,
+    RouteReason, StatusClass, Store,
 };
 use crate::telemetry::series::Registrar;
 
@@ -24,6 +25,7 @@ pub struct Metrics(Arc<Inner>);
 struct Inner {
     instruments: Instruments,
     kinds: HashMap<String, usize>,
+    commands: HashMap<&'static str, usize>,
     registry: Registry,
     /// The instruments are read for as long as this lives.
     _provider: SdkMeterProvider,
@@ -41,6 +43,7 @@ impl Metrics {
         Self(Arc::new(Inner {
             instruments,
             kinds: kinds.iter().cloned().zip(0..).collect(),
+            commands: COMMANDS.iter().copied().zip(0..).collect(),
             registry,
             _provider: registrar.into_provider(),
         }))
@@ -72,6 +75,16 @@ impl Metrics {
     /// A read was answered by `store` because of `reason`.
     pub fn read_routed(&self, kind: &str, store: Store, reason: RouteReason) {
         self.0.instruments.reads.add(&[self.kind(kind), store.position(), reason.position()], 1);
+    }
+
+    /// Redis answered a read of a live kind because Postgres cannot be asked for this command.
+    pub fn not_cut_over(&self, command: &str) {
+        self.0.instruments.not_cut_over.add(&[self.command_place(command)], 1);
+    }
+
+    /// A command that may write was forwarded though no key of it is known.
+    pub fn keyless_write(&self, command: &str) {
+        self.0.instruments.keyless_writes.add(&[self.command_place(command)], 1);
     }
 
     /// `commands` write commands to a mirrored kind were executed.
@@ -233,6 +246,27 @@ impl Metrics {
         self.0.instruments.subscription_messages_dropped.add(&[], 1);
     }
 
+    /// Whether a job runs here.
+    pub fn set_job_running(&self, job: Job, is_running: bool) {
+        self.0.instruments.job_running.set(&[job.position()], f64::from(u8::from(is_running)));
+    }
+
+    /// A job looked at `keys` keys or rows and carried or compared `bytes` bytes.
+    pub fn job_advanced(&self, job: Job, keys: u64, bytes: u64) {
+        self.0.instruments.job_keys.add(&[job.position()], keys);
+        self.0.instruments.job_bytes.add(&[job.position()], bytes);
+    }
+
+    /// A job ended.
+    pub fn job_ended(&self, job: Job, result: JobEnd) {
+        self.0.instruments.jobs.add(&[job.position(), result.position()], 1);
+    }
+
+    /// A job began to slow down.
+    pub fn job_braked(&self, reason: Brake) {
+        self.0.instruments.job_brakes.add(&[reason.position()], 1);
+    }
+
     /// An HTTP request was answered with `status` after `took`.
     pub fn http_request(&self, door: Door, status: u16, took: Duration) {
         self.0.instruments.http_requests.add(&[door.position(), StatusClass::of(status).position()], 1);
@@ -242,6 +276,12 @@ impl Metrics {
     /// A request was turned away for its token.
     pub fn auth_failed(&self, door: Door) {
         self.0.instruments.auth_failures.add(&[door.position()], 1);
+    }
+
+    /// The place of a command's name, whatever its case; that of all others where nobody knows it.
+    fn command_place(&self, name: &str) -> usize {
+        let place = self.0.commands.get(name.to_ascii_lowercase().as_str()).copied();
+        place.unwrap_or(COMMANDS.len().saturating_sub(1))
     }
 
     fn kind(&self, name: &str) -> usize {

@@ -16,6 +16,7 @@ mod equality;
 mod http_door;
 mod http_server;
 mod invariants;
+mod jobs;
 mod lift;
 mod logs_of_events;
 mod main_job;

@@ -18,8 +18,7 @@ use crate::SIDECAR;
 use crate::measure::{interleaved, series};
 use crate::report::{Goal, Report, short};
 
-pub(super) const ABOUT: &str =
-    "Rows a second of the guarded apply against a bare UNNEST upsert of the same rows: 5,000 rows, 500 a transaction, one connection.";
+pub(super) const ABOUT: &str = "Rows a second of the guarded apply against a bare UNNEST upsert of the same rows: 5,000 rows, 500 a transaction, one connection.";
 
 const ROWS: usize = 5_000;
 const LASTING: Duration = Duration::from_secs(2);
@@ -101,7 +100,8 @@ fn rows(key: impl Fn(usize) -> String) -> anyhow::Result<Vec<Item>> {
             row.type_name = "hash".to_owned();
             row.doc = Some(serde_json::Value::Object(fields).to_string());
         } else {
-            let text = format!(r#"{{"accountId":"{number}","accountType":"claude","boundAt":"2026-01-02T03:04:05.678Z"}}"#);
+            let text =
+                format!(r#"{{"accountId":"{number}","accountType":"claude","boundAt":"2026-01-02T03:04:05.678Z"}}"#);
             row.type_name = "string".to_owned();
             row.doc = Some(serde_json::Value::String(text).to_string());
         }
@@ -146,7 +146,8 @@ impl<'a> Bare<'a> {
     async fn upsert(&self, items: &[Item]) -> anyhow::Result<()> {
         let rows: Vec<&RecordRow> = items.iter().map(Item::header).collect();
         let texts = |of: fn(&RecordRow) -> String| rows.iter().map(|row| of(row)).collect::<Vec<_>>();
-        let (keys, kinds, ids) = (texts(|row| row.key.text()), texts(|row| row.kind.clone()), texts(|row| row.id.clone()));
+        let (keys, kinds, ids) =
+            (texts(|row| row.key.text()), texts(|row| row.kind.clone()), texts(|row| row.id.clone()));
         let types = texts(|row| row.type_name.clone());
         let docs: Vec<Option<String>> = rows.iter().map(|row| row.doc.clone()).collect();
         let versions: Vec<i64> = rows.iter().map(|row| row.version).collect();

@@ -53,7 +53,11 @@ pub(super) async fn run(report: &mut Report) -> anyhow::Result<()> {
         let of = |figure: fn(&Load) -> f64| (series(door, figure), series(peer, figure));
         let ((rate, peer_rate), (cpu, peer_cpu)) = (of(|load| load.per_second), of(|load| load.cpu_us));
         let what = case.what;
-        report.figure(&format!("{what}: requests/s, times webdis"), Goal::AtLeast(case.throughput), &rate.over(&peer_rate));
+        report.figure(
+            &format!("{what}: requests/s, times webdis"),
+            Goal::AtLeast(case.throughput),
+            &rate.over(&peer_rate),
+        );
         report.figure(&format!("{what}: CPU a request, times webdis"), Goal::AtMost(0.65), &cpu.over(&peer_cpu));
         report.note(&format!(
             "door {}/s, {} us of CPU, p50 {} us; webdis {}/s, {} us of CPU, p50 {} us",

@@ -20,8 +20,7 @@ use crate::measure::{Series, interleaved, series};
 use crate::report::{Goal, Report, short};
 use crate::wire::{Wire, p50_us, packed};
 
-pub(super) const ABOUT: &str =
-    "Stage live, 100 %: a read that Postgres answers, over HTTP, against a bare fence script and a bare prepared select.";
+pub(super) const ABOUT: &str = "Stage live, 100 %: a read that Postgres answers, over HTTP, against a bare fence script and a bare prepared select.";
 
 pub(super) const KEYS: u32 = 1_000;
 pub(super) const LASTING: Duration = Duration::from_secs(2);
@@ -65,10 +64,20 @@ pub(super) async fn live_stack() -> anyhow::Result<Stack> {
         let commands: Vec<_> = chunk
             .iter()
             .flat_map(|key| {
-                let text = format!(r#"{{"accountId":"{key}","accountType":"claude","boundAt":"2026-01-02T03:04:05.678Z"}}"#);
+                let text =
+                    format!(r#"{{"accountId":"{key}","accountType":"claude","boundAt":"2026-01-02T03:04:05.678Z"}}"#);
                 [
                     json!(["SET", format!("original_session_binding:{key}"), text]),
-                    json!(["HSET", format!("usage:{key}"), "totalTokens", "1", "totalRequests", "2", "totalInputTokens", "3"]),
+                    json!([
+                        "HSET",
+                        format!("usage:{key}"),
+                        "totalTokens",
+                        "1",
+                        "totalRequests",
+                        "2",
+                        "totalInputTokens",
+                        "3"
+                    ]),
                 ]
             })
             .collect();

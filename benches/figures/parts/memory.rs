@@ -13,8 +13,7 @@ use crate::SIDECAR;
 use crate::measure::resident_mb;
 use crate::report::{Goal, Report, short};
 
-pub(super) const ABOUT: &str =
-    "Memory of the sidecar over 10 million commands in pipelines of 200, a tenth of them mirrored, nobody scraping /metrics.";
+pub(super) const ABOUT: &str = "Memory of the sidecar over 10 million commands in pipelines of 200, a tenth of them mirrored, nobody scraping /metrics.";
 
 const CLIENTS: usize = 4;
 const COMMANDS: usize = 200;

@@ -83,7 +83,11 @@ async fn relayed(report: &mut Report) -> anyhow::Result<()> {
     }
     report.figure("relay: row upserts for a relayed request's 276 writes", Goal::AtMost(40.0), &rows);
     report.figure("relay: lag of the mirror, p99, ms (counters wait their interval)", Goal::Told, &lags);
-    report.note(&format!("{} requests/s of {REQUESTS_A_SECOND}, at most {} ms late", short(rates.median()), late.as_millis()));
+    report.note(&format!(
+        "{} requests/s of {REQUESTS_A_SECOND}, at most {} ms late",
+        short(rates.median()),
+        late.as_millis()
+    ));
     for table in ["usage_counters", "elements", "event_logs", "collections", "api_keys", "accounts", "records"] {
         let all = before.sum(UPSERTS, &[("table", table)]);
         report.note(&format!("{table}: {} of the rows", short(all / before.sum(UPSERTS, &[]))));
@@ -101,7 +105,9 @@ fn of_window(now: &Figures, before: &Figures, name: &str) -> f64 {
 fn by_request(bursts: impl Iterator<Item = Burst>) -> Vec<Vec<Burst>> {
     let mut requests: Vec<Vec<Burst>> = Vec::new();
     for burst in bursts {
-        let begins = burst.first().is_some_and(|first| first.get(1).is_some_and(|key| key == b"apikey:hash_map") && burst.len() == 1);
+        let begins = burst
+            .first()
+            .is_some_and(|first| first.get(1).is_some_and(|key| key == b"apikey:hash_map") && burst.len() == 1);
         match requests.last_mut() {
             Some(request) if !begins => request.push(burst),
             Some(_) | None => requests.push(vec![burst]),
@@ -111,7 +117,11 @@ fn by_request(bursts: impl Iterator<Item = Burst>) -> Vec<Vec<Burst>> {
 }
 
 /// Sends requests when their time has come; answers how late the latest was.
-async fn send_paced(mut replay: Replay, requests: Vec<(usize, Vec<Burst>)>, began: Instant) -> anyhow::Result<Duration> {
+async fn send_paced(
+    mut replay: Replay,
+    requests: Vec<(usize, Vec<Burst>)>,
+    began: Instant,
+) -> anyhow::Result<Duration> {
     let mut late = Duration::ZERO;
     for (number, bursts) in requests {
         let due = began + Duration::from_secs(1) * u32::try_from(number)? / u32::try_from(REQUESTS_A_SECOND)?;

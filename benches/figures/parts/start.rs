@@ -9,7 +9,8 @@ use crate::SIDECAR;
 use crate::measure::{ROUNDS, Series};
 use crate::report::{Goal, Report};
 
-pub(super) const ABOUT: &str = "From the start of `parallax serve` until /readyz says so: both stores up, the schema migrated.";
+pub(super) const ABOUT: &str =
+    "From the start of `parallax serve` until /readyz says so: both stores up, the schema migrated.";
 
 pub(super) async fn run(report: &mut Report) -> anyhow::Result<()> {
     let durable = PostgresOptions { durable: true, ..PostgresOptions::default() };

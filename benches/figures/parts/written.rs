@@ -36,7 +36,8 @@ pub(super) async fn run(report: &mut Report) -> anyhow::Result<()> {
             "postgres": stack.postgres.url(), "door": format!("http://{}", stack.data_door),
         });
         let told = load::node("write.mjs", &arguments).await?;
-        let figure = |name: &str| told.get(name).and_then(Value::as_f64).with_context(|| format!("no {name} in {told}"));
+        let figure =
+            |name: &str| told.get(name).and_then(Value::as_f64).with_context(|| format!("no {name} in {told}"));
         Ok(Run { per_second: figure("perSecond")?, p50_us: figure("p50us")?, cpu_us: figure("cpuUs")? })
     };
 
@@ -45,9 +46,21 @@ pub(super) async fn run(report: &mut Report) -> anyhow::Result<()> {
     let [own, redis, both, alone] = &many[..] else { return Ok(()) };
     let rate = |runs: &[Run]| series(runs, |run| run.per_second);
     let cpu = |runs: &[Run]| series(runs, |run| run.cpu_us);
-    report.figure("64 at once, ack = redis: writes/s, times self-written", Goal::AtLeast(2.0), &rate(redis).over(&rate(own)));
-    report.figure("64 at once, ack = both: writes/s, times self-written", Goal::AtLeast(1.3), &rate(both).over(&rate(own)));
-    report.figure("64 at once, ack = redis: CPU of Node.js, times self-written", Goal::AtMost(0.6), &cpu(redis).over(&cpu(own)));
+    report.figure(
+        "64 at once, ack = redis: writes/s, times self-written",
+        Goal::AtLeast(2.0),
+        &rate(redis).over(&rate(own)),
+    );
+    report.figure(
+        "64 at once, ack = both: writes/s, times self-written",
+        Goal::AtLeast(1.3),
+        &rate(both).over(&rate(own)),
+    );
+    report.figure(
+        "64 at once, ack = redis: CPU of Node.js, times self-written",
+        Goal::AtMost(0.6),
+        &cpu(redis).over(&cpu(own)),
+    );
     for (name, runs) in [("self-written", own), ("ack = redis", redis), ("ack = both", both), ("Redis only", alone)] {
         let p50 = series(runs, |run| run.p50_us).median();
         report.note(&format!(
@@ -61,7 +74,11 @@ pub(super) async fn run(report: &mut Report) -> anyhow::Result<()> {
     let one = interleaved(&["own", "door-redis"], async |mode: &&str| once(mode, 1).await).await?;
     let [own, redis] = &one[..] else { return Ok(()) };
     let p50 = |runs: &[Run]| series(runs, |run| run.p50_us);
-    report.figure("one at a time, ack = redis: p50, times self-written", Goal::AtMost(0.7), &p50(redis).over(&p50(own)));
+    report.figure(
+        "one at a time, ack = redis: p50, times self-written",
+        Goal::AtMost(0.7),
+        &p50(redis).over(&p50(own)),
+    );
     report.note(&format!("self-written {} us, door {} us", short(p50(own).median()), short(p50(redis).median())));
     stack.stop().await.map(drop)
 }

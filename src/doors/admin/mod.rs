@@ -25,7 +25,7 @@ use crate::doors::problem::{Problem, ProblemKind};
 use crate::doors::server::{Handler, Request, Response, ServerLimits};
 use crate::dual::Engine;
 use crate::dual::flags::Actor;
-use crate::jobs::Jobs;
+use crate::jobs::{Jobs, Wish};
 use crate::settings::AdminSettings;
 use crate::telemetry::Metrics;
 use crate::telemetry::labels::Door;
@@ -152,11 +152,15 @@ impl AdminDoor {
                 let found = found.map_err(answer::engine_problem)?;
                 Ok(answer::json(StatusCode::OK, &json!({ "mismatches": answer::masked(found, asked.role) })))
             }
-            Report::Jobs => Ok(answer::json(StatusCode::OK, &json!({ "jobs": self.jobs.all() }))),
-            Report::Job => match self.jobs.get(&asked.name) {
-                Some(job) => Ok(answer::json(StatusCode::OK, &answer::value(&job)?)),
-                None => Err(Problem::new(ProblemKind::NotFound, "there is no such job")),
-            },
+            Report::Jobs => {
+                let jobs = self.jobs.all().await.map_err(answer::jobs_problem)?;
+                let jobs = answer::value(&jobs)?;
+                Ok(answer::json(StatusCode::OK, &json!({ "jobs": jobs })))
+            }
+            Report::Job => {
+                let job = self.jobs.get(&asked.name).await.map_err(answer::jobs_problem)?;
+                Ok(answer::json(StatusCode::OK, &answer::masked_job(answer::value(&job)?, asked.role)))
+            }
         }
     }
 
@@ -171,11 +175,19 @@ impl AdminDoor {
             }
             Change::StartJob => {
                 input::require_json(asked.request)?;
-                let kinds = input::backfill(&asked.request.body)?;
-                let started = self.jobs.start_backfill(&kinds);
-                Ok(answer::accepted(&started.map_err(answer::start_problem)?))
+                let spec = input::job(&asked.request.body)?;
+                let started = self.jobs.begin(spec).await;
+                Ok(answer::accepted(&started.map_err(answer::jobs_problem)?))
             }
+            Change::PauseJob => self.wish(asked, Wish::Pause).await,
+            Change::ResumeJob => self.wish(asked, Wish::Resume).await,
+            Change::CancelJob => self.wish(asked, Wish::Cancel).await,
         }
+    }
+
+    async fn wish(&self, asked: &Asked<'_>, wish: Wish) -> Result<Response, Problem> {
+        let job = self.jobs.wish(&asked.name, wish).await.map_err(answer::jobs_problem)?;
+        Ok(answer::json(StatusCode::ACCEPTED, &answer::value(&job)?))
     }
 
     async fn change_flag(&self, asked: &Asked<'_>, mode: FlagMode) -> Result<Response, Problem> {

@@ -23,6 +23,9 @@ pub(super) enum Resource {
     Mismatches,
     Jobs,
     Job,
+    PauseJob,
+    ResumeJob,
+    CancelJob,
 }
 
 /// What a caller wants done.
@@ -58,6 +61,9 @@ pub(super) enum Change {
     PatchFlag,
     Rollback,
     StartJob,
+    PauseJob,
+    ResumeJob,
+    CancelJob,
 }
 
 /// A resource and the name in its path.
@@ -88,6 +94,9 @@ impl Routes {
             ("/v1/mismatches", Resource::Mismatches),
             ("/v1/jobs", Resource::Jobs),
             ("/v1/jobs/{name}", Resource::Job),
+            ("/v1/jobs/{name}/pause", Resource::PauseJob),
+            ("/v1/jobs/{name}/resume", Resource::ResumeJob),
+            ("/v1/jobs/{name}/cancel", Resource::CancelJob),
         ];
         for (path, resource) in paths {
             router.insert(path, resource).expect("the paths above do not overlap");
@@ -119,7 +128,10 @@ impl Resource {
             | Self::Status
             | Self::Mismatches
             | Self::Jobs
-            | Self::Job => false,
+            | Self::Job
+            | Self::PauseJob
+            | Self::ResumeJob
+            | Self::CancelJob => false,
         }
     }
 
@@ -132,6 +144,10 @@ impl Resource {
         let reads = |report| match *method {
             Method::GET => Ok(Action::Report(report)),
             _ => Err(Problem::method_not_allowed("GET, HEAD")),
+        };
+        let posts = |change| match *method {
+            Method::POST => Ok(Action::Change(change)),
+            _ => Err(Problem::method_not_allowed("POST")),
         };
         match self {
             Self::Live => reads(Report::Live),
@@ -150,10 +166,10 @@ impl Resource {
                 Method::PATCH => Ok(Action::Change(Change::PatchFlag)),
                 _ => Err(Problem::method_not_allowed("GET, HEAD, PUT, PATCH")),
             },
-            Self::Rollback => match *method {
-                Method::POST => Ok(Action::Change(Change::Rollback)),
-                _ => Err(Problem::method_not_allowed("POST")),
-            },
+            Self::Rollback => posts(Change::Rollback),
+            Self::PauseJob => posts(Change::PauseJob),
+            Self::ResumeJob => posts(Change::ResumeJob),
+            Self::CancelJob => posts(Change::CancelJob),
             Self::Jobs => match *method {
                 Method::GET => Ok(Action::Report(Report::Jobs)),
                 Method::POST => Ok(Action::Change(Change::StartJob)),
@@ -198,6 +214,9 @@ mod tests {
             ("GET", "/v1/flags/apikey/history", Action::Report(Report::FlagHistory), "apikey"),
             ("POST", "/v1/rollback", Action::Change(Change::Rollback), ""),
             ("POST", "/v1/jobs", Action::Change(Change::StartJob), ""),
+            ("POST", "/v1/jobs/7/pause", Action::Change(Change::PauseJob), "7"),
+            ("POST", "/v1/jobs/7/resume", Action::Change(Change::ResumeJob), "7"),
+            ("POST", "/v1/jobs/7/cancel", Action::Change(Change::CancelJob), "7"),
             ("GET", "/v1/jobs/7", Action::Report(Report::Job), "7"),
         ] {
             assert_eq!(action(method, path), Ok((expected, name.to_owned())), "{method} {path}");

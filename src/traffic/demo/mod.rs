@@ -18,8 +18,8 @@ pub use self::report::Report;
 use anyhow::Context;
 
 use crate::traffic::demo::screen::Screen;
-use crate::traffic::stack::Stack;
 use crate::traffic::demo::walk::Walk;
+use crate::traffic::stack::Stack;
 
 /// Runs the whole demo.
 ///
