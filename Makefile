@@ -4,7 +4,7 @@ CARGO ?= cargo
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build check fmt test soak model demo dev chart clean
+.PHONY: help setup build check fmt test soak model demo bench dev chart clean
 
 help: ## List every target
 	@echo "usage: make TARGET [ARGS=\"...\"]"
@@ -35,6 +35,10 @@ model: ## Explore the protocol's rules and hunt every mutant (ARGS=a-mutant prin
 
 demo: setup ## The whole way from Redis to Redis + PostgreSQL and back, on relay-shaped traffic
 	$(CARGO) run --profile demo --locked -- demo $(ARGS)
+
+bench: ## The figures, against what people would use instead (about 30 minutes; ARGS names parts: http, relay, ...)
+	@scripts/setup --bench
+	$(CARGO) bench --locked --bench figures -- $(ARGS)
 
 dev: setup ## A sidecar with a private Redis and PostgreSQL, until Ctrl-C
 	$(CARGO) run --locked -- dev $(ARGS)

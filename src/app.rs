@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use tokio::net::TcpListener;
+use tokio::runtime::Handle;
 
 use crate::doors::admin::{self, AdminDoor};
 use crate::doors::http::arguments::CommandLimits;
@@ -29,14 +30,17 @@ const REDIS_PAUSE: Duration = Duration::from_millis(250);
 
 /// Serves until `shutdown`, then answers what was received and drains its own marks.
 ///
+/// Callers are served on the runtime that runs this, which has one thread: no command changes threads on its way to Redis
+/// and back. What nobody waits for runs on `background`.
+///
 /// # Errors
 /// When something it stands on is not as it must be, with what to do; or when a port is taken.
-pub async fn serve(settings: Settings, shutdown: Shutdown) -> anyhow::Result<()> {
+pub async fn serve(settings: Settings, shutdown: Shutdown, background: &Handle) -> anyhow::Result<()> {
     let triggers = Triggers::listen(settings.rollback_file.clone()).context("SIGUSR2 cannot be listened to")?;
-    let Some(engine) = engine(&settings, Membership::Sidecar, &shutdown).await? else { return Ok(()) };
+    let Some(engine) = engine(&settings, Membership::Sidecar, &shutdown, background).await? else { return Ok(()) };
     let (limits, metrics, catalog) = (&settings.limits, engine.metrics().clone(), Arc::clone(engine.catalog()));
 
-    let triggers = tokio::spawn(triggers.run(Arc::clone(&engine)));
+    let triggers = background.spawn(triggers.run(Arc::clone(&engine)));
     let bind = |address| async move {
         TcpListener::bind(address).await.with_context(|| format!("the address {address} cannot be listened on"))
     };
@@ -45,8 +49,12 @@ pub async fn serve(settings: Settings, shutdown: Shutdown) -> anyhow::Result<()>
     let admin_guard = admin::guard(settings.admin.listen, &settings.admin)?;
     let commands = CommandLimits::default();
     let data_door = Arc::new(DataDoor::new(Arc::clone(&engine), catalog, data_guard, commands, metrics.clone()));
-    let (jobs, origins) = (Jobs::start(Arc::clone(&engine)), &settings.admin.origins);
-    let admin_door = Arc::new(AdminDoor::new(Arc::clone(&engine), jobs, admin_guard, origins, metrics.clone()));
+    let jobs = {
+        let _entered = background.enter();
+        Jobs::start(Arc::clone(&engine))
+    };
+    let admin_door =
+        Arc::new(AdminDoor::new(Arc::clone(&engine), jobs, admin_guard, &settings.admin.origins, metrics.clone()));
     let resp = match &settings.resp {
         Some(resp) => Some((listen_resp(&resp.listen).await?, RespDoor::start(&engine, resp, &metrics)?)),
         None => None,
@@ -60,7 +68,7 @@ pub async fn serve(settings: Settings, shutdown: Shutdown) -> anyhow::Result<()>
     );
 
     let (admin_ends, ended) = crate::shutdown::pair();
-    let admin = tokio::spawn(async move {
+    let admin = background.spawn(async move {
         server::serve(admin_listener, admin::limits(), admin_door, async move { ended.requested().await }).await
     });
     let resp = {
@@ -91,6 +99,7 @@ pub async fn engine(
     settings: &Settings,
     membership: Membership,
     shutdown: &Shutdown,
+    background: &Handle,
 ) -> anyhow::Result<Option<Arc<Engine>>> {
     let catalog = Arc::new(catalog(settings)?);
     let names: Vec<String> = catalog.kinds().iter().map(|kind| kind.name.clone()).collect();
@@ -117,6 +126,7 @@ pub async fn engine(
         outbox_queue_max: limits.outbox_queue_max,
         shadow_queue_max: limits.shadow_queue_max,
         metrics: Metrics::new(&settings.instance, &names),
+        background: background.clone(),
     });
     Ok(Some(engine.await.context("the engine could not be started")?))
 }

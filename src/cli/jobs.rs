@@ -10,6 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
+use tokio::runtime::Handle;
 use tokio::time::Instant;
 
 use crate::app;
@@ -119,7 +120,7 @@ async fn run(spec: Spec, arguments: JobArguments, shutdown: Shutdown) -> anyhow:
     if settings.postgres.is_none() {
         bail!("a job needs Postgres, and ENABLE_POSTGRES is false");
     }
-    let Some(engine) = app::engine(&settings, Membership::Guest, &shutdown).await? else {
+    let Some(engine) = app::engine(&settings, Membership::Guest, &shutdown, &Handle::current()).await? else {
         bail!("interrupted before it began");
     };
     let progress = Progress::new();

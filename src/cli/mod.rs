@@ -14,6 +14,7 @@ mod terminal;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use tokio::runtime::{Builder, Handle};
 
 use crate::cli::setting_flags::SettingFlags;
 use crate::settings::SettingErrors;
@@ -22,6 +23,10 @@ use crate::stores::tls;
 
 /// What the process answers when its settings cannot be used; the same as for a command that is not understood.
 const EXIT_SETTINGS: u8 = 2;
+
+/// Threads for the work that nobody waits for; callers are served by one of their own. Two, so that the capture of a large
+/// record does not hold up the lease on the flags.
+const BACKGROUND_THREADS: usize = 2;
 
 const EXAMPLES: &str = "\
 Try it, with nothing but this program, redis-server and PostgreSQL on the machine:
@@ -102,20 +107,23 @@ enum Catalog {
 pub fn run() -> ExitCode {
     let arguments = Arguments::parse();
     tls::install_provider();
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => return failed(&anyhow::Error::new(error).context("the runtime could not be started")),
+    let background = Builder::new_multi_thread().worker_threads(BACKGROUND_THREADS).enable_all().build();
+    let (callers, background) = match (Builder::new_current_thread().enable_all().build(), background) {
+        (Ok(callers), Ok(background)) => (callers, background),
+        (Err(error), _) | (_, Err(error)) => {
+            return failed(&anyhow::Error::new(error).context("the runtime could not be started"));
+        }
     };
-    match runtime.block_on(dispatch(arguments.command)) {
+    match callers.block_on(dispatch(arguments.command, background.handle())) {
         Ok(code) => code,
         Err(error) => failed(&error),
     }
 }
 
-async fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
+async fn dispatch(command: Command, background: &Handle) -> anyhow::Result<ExitCode> {
     match command {
-        Command::Serve(flags) => serve::run(flags.inputs(), shutdown::on_signals()?).await,
-        Command::Dev(flags) => dev::run(flags.inputs(), shutdown::on_signals()?).await,
+        Command::Serve(flags) => serve::run(flags.inputs(), shutdown::on_signals()?, background).await,
+        Command::Dev(flags) => dev::run(flags.inputs(), shutdown::on_signals()?, background).await,
         Command::Demo(arguments) => demo::run(&arguments, shutdown::on_signals()?).await,
         Command::Migrate(flags) => migrate::run(&flags.inputs()).await,
         Command::Flags(arguments) => operate::flags::run(arguments).await,

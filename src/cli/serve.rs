@@ -2,6 +2,8 @@
 
 use std::process::ExitCode;
 
+use tokio::runtime::Handle;
+
 use crate::app;
 use crate::cli::migrate;
 use crate::settings::sources::Inputs;
@@ -10,14 +12,14 @@ use crate::shutdown::Shutdown;
 use crate::telemetry::logs;
 
 /// Serves until `shutdown`.
-pub(super) async fn run(inputs: Inputs, shutdown: Shutdown) -> anyhow::Result<ExitCode> {
+pub(super) async fn run(inputs: Inputs, shutdown: Shutdown, background: &Handle) -> anyhow::Result<ExitCode> {
     let loaded = settings::load(&inputs)?;
     logs::start(&loaded.settings.log)?;
-    serve(loaded, shutdown).await
+    serve(loaded, shutdown, background).await
 }
 
 /// Serves with these settings until `shutdown`.
-pub(super) async fn serve(loaded: Loaded, shutdown: Shutdown) -> anyhow::Result<ExitCode> {
+pub(super) async fn serve(loaded: Loaded, shutdown: Shutdown, background: &Handle) -> anyhow::Result<ExitCode> {
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
@@ -26,6 +28,6 @@ pub(super) async fn serve(loaded: Loaded, shutdown: Shutdown) -> anyhow::Result<
         let applied = migrate::apply(&settings).await?;
         tracing::info!(applied = applied.len(), "the schema is up to date");
     }
-    app::serve(settings, shutdown).await?;
+    app::serve(settings, shutdown, background).await?;
     Ok(ExitCode::SUCCESS)
 }

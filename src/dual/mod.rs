@@ -43,6 +43,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
 use crate::dual::batch::{Batcher, Shared};
@@ -92,6 +93,8 @@ pub struct Parts {
     pub shadow_queue_max: usize,
     /// Where facts are counted.
     pub metrics: Metrics,
+    /// Where the work runs that nobody waits for, so that a large capture never stands before a caller's command.
+    pub background: Handle,
 }
 
 impl Parts {
@@ -290,13 +293,16 @@ impl Engine {
             let (lineage, queue) = (Arc::clone(&lineage), Arc::clone(&queue));
             Arc::new(Drain::new(Arc::clone(&background), postgres, lineage, metrics.clone(), queue))
         });
-        let shadow = parts
-            .postgres
-            .clone()
-            .map(|postgres| Shadow::start(Arc::clone(&background), postgres, metrics.clone(), parts.shadow_queue_max));
+        let (shadow, audits) = {
+            let _entered = parts.background.enter();
+            let start =
+                |postgres| Shadow::start(Arc::clone(&background), postgres, metrics.clone(), parts.shadow_queue_max);
+            let audits = flags::Audits::start(Arc::clone(&background), parts.postgres.clone());
+            (parts.postgres.clone().map(start), audits)
+        };
         let engine = Arc::new(Self {
             breakers: Breakers::new(parts.catalog.kinds().len()),
-            audits: flags::Audits::start(Arc::clone(&background), parts.postgres.clone()),
+            audits,
             catalog: parts.catalog,
             instance: parts.instance,
             client: parts.redis,
@@ -323,11 +329,13 @@ impl Engine {
             barrier_wait: parts.barrier_wait,
             metrics,
         });
-        engine.begin(background).await;
+        // A lane belongs to the runtime that first uses it, and so does what is spawned.
+        let began = parts.background.spawn(Arc::clone(&engine).begin(background)).await;
+        began.map_err(|failure| EngineError::RedisUnreachable(failure.to_string()))?;
         Ok(engine)
     }
 
-    async fn begin(self: &Arc<Self>, background: Arc<Redis>) {
+    async fn begin(self: Arc<Self>, background: Arc<Redis>) {
         match self.lineage.look().await {
             // Known before the doors open: a change of stage asks for it.
             Ok(standing) => self.lineage.note(standing).await,
@@ -342,7 +350,7 @@ impl Engine {
         if let Some(drain) = &self.drain {
             drain.start();
         }
-        tokio::spawn(sweep::run(Arc::clone(self), background));
+        tokio::spawn(sweep::run(self, background));
     }
 
     /// Whether this sidecar may serve: Redis answered lately. Postgres never counts (invariant 9).

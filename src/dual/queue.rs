@@ -15,6 +15,9 @@ use crate::dual::plan::LOG_PUSHES_MAX;
 use crate::model::catalog::Kind;
 use crate::model::key::Key;
 
+/// Records that rest are looked through when they are twice as many as after the last look, and not below this many.
+const RESTING_MIN: usize = 1024;
+
 /// Somebody who waits until a capture taken from now on is committed (W4).
 pub(crate) type Waiter = oneshot::Sender<()>;
 
@@ -35,8 +38,10 @@ struct State {
     entries: HashMap<Key, Entry>,
     ready: VecDeque<Key>,
     delayed: BinaryHeap<Reverse<(Instant, Key)>>,
-    /// When records of kinds with a least interval were captured last.
-    captured: HashMap<Key, Instant>,
+    /// From when on records of kinds with a least interval may be captured again.
+    resting: HashMap<Key, Instant>,
+    /// As many may rest before those are forgotten that rest no more.
+    resting_max: usize,
     /// Records that were taken and not yet settled or put back.
     taken: usize,
 }
@@ -83,8 +88,7 @@ impl Queue {
             return false;
         }
         let now = Instant::now();
-        let interval = Duration::from_millis(kind.min_interval_ms);
-        let due = state.captured.get(key).map_or(now, |at| *at + interval);
+        let due = state.resting.get(key).copied().unwrap_or(now);
         let is_known = state.entries.contains_key(key);
         let entry = state.entries.entry(key.clone()).or_insert_with(|| Entry {
             kind: Arc::clone(kind),
@@ -168,14 +172,14 @@ impl Queue {
             let Some(key) = state.ready.pop_front() else { break };
             let Some(entry) = state.entries.remove(&key) else { continue };
             if entry.kind.min_interval_ms > 0 {
-                state.captured.insert(key.clone(), now);
+                state.resting.insert(key.clone(), now + Duration::from_millis(entry.kind.min_interval_ms));
             }
             taken.push(Owed { key, kind: entry.kind, since: entry.since, waiters: entry.waiters });
         }
         state.taken += taken.len();
-        // The longest interval a catalog may name is a minute; older notes say nothing any more.
-        if state.captured.len() > self.max {
-            state.captured.retain(|_, at| now.duration_since(*at) < Duration::from_secs(60));
+        if state.resting.len() > state.resting_max.max(RESTING_MIN) {
+            state.resting.retain(|_, due| *due > now);
+            state.resting_max = state.resting.len() * 2;
         }
         if !state.ready.is_empty() {
             self.wake.notify_one();

@@ -31,6 +31,8 @@ pub struct Stack {
     pub postgres: PrivatePostgres,
     /// Where the data door listens.
     pub data_door: String,
+    /// Where the Redis door listens.
+    pub redis_door: String,
     /// Where the admin door listens.
     pub admin_door: String,
     /// From the start of the sidecar's process until it was ready.
@@ -62,7 +64,7 @@ impl Stack {
         settings: &[(&str, &str)],
     ) -> anyhow::Result<Self> {
         let scratch = tempfile::tempdir().context("making a scratch folder")?;
-        let (data_door, admin_door) = (free_address()?, free_address()?);
+        let (data_door, redis_door, admin_door) = (free_address()?, free_address()?, free_address()?);
         let log = std::fs::File::create(scratch.path().join("sidecar.log")).context("creating the sidecar's log")?;
         let mut command = Command::new(program);
         // The caller's environment may name the caller's own stores, which must not be touched.
@@ -78,6 +80,7 @@ impl Stack {
             .env("REDIS_URL", redis.url())
             .env("DATABASE_URL", postgres.url())
             .env("PARALLAX_HTTP_LISTEN", &data_door)
+            .env("PARALLAX_RESP_LISTEN", &redis_door)
             .env("PARALLAX_ADMIN_LISTEN", &admin_door)
             .env("PARALLAX_MIGRATE_ON_START", "true")
             .env("PARALLAX_LOG", "info")
@@ -88,7 +91,8 @@ impl Stack {
             .kill_on_drop(true)
             .spawn()
             .context("starting the sidecar")?;
-        let mut stack = Self { redis, postgres, data_door, admin_door, ready_after: Duration::ZERO, sidecar, scratch };
+        let mut stack =
+            Self { redis, postgres, data_door, redis_door, admin_door, ready_after: Duration::ZERO, sidecar, scratch };
         stack.wait_until_ready().await?;
         stack.ready_after = began.elapsed();
         Ok(stack)

@@ -91,6 +91,7 @@ impl Door {
             outbox_queue_max: 1000,
             shadow_queue_max: 100,
             metrics: metrics.clone(),
+            background: tokio::runtime::Handle::current(),
         });
         let engine = engine.await.expect("the stores are there");
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");

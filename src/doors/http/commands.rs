@@ -69,10 +69,10 @@ async fn one(door: &DataDoor, command: Command, headers: &HeaderMap) -> Result<R
         return Err(Problem::new(ProblemKind::Internal, "the command has no answer"));
     };
     count(door, &answer);
-    let reply = answer.result?.decode();
-    let status = if reply.error().is_some() { StatusCode::BAD_REQUEST } else { StatusCode::OK };
-    let mut body = Vec::with_capacity(ANSWER_BYTES);
-    reply::write_outcome(&mut body, &reply, strings(headers));
+    let frame = answer.result?;
+    let status = if frame.is_error() { StatusCode::BAD_REQUEST } else { StatusCode::OK };
+    let mut body = Vec::with_capacity(ANSWER_BYTES + frame.bytes().len());
+    reply::write_frame(&mut body, &frame, strings(headers));
     let mut response = json(status, body);
     headers::set_mirror(&mut response, answer.mirror);
     headers::set_source(&mut response, answer.source);
@@ -130,7 +130,7 @@ fn write_all(answers: &[Answer], strings: Strings) -> Vec<u8> {
             body.push(b',');
         }
         match &answer.result {
-            Ok(frame) => reply::write_outcome(&mut body, &frame.decode(), strings),
+            Ok(frame) => reply::write_frame(&mut body, frame, strings),
             Err(Refusal { message, .. }) => reply::write_error(&mut body, &format!("PARALLAX {message}")),
         }
     }

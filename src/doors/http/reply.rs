@@ -3,8 +3,12 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
+use crate::model::frame::{Frame, scan};
 use crate::model::reply::Reply;
 use crate::model::text;
+
+/// Arrays nested deeper are decoded before they are written.
+const PLAIN_DEPTH_MAX: usize = 8;
 
 /// How strings are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,8 +20,56 @@ pub enum Strings {
     Base64,
 }
 
+/// Appends `{"result":..}`, or `{"error":".."}` for an error, straight from the bytes of a reply.
+pub fn write_frame(out: &mut Vec<u8>, frame: &Frame, strings: Strings) {
+    let began = out.len();
+    out.extend_from_slice(b"{\"result\":");
+    if matches!(frame.bytes().first(), Some(b'$' | b':' | b'*'))
+        && plain(out, frame.bytes(), strings, 0) == Some(frame.bytes().len())
+    {
+        out.push(b'}');
+        return;
+    }
+    out.truncate(began);
+    write_outcome(out, &frame.decode(), strings);
+}
+
+/// Appends strings, integers and arrays of them, and answers how many bytes of `frame` they were. `None`: something else is
+/// among them, which is decoded instead.
+fn plain(out: &mut Vec<u8>, frame: &[u8], strings: Strings, depth: usize) -> Option<usize> {
+    let sign = *frame.first()?;
+    if sign == b':' {
+        let end = frame.iter().position(|byte| *byte == b'\r')?;
+        out.extend_from_slice(frame.get(1..end)?);
+        return Some(end + 2);
+    }
+    let (count, mut at) = scan::number(frame).ok()??;
+    let Ok(count) = usize::try_from(count) else {
+        out.extend_from_slice(b"null");
+        return Some(at);
+    };
+    match sign {
+        b'$' => {
+            write_string(out, frame.get(at..at.checked_add(count)?)?, strings);
+            Some(at + count + 2)
+        }
+        b'*' if depth < PLAIN_DEPTH_MAX => {
+            out.push(b'[');
+            for index in 0..count {
+                if index > 0 {
+                    out.push(b',');
+                }
+                at += plain(out, frame.get(at..)?, strings, depth + 1)?;
+            }
+            out.push(b']');
+            Some(at)
+        }
+        _ => None,
+    }
+}
+
 /// Appends `{"result":..}`, or `{"error":".."}` for an error reply.
-pub fn write_outcome(out: &mut Vec<u8>, reply: &Reply, strings: Strings) {
+fn write_outcome(out: &mut Vec<u8>, reply: &Reply, strings: Strings) {
     match reply {
         Reply::Error(message) => write_error(out, message),
         Reply::Status(line) if line == "OK" => out.extend_from_slice(b"{\"result\":\"OK\"}"),
@@ -102,11 +154,29 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::model::frame::Protocol;
 
     fn written(reply: &Reply, strings: Strings) -> Value {
         let mut out = Vec::new();
         write_outcome(&mut out, reply, strings);
         serde_json::from_slice(&out).expect("JSON")
+    }
+
+    #[test]
+    fn the_bytes_of_a_reply_are_written_as_the_reply_would_be() {
+        let nested = (0..12).fold(Reply::Integer(7), |inner, _| Reply::Array(vec![inner]));
+        let mixed = Reply::Array(vec![Reply::Status("OK".into()), bulk(b"x")]);
+        let flat = vec![Reply::Nil, Reply::Integer(-5), bulk(b"a\"\x00\xc3\xa9"), bulk(b"\xff"), Reply::Array(vec![])];
+        let error = Reply::Array(vec![bulk(b"x"), Reply::Error("ERR inside".into())]);
+        let all = [Reply::Array(flat), nested, mixed, error, Reply::Nil, bulk(b""), Reply::Status("OK".into())];
+        for reply in all.iter().chain([&Reply::Error("ERR no".into()), &Reply::Integer(i64::MIN)]) {
+            for strings in [Strings::Text, Strings::Base64] {
+                let (mut straight, mut decoded) = (Vec::new(), Vec::new());
+                write_frame(&mut straight, &Frame::of(reply, Protocol::Resp2), strings);
+                write_outcome(&mut decoded, reply, strings);
+                assert_eq!(String::from_utf8_lossy(&straight), String::from_utf8_lossy(&decoded));
+            }
+        }
     }
 
     fn bulk(bytes: &'static [u8]) -> Reply {

@@ -146,19 +146,27 @@ async fn apply_collection(
     }
 }
 
-/// What a guarded upsert does to a row that is there: an absence without the bit keeps the document, and on a tombstone
-/// only the version rises (C3).
-const ON_CONFLICT: &str = "
-    type = CASE WHEN excluded.gone_at IS NULL THEN excluded.type ELSE t.type END,
+macro_rules! raised {
+    () => {
+        "type = CASE WHEN excluded.gone_at IS NULL THEN excluded.type ELSE t.type END,
     expires_at = CASE WHEN excluded.gone_at IS NULL THEN excluded.expires_at ELSE t.expires_at END,
     gone_at = CASE WHEN t.deleted_at IS NULL THEN excluded.gone_at END,
     deleted_at = CASE WHEN excluded.gone_at IS NULL THEN excluded.deleted_at ELSE t.deleted_at END,
-    version = excluded.version, seq = excluded.seq, updated_at = excluded.updated_at";
+    version = excluded.version"
+    };
+}
+
+/// What a guarded upsert does to a row that is there: an absence without the bit keeps the document, and on a tombstone
+/// only the version rises (C3).
+const ON_CONFLICT: &str = concat!(raised!(), ", seq = excluded.seq, updated_at = excluded.updated_at");
+const RAISED: &str = raised!();
 const TIME: &str = "timestamptz 'epoch' + g.time_us * interval '1 microsecond'";
 /// Expiry beyond the year 9999 is kept as the end of that year: no clock of ours reaches it.
 const EXPIRES: &str = "CASE WHEN g.expires_ms IS NOT NULL THEN
     timestamptz 'epoch' + least(g.expires_ms, 253402300799000) * interval '1 millisecond' END";
 
+/// Upserts rows of a record table. Those that are there are updated first: an INSERT computes all typed columns of a row
+/// before it finds that the row is there, and an UPDATE only those that hang on what has changed.
 async fn upsert_records(
     connection: &mut AsyncPgConnection,
     table: &'static str,
@@ -175,18 +183,27 @@ async fn upsert_records(
         let count = rest.iter().take(STATEMENT_ROWS_MAX).take_while(fits).count().max(1);
         let (batch, others) = rest.split_at(count);
         let mut batch = batch.to_vec();
-        // Sorted, so that two sidecars take row locks in the same order.
+        // Sorted, so that two sidecars take row locks in the same order; where a plan takes them in another one and two
+        // transactions meet crosswise, Postgres ends one of them and it is repeated.
         batch.sort_by_key(|row| row.key.hash());
         let text = format!(
-            "WITH given AS (SELECT * FROM unnest({{}}::bytea[], {{}}::text[], {{}}::text[], {{}}::text[], {{}}::text[],
-                {{}}::text[], {{}}::bigint[], {{}}::bigint[], {{}}::bigint[], {{}}::bigint[])
-                AS g(key_hash, key, kind, id, type, doc, version, expires_ms, fate, time_us)),
-             done AS (INSERT INTO {table} AS t (key_hash, key, kind, id, type, doc, version, expires_at, gone_at, deleted_at, updated_at)
-                SELECT key_hash, key, kind, id, type, doc::jsonb, version, {EXPIRES}, CASE WHEN fate = 1 THEN {TIME} END,
-                    CASE WHEN fate = 2 THEN {TIME} END, now() FROM given g
+            "WITH given AS (SELECT key_hash, key, kind, id, type, doc::jsonb AS doc, version, {EXPIRES} AS expires_at,
+                    CASE WHEN fate = 1 THEN {TIME} END AS gone_at, CASE WHEN fate = 2 THEN {TIME} END AS deleted_at
+                FROM unnest({{}}::bytea[], {{}}::text[], {{}}::text[], {{}}::text[], {{}}::text[],
+                    {{}}::text[], {{}}::bigint[], {{}}::bigint[], {{}}::bigint[], {{}}::bigint[])
+                    AS g(key_hash, key, kind, id, type, doc, version, expires_ms, fate, time_us)),
+             known AS (UPDATE {table} AS t SET
+                    doc = CASE WHEN excluded.gone_at IS NULL THEN excluded.doc ELSE t.doc END, {RAISED}, seq = DEFAULT,
+                    updated_at = now()
+                FROM given AS excluded WHERE t.key_hash = excluded.key_hash AND t.version < excluded.version
+                RETURNING t.kind, t.type, t.gone_at, t.expires_at),
+             new AS (INSERT INTO {table} AS t (key_hash, key, kind, id, type, doc, version, expires_at, gone_at, deleted_at, updated_at)
+                SELECT g.*, now() FROM given g
+                WHERE NOT EXISTS (SELECT FROM {table} AS there WHERE there.key_hash = g.key_hash)
                 ON CONFLICT (key_hash) DO UPDATE SET
                     doc = CASE WHEN excluded.gone_at IS NULL THEN excluded.doc ELSE t.doc END, {ON_CONFLICT}
-                WHERE t.version < excluded.version RETURNING kind, type, gone_at, expires_at)
+                WHERE t.version < excluded.version RETURNING kind, type, gone_at, expires_at),
+             done AS (SELECT * FROM known UNION ALL SELECT * FROM new)
              SELECT count(*) AS rows, coalesce(array_agg(kind) FILTER (WHERE gone_at IS NOT NULL AND type <> ''
                 AND (expires_at IS NULL OR expires_at > gone_at)), ARRAY[]::text[]) AS evicted FROM done"
         );
