@@ -32,6 +32,7 @@ pub mod status;
 pub mod subscribe;
 mod sweep;
 pub mod task;
+mod traced;
 pub mod transaction;
 pub mod verdict;
 pub mod verify;
@@ -62,6 +63,7 @@ use crate::stores::redis::connection::RedisError;
 use crate::stores::redis::lane::Lane;
 use crate::stores::redis::wire::Upstream;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::traces::Traces;
 
 pub use check::{Remedy, check_postgres, check_redis};
 
@@ -91,6 +93,8 @@ pub struct Parts {
     pub shadow_queue_max: usize,
     /// Where facts are counted.
     pub metrics: Metrics,
+    /// Where spans go.
+    pub traces: Traces,
 }
 
 impl Parts {
@@ -255,6 +259,7 @@ pub struct Engine {
     lease: Duration,
     barrier_wait: Duration,
     metrics: Metrics,
+    traces: Traces,
 }
 
 impl Engine {
@@ -270,7 +275,7 @@ impl Engine {
         let metrics = parts.metrics.clone();
         let shared =
             Arc::new(Shared::new(Arc::clone(&looks), parts.command_deadline, &parts.instance, metrics.clone()));
-        let queue = Arc::new(Queue::new(parts.outbox_queue_max));
+        let queue = Arc::new(Queue::new(parts.outbox_queue_max, parts.traces.clone()));
         let keeper = Arc::new(Keeper::new(
             Arc::clone(&parts.catalog),
             parts.listed(),
@@ -287,12 +292,19 @@ impl Engine {
         ));
         let drain = parts.postgres.clone().map(|postgres| {
             let (lineage, queue) = (Arc::clone(&lineage), Arc::clone(&queue));
-            Arc::new(Drain::new(Arc::clone(&background), postgres, lineage, metrics.clone(), queue))
+            Arc::new(Drain::new(
+                Arc::clone(&background),
+                postgres,
+                lineage,
+                metrics.clone(),
+                queue,
+                parts.traces.clone(),
+            ))
         });
-        let shadow = parts
-            .postgres
-            .clone()
-            .map(|postgres| Shadow::start(Arc::clone(&background), postgres, metrics.clone(), parts.shadow_queue_max));
+        let shadow = parts.postgres.clone().map(|postgres| {
+            let (metrics, traces) = (metrics.clone(), parts.traces.clone());
+            Shadow::start(Arc::clone(&background), postgres, metrics, traces, parts.shadow_queue_max)
+        });
         let engine = Arc::new(Self {
             breakers: Breakers::new(parts.catalog.kinds().len()),
             audits: flags::Audits::start(Arc::clone(&background), parts.postgres.clone()),
@@ -321,6 +333,7 @@ impl Engine {
             lease: parts.lease,
             barrier_wait: parts.barrier_wait,
             metrics,
+            traces: parts.traces,
         });
         engine.begin(background).await;
         Ok(engine)
@@ -368,6 +381,12 @@ impl Engine {
         &self.metrics
     }
 
+    /// The traces of this sidecar.
+    #[must_use]
+    pub fn traces(&self) -> &Traces {
+        &self.traces
+    }
+
     fn trusts_postgres(&self) -> bool {
         !self.shared.marks_are_broken.load(Ordering::Acquire)
     }
@@ -387,5 +406,6 @@ impl Engine {
         }
         self.keeper.leave();
         let _ = crate::stores::redis::lease::leave(&self.looks, &self.instance).await;
+        self.traces.stop().await;
     }
 }

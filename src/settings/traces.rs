@@ -137,7 +137,10 @@ fn address(reader: &mut Reader<'_>, key: &str) -> Option<Uri> {
         return None;
     }
     if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) || uri.query().is_some() {
-        reader.refuse(key, "an address has no user, password or query here: what lets us in goes to OTEL_EXPORTER_OTLP_HEADERS");
+        reader.refuse(
+            key,
+            "an address has no user, password or query here: what lets us in goes to OTEL_EXPORTER_OTLP_HEADERS",
+        );
         return None;
     }
     Some(uri)

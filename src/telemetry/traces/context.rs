@@ -70,7 +70,9 @@ mod tests {
 
     #[test]
     fn what_is_no_context_is_as_if_there_were_none() {
-        for parents in [&[][..], &["x"], &[PARENT, PARENT], &["00-00000000000000000000000000000000-00f067aa0ba902b7-01"]] {
+        for parents in
+            [&[][..], &["x"], &[PARENT, PARENT], &["00-00000000000000000000000000000000-00f067aa0ba902b7-01"]]
+        {
             assert!(!request(parents).has_active_span(), "{parents:?}");
         }
     }

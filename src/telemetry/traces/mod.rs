@@ -95,7 +95,8 @@ impl Traces {
             let span = context.span();
             let span = span.span_context();
             // The caller's trace state may be long, and a link does not need it.
-            let kept = || SpanContext::new(span.trace_id(), span.span_id(), span.trace_flags(), false, TraceState::NONE);
+            let kept =
+                || SpanContext::new(span.trace_id(), span.span_id(), span.trace_flags(), false, TraceState::NONE);
             Origin(span.is_valid().then(kept))
         })
     }
@@ -118,9 +119,8 @@ fn tracer(sampler: Box<dyn ShouldSample>, queue: &Queue, resource: &Resource) ->
         .with_resource(resource.clone())
         .with_span_processor(queue.clone())
         .build();
-    provider.tracer_with_scope(
-        InstrumentationScope::builder("parallax").with_version(env!("CARGO_PKG_VERSION")).build(),
-    )
+    provider
+        .tracer_with_scope(InstrumentationScope::builder("parallax").with_version(env!("CARGO_PKG_VERSION")).build())
 }
 
 fn sampler(settings: &TraceSettings) -> Box<dyn ShouldSample> {

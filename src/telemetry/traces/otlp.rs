@@ -86,7 +86,8 @@ impl Collector {
                 Transport::Http(Client::builder(TokioExecutor::new()).build(connector.enable_http1().build()))
             }
             OtlpProtocol::Grpc => {
-                let client = Client::builder(TokioExecutor::new()).http2_only(true).build(connector.enable_http2().build());
+                let client =
+                    Client::builder(TokioExecutor::new()).http2_only(true).build(connector.enable_http2().build());
                 Transport::Grpc(TraceServiceClient::with_origin(client, settings.endpoint.clone()))
             }
         };
@@ -133,7 +134,8 @@ impl Collector {
         if status != StatusCode::OK {
             return Err(ExportError::Http(status.as_u16()));
         }
-        let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await.map_err(|_| ExportError::Form)?;
+        let body =
+            Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await.map_err(|_| ExportError::Form)?;
         ExportTraceServiceResponse::decode(body.to_bytes()).map_err(|_| ExportError::Form)
     }
 }

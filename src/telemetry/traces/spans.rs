@@ -55,7 +55,8 @@ impl Traces {
     pub fn door(&self, door: Door, method: &Method, route: Option<&'static str>, headers: &HeaderMap) -> DoorSpan {
         let Some(inner) = &self.0 else { return DoorSpan::default() };
         // A method that is none could be any text.
-        let known = [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE, Method::OPTIONS];
+        let known =
+            [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE, Method::OPTIONS];
         let known = known.into_iter().find(|known| known == method);
         let (shown, named) = known.as_ref().map_or(("_OTHER", "HTTP"), |known| (known.as_str(), known.as_str()));
         let mut attributes = vec![
@@ -150,11 +151,17 @@ impl Traces {
         }
     }
 
+    /// A collection that an apply brings to Postgres as a whole, chunk by chunk.
+    pub fn whole(&self, kind: &str) -> ActiveSpan {
+        self.inside(|_| span("apply whole", SpanKind::Internal, vec![of_kind(kind)]))
+    }
+
     /// The apply that the caller works in has settled the writes that began in `origins`, and links to them.
     pub fn settled(&self, origins: &[Origin]) {
         if self.is_on() && origins.iter().any(Origin::is_sampled) {
             Context::map_current(|context| {
-                for origin in origins.iter().filter(|origin| origin.is_sampled()).filter_map(|origin| origin.0.clone()) {
+                for origin in origins.iter().filter(|origin| origin.is_sampled()).filter_map(|origin| origin.0.clone())
+                {
                     context.span().add_link(origin, Vec::new());
                 }
             });
@@ -231,8 +238,23 @@ fn batch(size: usize) -> Option<KeyValue> {
 /// The prefix of a Redis error. A script of the caller may answer with any text, so only Redis' own prefixes are shown.
 fn redis_error(error: &str) -> &'static str {
     const PREFIXES: [&str; 17] = [
-        "ERR", "WRONGTYPE", "OOM", "NOSCRIPT", "BUSY", "BUSYKEY", "BUSYGROUP", "NOGROUP", "READONLY", "EXECABORT",
-        "LOADING", "MASTERDOWN", "MISCONF", "NOAUTH", "NOPERM", "NOREPLICAS", "UNKILLABLE",
+        "ERR",
+        "WRONGTYPE",
+        "OOM",
+        "NOSCRIPT",
+        "BUSY",
+        "BUSYKEY",
+        "BUSYGROUP",
+        "NOGROUP",
+        "READONLY",
+        "EXECABORT",
+        "LOADING",
+        "MASTERDOWN",
+        "MISCONF",
+        "NOAUTH",
+        "NOPERM",
+        "NOREPLICAS",
+        "UNKILLABLE",
     ];
     let prefix = error.split(' ').next().unwrap_or_default();
     PREFIXES.into_iter().find(|known| *known == prefix).unwrap_or("_OTHER")
