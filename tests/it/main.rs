@@ -43,5 +43,6 @@ mod start_checks;
 mod support;
 mod tidy;
 mod tls;
+mod traces;
 mod traffic;
 mod values;
