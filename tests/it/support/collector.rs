@@ -162,7 +162,10 @@ impl Answering {
             let answering = self.clone();
             async move {
                 if request.uri().path() == "/v1/traces" {
-                    return Ok(answering.protobuf(request).await.map(|body| body.map_err(|e| match e {}).boxed_unsync()));
+                    return Ok(answering
+                        .protobuf(request)
+                        .await
+                        .map(|body| body.map_err(|e| match e {}).boxed_unsync()));
                 }
                 let mut grpc = TraceServiceServer::new(answering);
                 grpc.call(request).await.map(|response| response.map(|body| body.boxed_unsync()))

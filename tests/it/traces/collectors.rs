@@ -26,7 +26,12 @@ async fn dropped(sidecar: &Sidecar, reason: &str) {
 async fn answers_as_always(sidecar: &Sidecar) {
     for number in ["1", "2", "3"] {
         let written = sidecar.ask(&["HSET", KEY, "name", number], &[]).await;
-        assert_eq!((written.status, written.header("parallax-mirror")), (200, Some("pending")), "{:?}", written.headers);
+        assert_eq!(
+            (written.status, written.header("parallax-mirror")),
+            (200, Some("pending")),
+            "{:?}",
+            written.headers
+        );
         assert_eq!(sidecar.command(&["HGET", KEY, "name"]).await, number);
     }
 }

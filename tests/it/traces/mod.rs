@@ -2,6 +2,7 @@
 //! of a mismatch, and that nothing in it is a key, a value or a secret.
 
 mod collectors;
+mod settings;
 
 use std::collections::BTreeSet;
 
@@ -32,7 +33,8 @@ struct Stack {
 
 /// A sidecar whose spans go to a collector soon.
 async fn stack(manner: Manner, more: &[(&str, &str)]) -> Stack {
-    let (redis, database, collector) = (support::redis().await, support::postgres().await, Collector::start(manner).await);
+    let (redis, database, collector) =
+        (support::redis().await, support::postgres().await, Collector::start(manner).await);
     let sidecar = sidecar(&redis, &database, &collector.url(), more).await;
     Stack { redis, database, collector, sidecar }
 }
@@ -190,13 +192,19 @@ async fn the_work_of_operators(collector: &Collector) {
     assert_attributes(&chunk, &[("parallax.job", "backfill")]);
     let names: BTreeSet<String> = collector.spans().into_iter().map(|span| span.name).collect();
     assert!(!names.iter().any(|name| name.contains("readyz") || name.contains("metrics")), "{names:?}");
+    let document = include_str!("../../../docs/telemetry.md");
+    for attribute in collector.spans().into_iter().flat_map(|span| span.attributes) {
+        assert!(document.contains(&format!("`{}`", attribute.key)), "{} is not in docs/telemetry.md", attribute.key);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_not_sampled_is_not_sent_but_mismatches_and_errors_are() {
-    let Stack { redis, database, collector, sidecar } =
-        stack(Manner::Willing, &[("OTEL_TRACES_SAMPLER", "parentbased_traceidratio"), ("OTEL_TRACES_SAMPLER_ARG", "0")])
-            .await;
+    let Stack { redis, database, collector, sidecar } = stack(
+        Manner::Willing,
+        &[("OTEL_TRACES_SAMPLER", "parentbased_traceidratio"), ("OTEL_TRACES_SAMPLER_ARG", "0")],
+    )
+    .await;
     sidecar.raise("live").await;
     sidecar.command(&["HSET", KEY, FIELD, VALUE]).await;
     sidecar.drained().await;
@@ -235,7 +243,9 @@ async fn what_is_not_sampled_is_not_sent_but_mismatches_and_errors_are() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_caller_who_sends_no_context_or_nonsense_begins_a_trace() {
     let Stack { redis: _redis, database: _database, collector, sidecar } = stack(Manner::Willing, &[]).await;
-    for (nonsense, number) in [("", 1), ("00-zz-zz-01", 2), ("00-00000000000000000000000000000000-0000000000000000-01", 3)] {
+    for (nonsense, number) in
+        [("", 1), ("00-zz-zz-01", 2), ("00-00000000000000000000000000000000-0000000000000000-01", 3)]
+    {
         let headers = [("traceparent", nonsense)];
         let answer = sidecar.ask(&["GET", "unmatched"], if nonsense.is_empty() { &[] } else { &headers }).await;
         assert!(answer.header("traceresponse").unwrap().ends_with("-01"), "{number}: {:?}", answer.headers);
