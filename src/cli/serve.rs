@@ -26,6 +26,7 @@ pub(super) async fn serve(loaded: Loaded, shutdown: Shutdown) -> anyhow::Result<
         let applied = migrate::apply(&settings).await?;
         tracing::info!(applied = applied.len(), "the schema is up to date");
     }
-    app::serve(settings, shutdown).await?;
+    // On the heap: it is one future, and everything that a sidecar is.
+    Box::pin(app::serve(settings, shutdown)).await?;
     Ok(ExitCode::SUCCESS)
 }

@@ -112,7 +112,12 @@ impl Engine {
         } else {
             self.note_redis_read(&view, &command, keys);
         }
-        let look = fence::look(&self.looks, key).await.map_err(EngineError::of_a_read)?;
+        let look = self
+            .traces
+            .redis_script("look")
+            .run(fence::look(&self.looks, key))
+            .await
+            .map_err(EngineError::of_a_read)?;
         Ok(look.value.map(|value| RecordView {
             value,
             expires_at_ms: look.expires_at_ms,
@@ -230,7 +235,8 @@ impl Engine {
         let postgres = self.postgres_or_error()?;
         let now_ms = chrono::Utc::now().timestamp_millis();
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        read::list(postgres, kind, after.unwrap_or_default(), limit, now_ms)
+        let span = self.traces.postgres("SELECT", Some(kind.table.name()), 1);
+        span.run(read::list(postgres, kind, after.unwrap_or_default(), limit, now_ms))
             .await
             .map_err(|error| EngineError::PostgresUnavailable(error.to_string()))
     }

@@ -166,7 +166,7 @@ fn headers(reader: &mut Reader<'_>) -> HeaderMap {
     headers
 }
 
-/// `service.name` and what else was given; a name that stands in both places is OTEL_SERVICE_NAME's, if that was set.
+/// `service.name` and what else was given; a name that stands in both places is `OTEL_SERVICE_NAME`'s, if that was set.
 fn resource(reader: &mut Reader<'_>) -> Vec<(String, String)> {
     const SERVICE_NAME: &str = "service.name";
     let key = "traces.resource_attributes";

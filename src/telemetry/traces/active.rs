@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use futures_util::FutureExt as _;
 use futures_util::future::Either;
 use http::HeaderMap;
 use opentelemetry::trace::{FutureExt, Link, SpanBuilder, Status, TraceContextExt, Tracer};
@@ -82,13 +83,15 @@ impl ActiveSpan {
     ///
     /// # Errors
     /// Those of the work.
-    pub async fn run<T, E: Fault>(mut self, work: impl Future<Output = Result<T, E>>) -> Result<T, E> {
-        let outcome = self.within(work).await;
-        match &outcome {
-            Ok(_) => self.end(),
-            Err(error) => self.fail(error.class()),
-        }
-        outcome
+    pub fn run<T, E: Fault, F: Future<Output = Result<T, E>>>(mut self, work: F) -> impl Future<Output = Result<T, E>> {
+        // Combinators, because an async function would hold the work twice, and works stand in one another.
+        self.within(work).map(move |outcome| {
+            match &outcome {
+                Ok(_) => self.end(),
+                Err(error) => self.fail(error.class()),
+            }
+            outcome
+        })
     }
 
     /// The span's own origin, for work that goes on after it.

@@ -128,7 +128,8 @@ impl Exporter {
         let mut due = None;
         while batch.len() < self.batch_max {
             let room = self.batch_max - batch.len();
-            let is_stopped = *self.stopped.borrow();
+            // Nobody who could ask us to stop any more asks us to stop.
+            let is_stopped = *self.stopped.borrow() || self.stopped.has_changed().is_err();
             if is_stopped {
                 // What is there is still taken, and nothing else.
                 receiver.close();

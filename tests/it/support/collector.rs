@@ -73,10 +73,11 @@ impl Collector {
                 tokio::spawn(async move {
                     match tls {
                         None => service.serve(stream).await,
-                        Some(tls) => match tls.accept(stream).await {
-                            Ok(stream) => service.serve(stream).await,
-                            Err(_) => {}
-                        },
+                        Some(tls) => {
+                            if let Ok(stream) = tls.accept(stream).await {
+                                service.serve(stream).await;
+                            }
+                        }
                     }
                 });
             }

@@ -15,9 +15,13 @@ use crate::support::{self, wait_until};
 use crate::tls::Authority;
 use crate::traces::{KEY, Stack, TOKEN, sidecar, stack};
 
+/// Waits until more spans are dropped for this reason, and makes some.
 async fn dropped(sidecar: &Sidecar, reason: &str) {
+    let count = || sidecar.metric("parallax_spans_dropped_total", &[("reason", reason)]);
+    let before = count().await;
     wait_until(&format!("spans were dropped: {reason}"), PATIENCE, || async {
-        sidecar.metric("parallax_spans_dropped_total", &[("reason", reason)]).await > 0.0
+        sidecar.get("/v1/status").await;
+        count().await > before
     })
     .await;
 }
@@ -49,6 +53,8 @@ async fn a_dead_collector_changes_no_answer_and_is_told_of_once() {
         answers_as_always(&sidecar).await;
         dropped(&sidecar, "export_failed").await;
         answers_as_always(&sidecar).await;
+        dropped(&sidecar, "export_failed").await;
+        assert_eq!(sidecar.log().matches("traces cannot be exported").count(), 1, "{}", sidecar.log());
         sidecar.drained().await;
         sidecar.stop_expecting(&["traces cannot be exported"]).await;
     }
