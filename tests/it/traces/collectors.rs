@@ -17,7 +17,7 @@ use crate::traces::{KEY, Stack, TOKEN, sidecar, stack};
 
 /// Waits until more spans are dropped for this reason, and makes some.
 async fn dropped(sidecar: &Sidecar, reason: &str) {
-    let count = || sidecar.metric("parallax_spans_dropped_total", &[("reason", reason)]);
+    let count = async || sidecar.metric("parallax_spans_dropped_total", &[("reason", reason)]).await;
     let before = count().await;
     wait_until(&format!("spans were dropped: {reason}"), PATIENCE, || async {
         sidecar.get("/v1/status").await;
