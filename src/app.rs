@@ -22,6 +22,7 @@ use crate::stores::postgres::pool::{Options, Postgres};
 use crate::stores::redis::Redis;
 use crate::stores::tls;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::traces::Traces;
 
 /// How long the start waits for Redis, which may come up beside us in the same pod.
 const REDIS_WAIT: Duration = Duration::from_secs(30);
@@ -113,6 +114,8 @@ pub async fn engine(
     check_postgres(postgres.as_ref()).await?;
     let limits = &settings.limits;
     let upstream = tls::redis_upstream(&settings.redis, &client).context("redis cannot be reached as configured")?;
+    let metrics = Metrics::new(&settings.instance, &names);
+    let traces = traces(settings, &metrics)?;
     let engine = Engine::start(Parts {
         catalog,
         instance: settings.instance.clone(),
@@ -125,7 +128,8 @@ pub async fn engine(
         barrier_wait: Duration::from_millis(limits.barrier_wait_ms),
         outbox_queue_max: limits.outbox_queue_max,
         shadow_queue_max: limits.shadow_queue_max,
-        metrics: Metrics::new(&settings.instance, &names),
+        metrics,
+        traces,
         background: background.clone(),
     });
     Ok(Some(engine.await.context("the engine could not be started")?))
@@ -151,6 +155,12 @@ fn catalog(settings: &Settings) -> anyhow::Result<Catalog> {
         let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
         anyhow::anyhow!("the catalog cannot be used:\n  {}", lines.join("\n  "))
     })
+}
+
+fn traces(settings: &Settings, metrics: &Metrics) -> anyhow::Result<Traces> {
+    let Some(traces) = &settings.traces else { return Ok(Traces::default()) };
+    let tls = tls::collector_config(traces).context("the collector of traces cannot be reached as configured")?;
+    Ok(Traces::start(traces, settings, tls, metrics.clone()))
 }
 
 fn pool(settings: &PostgresSettings, wait: Duration) -> anyhow::Result<Postgres> {

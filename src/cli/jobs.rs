@@ -123,6 +123,7 @@ async fn run(spec: Spec, arguments: JobArguments, shutdown: Shutdown) -> anyhow:
     let Some(engine) = app::engine(&settings, Membership::Guest, &shutdown, &Handle::current()).await? else {
         bail!("interrupted before it began");
     };
+    let traces = engine.traces().clone();
     let progress = Progress::new();
     let name = spec.job.name();
     let ran = tokio::select! {
@@ -131,6 +132,7 @@ async fn run(spec: Spec, arguments: JobArguments, shutdown: Shutdown) -> anyhow:
             bail!("interrupted; the same command goes on where it was");
         }
     };
+    traces.stop().await;
     let job = ran.with_context(|| format!("the {name} did not begin"))?;
     if arguments.json {
         terminal::say(&serde_json::to_string_pretty(&flat(&job)?)?);

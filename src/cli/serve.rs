@@ -28,6 +28,7 @@ pub(super) async fn serve(loaded: Loaded, shutdown: Shutdown, background: &Handl
         let applied = migrate::apply(&settings).await?;
         tracing::info!(applied = applied.len(), "the schema is up to date");
     }
-    app::serve(settings, shutdown, background).await?;
+    // On the heap: it is one future, and everything that a sidecar is.
+    Box::pin(app::serve(settings, shutdown, background)).await?;
     Ok(ExitCode::SUCCESS)
 }

@@ -26,6 +26,7 @@ use crate::doors::activity::{self, Activity, Phase, WatchedStream};
 use crate::doors::body::Body;
 use crate::doors::finishing::Finishing;
 use crate::doors::problem::{Problem, ProblemKind};
+use crate::telemetry::traces::active::DoorSpan;
 
 /// How long accepting pauses when the system has no descriptor left.
 const ACCEPT_PAUSE_MS: u64 = 50;
@@ -115,6 +116,11 @@ pub trait Handler: Send + Sync + 'static {
     /// The answer to a request that may not.
     fn admit(&self, _head: &Parts) -> Result<(), Problem> {
         Ok(())
+    }
+
+    /// Begins the span of a request, asked before its body is read. None unless a door says otherwise.
+    fn begin(&self, _head: &Parts) -> DoorSpan {
+        DoorSpan::default()
     }
 
     /// Answers a request. A call that has begun is finished even when the client goes away.
@@ -264,15 +270,18 @@ impl<H: Handler> Client<H> {
         let began = Instant::now();
         self.activity.enter(Phase::Handling);
         let (head, body) = request.into_parts();
-        let response = match self.receive(&head, body).await {
+        let span = self.handler.begin(&head);
+        let mut response = match self.receive(&head, body).await {
             Ok(body) => {
                 let Parts { method, uri, headers, .. } = head;
                 let request = Request { method, uri, headers, body, peer: self.peer };
-                Finishing::new(Arc::clone(&self.handler).call(request), Arc::clone(&self.slot)).await
+                let call = span.within(Arc::clone(&self.handler).call(request));
+                Finishing::new(call, Arc::clone(&self.slot)).await
             }
             Err(problem) => self.handler.refuse(&head, problem),
         };
         self.handler.answered(response.status(), began.elapsed());
+        span.answered(response.status().as_u16(), response.headers_mut());
         if !response.body().is_stream() {
             self.activity.enter(Phase::Writing);
             return response;

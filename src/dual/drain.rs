@@ -25,6 +25,7 @@ use crate::stores::redis::connection::RedisError;
 use crate::stores::redis::marks::{self, Ack};
 use crate::telemetry::labels::{ApplyFailure, CaptureRefusal, Operation, Store};
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::traces::Traces;
 
 /// Records that one round of the drain takes on.
 const ROUND_RECORDS_MAX: usize = 512;
@@ -53,6 +54,7 @@ pub(super) struct Drain {
     pub(crate) postgres: Postgres,
     pub(crate) lineage: Arc<Lineage>,
     pub(crate) metrics: Metrics,
+    pub(crate) traces: Traces,
     queue: Arc<Queue>,
     /// Marks among the dead letters: not captured again until a new token comes.
     dead: Mutex<HashMap<Key, Token>>,
@@ -82,8 +84,9 @@ impl Drain {
         lineage: Arc<Lineage>,
         metrics: Metrics,
         queue: Arc<Queue>,
+        traces: Traces,
     ) -> Self {
-        Self { redis, postgres, lineage, metrics, queue, dead: Mutex::default() }
+        Self { redis, postgres, lineage, metrics, traces, queue, dead: Mutex::default() }
     }
 
     /// Drains for ever.
@@ -130,7 +133,8 @@ impl Drain {
     async fn round(&self, owed: Vec<Owed>) -> Result<(), DrainError> {
         let taken = owed.len();
         let mut by_key: HashMap<Key, Owed> = owed.into_iter().map(|owed| (owed.key.clone(), owed)).collect();
-        let outcome = self.settle(&mut by_key).await;
+        let span = self.traces.apply(taken, by_key.values().flat_map(|owed| &owed.origins));
+        let outcome = span.run(self.settle(&mut by_key)).await;
         self.queue.put_back(by_key.into_values().collect(), taken);
         outcome
     }
@@ -139,8 +143,10 @@ impl Drain {
     async fn settle(&self, owed: &mut HashMap<Key, Owed>) -> Result<(), DrainError> {
         let wanted: Vec<Wanted> =
             owed.values().map(|owed| (owed.key.clone(), settle::shape(&owed.kind), Bytes::new())).collect();
-        let captures =
-            wanted.chunks(CAPTURE_RECORDS_MAX).map(|chunk| capture::capture(&self.redis, chunk, Purpose::Drain));
+        let captures = wanted.chunks(CAPTURE_RECORDS_MAX).map(|chunk| {
+            let span = self.traces.redis_script("capture");
+            span.run(capture::capture(&self.redis, chunk, Purpose::Drain))
+        });
         let mut pending: BTreeMap<i64, (Basis, Vec<Pending>)> = BTreeMap::new();
         let (mut wholes, mut unproven) = (Vec::new(), Vec::new());
         for captured in futures_util::future::join_all(captures).await {
@@ -173,7 +179,10 @@ impl Drain {
         }
         let kinds = wholes.into_iter().filter_map(|key| Some((Arc::clone(&owed.get(&key)?.kind), key)));
         let brought: Vec<_> = futures_util::stream::iter(kinds.collect::<Vec<_>>())
-            .map(async |(kind, key)| (whole::bring(self, &kind, &key, Purpose::Drain).await, key))
+            .map(async |(kind, key)| {
+                let span = self.traces.whole(&kind.name);
+                (span.run(whole::bring(self, &kind, &key, Purpose::Drain)).await, key)
+            })
             .buffer_unordered(WHOLES_MAX)
             .collect()
             .await;
@@ -204,6 +213,7 @@ impl Drain {
     fn done(&self, owed: Option<Owed>, settled: Settled) {
         let Some(owed) = owed.filter(|_| settled == Settled::Committed) else { return };
         self.metrics.mirror_lag(&owed.kind.name, owed.since.elapsed());
+        self.traces.settled(&owed.origins);
         for waiter in owed.waiters {
             let _ = waiter.send(());
         }
@@ -218,7 +228,8 @@ impl Drain {
         while let Some(mut part) = parts.pop() {
             let items: Vec<Item> = part.iter().map(|pending| pending.item.clone()).collect();
             let began = Instant::now();
-            match apply::apply(&self.postgres, basis, &items).await {
+            let span = self.traces.postgres("INSERT", None, items.len());
+            match span.run(apply::apply(&self.postgres, basis, &items)).await {
                 Ok(applied) => {
                     self.metrics.store_latency(Store::Postgres, Operation::Apply, began.elapsed());
                     self.applied(&applied);
@@ -257,7 +268,7 @@ impl Drain {
         let acks: Vec<(Key, Ack)> =
             part.iter().filter(owed).map(|pending| (pending.key.clone(), pending.ack.clone())).collect();
         for chunk in acks.chunks(CAPTURE_RECORDS_MAX) {
-            marks::ack(&self.redis, epoch, chunk).await?;
+            self.traces.redis_script("ack").run(marks::ack(&self.redis, epoch, chunk)).await?;
         }
         for pending in part {
             if let Item::Log { missing, .. } = &pending.item

@@ -137,7 +137,8 @@ impl Engine {
             let listers: Vec<bool> = piece.iter().map(|step| hide::lists_keys(&step.command)).collect();
             let only_reads = piece.iter().all(|step| step.touches.is_empty() && self.only_reads(&step.command));
             let began = Instant::now();
-            let frames = path.batcher.submit(piece).await.map_err(|error| self.redis_failed(error, only_reads))?;
+            let frames =
+                self.submit(&path.batcher, piece).await.map_err(|error| self.redis_failed(error, only_reads))?;
             let frames = shown(frames, &listers, path.protocol());
             let operation =
                 if touched.iter().any(|touches| !touches.is_empty()) { Operation::Write } else { Operation::Read };
@@ -182,7 +183,7 @@ impl Engine {
         }
         let touched: Vec<Vec<MirroredTouch>> = steps.iter().map(|step| step.touches.clone()).collect();
         let listers: Vec<bool> = steps.iter().map(|step| hide::lists_keys(&step.command)).collect();
-        let done = self.path.batcher.transact(steps).await.map_err(|error| self.redis_failed(error, false))?;
+        let done = self.transact(&self.path.batcher, steps).await.map_err(|error| self.redis_failed(error, false))?;
         let answer = |frame, mirror| Answer { result: Ok(frame), source: Some(Source::Redis), mirror };
         match done {
             Done::Ran(frames) => {

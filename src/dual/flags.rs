@@ -15,6 +15,7 @@ use crate::model::catalog::{Kind, Policy};
 use crate::model::flag::{FieldError, Flag, FlagChange, Stage};
 use crate::stores::postgres::journal::{self, FlagAudit};
 use crate::stores::redis::lease;
+use crate::telemetry::traces::spans::FlagWork;
 
 /// How often a barrier looks whether everybody is there.
 const BARRIER_POLL: Duration = Duration::from_millis(20);
@@ -119,6 +120,17 @@ impl Engine {
     /// # Errors
     /// Why not; nothing is changed then.
     pub async fn change_flag(
+        &self,
+        kind: &str,
+        change: FlagChange,
+        expected_version: u64,
+        actor: Actor,
+    ) -> Result<FlagsReport, ChangeError> {
+        let changed = self.changed_flag(kind, change, expected_version, actor);
+        self.traced_change(FlagWork::Change, kind, changed, |report| report.version).await
+    }
+
+    async fn changed_flag(
         &self,
         kind: &str,
         change: FlagChange,

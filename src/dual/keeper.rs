@@ -241,6 +241,7 @@ pub(super) fn json(flag: &crate::model::flag::Flag) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::telemetry::traces::Traces;
 
     #[tokio::test]
     async fn two_renewals_that_bring_the_same_version_leave_nothing_that_is_never_confirmed() {
@@ -249,7 +250,7 @@ mod tests {
         let keeper = Keeper::new(
             Arc::clone(&catalog),
             "one".to_owned(),
-            Arc::new(Queue::new(1)),
+            Arc::new(Queue::new(1, Traces::default())),
             Duration::from_secs(20),
             metrics,
         );

@@ -33,6 +33,7 @@ pub mod status;
 pub mod subscribe;
 mod sweep;
 pub mod task;
+mod traced;
 pub mod transaction;
 pub mod verdict;
 pub mod verify;
@@ -64,6 +65,7 @@ use crate::stores::redis::connection::RedisError;
 use crate::stores::redis::lane::Lane;
 use crate::stores::redis::wire::Upstream;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::traces::Traces;
 
 pub use check::{Remedy, check_postgres, check_redis};
 
@@ -95,6 +97,8 @@ pub struct Parts {
     pub metrics: Metrics,
     /// Where the work runs that nobody waits for, so that a large capture never stands before a caller's command.
     pub background: Handle,
+    /// Where spans go.
+    pub traces: Traces,
 }
 
 impl Parts {
@@ -259,6 +263,7 @@ pub struct Engine {
     lease: Duration,
     barrier_wait: Duration,
     metrics: Metrics,
+    traces: Traces,
 }
 
 impl Engine {
@@ -274,7 +279,7 @@ impl Engine {
         let metrics = parts.metrics.clone();
         let shared =
             Arc::new(Shared::new(Arc::clone(&looks), parts.command_deadline, &parts.instance, metrics.clone()));
-        let queue = Arc::new(Queue::new(parts.outbox_queue_max));
+        let queue = Arc::new(Queue::new(parts.outbox_queue_max, parts.traces.clone()));
         let keeper = Arc::new(Keeper::new(
             Arc::clone(&parts.catalog),
             parts.listed(),
@@ -291,12 +296,21 @@ impl Engine {
         ));
         let drain = parts.postgres.clone().map(|postgres| {
             let (lineage, queue) = (Arc::clone(&lineage), Arc::clone(&queue));
-            Arc::new(Drain::new(Arc::clone(&background), postgres, lineage, metrics.clone(), queue))
+            Arc::new(Drain::new(
+                Arc::clone(&background),
+                postgres,
+                lineage,
+                metrics.clone(),
+                queue,
+                parts.traces.clone(),
+            ))
         });
         let (shadow, audits) = {
             let _entered = parts.background.enter();
-            let start =
-                |postgres| Shadow::start(Arc::clone(&background), postgres, metrics.clone(), parts.shadow_queue_max);
+            let start = |postgres| {
+                let (metrics, traces) = (metrics.clone(), parts.traces.clone());
+                Shadow::start(Arc::clone(&background), postgres, metrics, traces, parts.shadow_queue_max)
+            };
             let audits = flags::Audits::start(Arc::clone(&background), parts.postgres.clone());
             (parts.postgres.clone().map(start), audits)
         };
@@ -328,6 +342,7 @@ impl Engine {
             lease: parts.lease,
             barrier_wait: parts.barrier_wait,
             metrics,
+            traces: parts.traces,
         });
         // A lane belongs to the runtime that first uses it, and so does what is spawned.
         let began = parts.background.spawn(Arc::clone(&engine).begin(background)).await;
@@ -377,6 +392,12 @@ impl Engine {
         &self.metrics
     }
 
+    /// The traces of this sidecar.
+    #[must_use]
+    pub fn traces(&self) -> &Traces {
+        &self.traces
+    }
+
     fn trusts_postgres(&self) -> bool {
         !self.shared.marks_are_broken.load(Ordering::Acquire)
     }
@@ -396,5 +417,6 @@ impl Engine {
         }
         self.keeper.leave();
         let _ = crate::stores::redis::lease::leave(&self.looks, &self.instance).await;
+        self.traces.stop().await;
     }
 }

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use crate::dual::plan::LOG_PUSHES_MAX;
 use crate::model::catalog::Kind;
 use crate::model::key::Key;
+use crate::telemetry::traces::{ORIGINS_MAX, Origin, Traces};
 
 /// Records that rest are looked through when they are twice as many as after the last look, and not below this many.
 const RESTING_MIN: usize = 1024;
@@ -31,6 +32,8 @@ pub(crate) struct Owed {
     pub(crate) since: Instant,
     /// Who waits for it.
     pub(crate) waiters: Vec<Waiter>,
+    /// The sampled writes that it is owed for, or some of them.
+    pub(crate) origins: Vec<Origin>,
 }
 
 #[derive(Default)]
@@ -50,9 +53,18 @@ struct Entry {
     kind: Arc<Kind>,
     since: Instant,
     waiters: Vec<Waiter>,
+    origins: Vec<Origin>,
     /// Entries pushed to it since it was captured last.
     pushed: usize,
     is_ready: bool,
+}
+
+impl Entry {
+    /// Remembers writes whose apply links to them, as many as there is room for.
+    fn remember(&mut self, origins: impl IntoIterator<Item = Origin>) {
+        let room = ORIGINS_MAX.saturating_sub(self.origins.len());
+        self.origins.extend(origins.into_iter().filter(Origin::is_sampled).take(room));
+    }
 }
 
 /// The queue. Bounded by the number of distinct records.
@@ -60,11 +72,12 @@ pub(crate) struct Queue {
     state: Mutex<State>,
     wake: Notify,
     max: usize,
+    traces: Traces,
 }
 
 impl Queue {
-    pub(crate) fn new(max: usize) -> Self {
-        Self { state: Mutex::default(), wake: Notify::new(), max }
+    pub(crate) fn new(max: usize, traces: Traces) -> Self {
+        Self { state: Mutex::default(), wake: Notify::new(), max, traces }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -83,6 +96,7 @@ impl Queue {
         waiter: Option<Waiter>,
         pushed: usize,
     ) -> bool {
+        let origin = self.traces.origin();
         let mut state = self.state();
         if !state.entries.contains_key(key) && state.entries.len() >= self.max {
             return false;
@@ -94,9 +108,11 @@ impl Queue {
             kind: Arc::clone(kind),
             since,
             waiters: Vec::new(),
+            origins: Vec::new(),
             pushed: 0,
             is_ready: false,
         });
+        entry.remember([origin]);
         entry.pushed += pushed;
         let is_due = due <= now || waiter.is_some() || entry.pushed >= LOG_PUSHES_MAX;
         entry.waiters.extend(waiter);
@@ -114,15 +130,17 @@ impl Queue {
 
     /// Ends a round that took `taken` records: puts back those that could not be applied.
     pub(crate) fn put_back(&self, owed: Vec<Owed>, taken: usize) {
-        for Owed { key, kind, since, waiters } in owed {
+        for Owed { key, kind, since, waiters, origins } in owed {
             let mut state = self.state();
             let entry = state.entries.entry(key.clone()).or_insert_with(|| Entry {
                 kind,
                 since,
                 waiters: Vec::new(),
+                origins: Vec::new(),
                 pushed: 0,
                 is_ready: false,
             });
+            entry.remember(origins);
             entry.since = entry.since.min(since);
             entry.waiters.extend(waiters);
             entry.waiters.retain(|waiter| !waiter.is_closed());
@@ -174,7 +192,8 @@ impl Queue {
             if entry.kind.min_interval_ms > 0 {
                 state.resting.insert(key.clone(), now + Duration::from_millis(entry.kind.min_interval_ms));
             }
-            taken.push(Owed { key, kind: entry.kind, since: entry.since, waiters: entry.waiters });
+            let Entry { kind, since, waiters, origins, .. } = entry;
+            taken.push(Owed { key, kind, since, waiters, origins });
         }
         state.taken += taken.len();
         if state.resting.len() > state.resting_max.max(RESTING_MIN) {
@@ -214,7 +233,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_record_stands_in_the_queue_once() {
-        let queue = Queue::new(10);
+        let queue = Queue::new(10, Traces::default());
         let key = Key::new("a");
         for _ in 0..3 {
             assert!(queue.add(&key, &kind(0), Instant::now(), None, 0));
@@ -227,14 +246,14 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_full_queue_says_so() {
-        let queue = Queue::new(1);
+        let queue = Queue::new(1, Traces::default());
         assert!(queue.add(&Key::new("a"), &kind(0), Instant::now(), None, 0));
         assert!(!queue.add(&Key::new("b"), &kind(0), Instant::now(), None, 0));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_heavy_record_waits_its_interval_unless_somebody_waits_for_it() {
-        let queue = Queue::new(10);
+        let queue = Queue::new(10, Traces::default());
         let (key, heavy) = (Key::new("a"), kind(1_000));
         queue.add(&key, &heavy, Instant::now(), None, 0);
         queue.take(10).await;

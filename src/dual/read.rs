@@ -18,6 +18,7 @@ use crate::stores::postgres::pool::PostgresError;
 use crate::stores::postgres::read::{self, Control, Row};
 use crate::stores::redis::fence::{self, Fence};
 use crate::telemetry::labels::{Operation, RouteReason, Store};
+use crate::telemetry::traces::spans::Sent;
 use tokio::time::Instant;
 
 impl Engine {
@@ -41,13 +42,17 @@ impl Engine {
         self.sample(view, &command, keys);
         let deadline_ms = keys.iter().map(|key| view.flag(self.catalog.kind_of(key.as_bytes())).deadline_ms).min();
         let deadline = std::time::Duration::from_millis(deadline_ms.unwrap_or(1));
-        let outcome = match timeout(deadline, self.postgres_reply(path, view, &command, keys)).await {
+        let mut span = self.traces.read(keys.first().map(|key| self.catalog.kind_of(key.as_bytes()).name.as_str()));
+        let asked = span.within(self.postgres_reply(path, view, &command, keys));
+        let outcome = match timeout(deadline, asked).await {
             Ok(outcome) => outcome,
             Err(_) => Err(RouteReason::Deadline),
         };
         self.note_health(keys, &outcome);
         let store = if outcome.is_ok() { Store::Postgres } else { Store::Redis };
         let reason = outcome.as_ref().err().copied().unwrap_or(RouteReason::Live);
+        span.routed(store, reason);
+        span.end();
         for key in keys {
             self.metrics.read_routed(&self.catalog.kind_of(key.as_bytes()).name, store, reason);
         }
@@ -57,7 +62,8 @@ impl Engine {
                 Ok(Answer { result, source: Some(Source::Postgres), mirror: None })
             }
             Err(_) => {
-                let frames = path.lane.ask(&[command]).await.map_err(EngineError::of_a_read)?;
+                let span = self.traces.redis(Sent::Plain, &[command.name()], None);
+                let frames = span.run(path.lane.ask(&[command])).await.map_err(EngineError::of_a_read)?;
                 Ok(Answer { result: Ok(only(frames)?), source: Some(Source::Redis), mirror: None })
             }
         }
@@ -117,7 +123,12 @@ impl Engine {
     ) -> Result<(Fence, Vec<Record>), RouteReason> {
         let postgres = self.postgres.as_ref().ok_or(RouteReason::PostgresError)?;
         let began = Instant::now();
-        let (fence, standings) = fence::fence(&self.looks, keys).await.map_err(|_| RouteReason::Epoch)?;
+        let (fence, standings) = self
+            .traces
+            .redis_script("fence")
+            .run(fence::fence(&self.looks, keys))
+            .await
+            .map_err(|_| RouteReason::Epoch)?;
         self.metrics.store_latency(Store::Redis, Operation::Fence, began.elapsed());
         if fence.epoch < 0 {
             return Err(RouteReason::Epoch);
@@ -134,7 +145,9 @@ impl Engine {
             }
         }
         let began = Instant::now();
-        let rows = self.rows(postgres, &fence, keys, names).await.map_err(|_| {
+        let table = keys.first().map(|key| self.catalog.kind_of(key.as_bytes()).table.name());
+        let span = self.traces.postgres("SELECT", table, 1);
+        let rows = span.run(self.rows(postgres, &fence, keys, names)).await.map_err(|_| {
             self.metrics.store_error(Store::Postgres, Operation::Read);
             RouteReason::PostgresError
         })?;

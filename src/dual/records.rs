@@ -112,7 +112,12 @@ impl Engine {
         } else {
             self.note_redis_read(&view, &command, keys);
         }
-        let look = fence::look(&self.looks, key).await.map_err(EngineError::of_a_read)?;
+        let look = self
+            .traces
+            .redis_script("look")
+            .run(fence::look(&self.looks, key))
+            .await
+            .map_err(EngineError::of_a_read)?;
         Ok(look.value.map(|value| RecordView {
             value,
             expires_at_ms: look.expires_at_ms,
@@ -201,7 +206,7 @@ impl Engine {
         args.extend(values.iter().map(AsRef::as_ref));
         let step = self.record_step(&view, kind, key, script::RECORD.eval(&[key.as_bytes()], &args));
         let touched = [step.touches.clone()];
-        let frame = self.path.batcher.submit(vec![step]).await?.pop();
+        let frame = self.submit(&self.path.batcher, vec![step]).await?.pop();
         let (outcome, etag) = outcome(&frame.map_or(Reply::Nil, |frame| frame.decode()))?;
         let is_done = matches!(outcome, WriteOutcome::Created | WriteOutcome::Replaced | WriteOutcome::Deleted);
         // A write that changed nothing waits for nobody.
@@ -230,7 +235,8 @@ impl Engine {
         let postgres = self.postgres_or_error()?;
         let now_ms = chrono::Utc::now().timestamp_millis();
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        read::list(postgres, kind, after.unwrap_or_default(), limit, now_ms)
+        let span = self.traces.postgres("SELECT", Some(kind.table.name()), 1);
+        span.run(read::list(postgres, kind, after.unwrap_or_default(), limit, now_ms))
             .await
             .map_err(|error| EngineError::PostgresUnavailable(error.to_string()))
     }

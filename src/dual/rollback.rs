@@ -10,6 +10,7 @@ use crate::dual::flags::{Actor, ChangeError};
 use crate::dual::keeper::json;
 use crate::dual::view::{DEFAULT, View, rolled_back};
 use crate::stores::postgres::journal::FlagAudit;
+use crate::telemetry::traces::spans::FlagWork;
 
 /// How often the flags are written again when others write them at the same time.
 const WRITES_MAX: usize = 20;
@@ -53,6 +54,11 @@ impl Engine {
     /// # Errors
     /// When there is no such kind. A store that does not answer is told in the report, not as an error.
     pub async fn rollback(&self, scope: &str, reason: String, actor: Actor) -> Result<RollbackReport, ChangeError> {
+        let rolled_back = self.rolled_back(scope, reason, actor);
+        self.traced_change(FlagWork::Rollback, scope, rolled_back, |report| report.version).await
+    }
+
+    async fn rolled_back(&self, scope: &str, reason: String, actor: Actor) -> Result<RollbackReport, ChangeError> {
         let began = Instant::now();
         let (kinds, _) = if scope == DEFAULT {
             (self.catalog.kinds().to_vec(), Default::default())

@@ -21,6 +21,8 @@ use crate::stores::redis::connection::RedisError;
 use crate::stores::redis::fence::{self, ElementsLook, Fence, Look};
 use crate::telemetry::labels::{Compared, ComparisonDrop, Operation, Store};
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::traces::active::Fault;
+use crate::telemetry::traces::{Origin, Traces};
 use tokio::time::Instant;
 
 /// Comparisons under way at once.
@@ -37,6 +39,8 @@ struct Sampled {
     names: Option<Vec<Bytes>>,
     /// The epoch in which its kind was backfilled, if it ever was.
     backfilled: Option<i64>,
+    /// The read that it was sampled from.
+    origin: Origin,
 }
 
 /// The queue of sampled reads and the workers behind it.
@@ -51,14 +55,21 @@ struct Worker {
     redis: Arc<Redis>,
     postgres: Postgres,
     metrics: Metrics,
+    traces: Traces,
 }
 
 impl Shadow {
     /// Starts the workers.
-    pub(crate) fn start(redis: Arc<Redis>, postgres: Postgres, metrics: Metrics, queue_max: usize) -> Self {
+    pub(crate) fn start(
+        redis: Arc<Redis>,
+        postgres: Postgres,
+        metrics: Metrics,
+        traces: Traces,
+        queue_max: usize,
+    ) -> Self {
         let (sender, receiver) = mpsc::channel(queue_max);
         let receiver = Arc::new(tokio::sync::Mutex::new(receiver));
-        let worker = Worker { redis, postgres, metrics: metrics.clone() };
+        let worker = Worker { redis, postgres, metrics: metrics.clone(), traces };
         for _ in 0..WORKERS {
             tokio::spawn(worker.clone().run(Arc::clone(&receiver)));
         }
@@ -87,7 +98,8 @@ impl Engine {
                 let names = answer::named_elements(command).filter(|_| kind.layout == Layout::Collection);
                 let backfilled = view.backfilled(kind);
                 if kind.layout == Layout::Document || names.is_some() || reads_whole(command) {
-                    shadow.offer(Sampled { kind: Arc::clone(kind), key: key.clone(), names, backfilled });
+                    let origin = self.traces.origin();
+                    shadow.offer(Sampled { kind: Arc::clone(kind), key: key.clone(), names, backfilled, origin });
                 }
             }
         }
@@ -96,9 +108,11 @@ impl Engine {
     /// Compares one record now; for health checks.
     pub(super) async fn compare_now(&self, kind: &Arc<Kind>, key: &Key) -> Option<Verdict> {
         let postgres = self.postgres.clone()?;
-        let worker = Worker { redis: Arc::clone(&self.looks), postgres, metrics: self.metrics.clone() };
+        let (metrics, traces) = (self.metrics.clone(), self.traces.clone());
+        let worker = Worker { redis: Arc::clone(&self.looks), postgres, metrics, traces };
         let backfilled = self.keeper.view().backfilled(kind);
-        let sampled = Sampled { kind: Arc::clone(kind), key: key.clone(), names: None, backfilled };
+        let sampled =
+            Sampled { kind: Arc::clone(kind), key: key.clone(), names: None, backfilled, origin: self.traces.origin() };
         worker.look(&sampled).await.ok().map(|(verdict, _)| verdict)
     }
 }
@@ -112,27 +126,42 @@ impl Worker {
     }
 
     async fn compare(&self, sampled: &Sampled) {
-        let (kind, key) = (&sampled.kind, &sampled.key);
-        for _ in 0..LOOKS_MAX {
-            match self.look(sampled).await {
-                Ok((Verdict::ReadAgain, _)) => {
-                    self.metrics.compared(&kind.name, Compared::ReadAgain);
-                    tokio::time::sleep(LOOK_PAUSE).await;
-                }
-                Ok((verdict, found)) => return self.conclude(kind, key, &verdict, found).await,
-                Err(dropped) => return self.metrics.comparison_dropped(dropped),
+        let mut span = self.traces.compare(&sampled.kind.name, &sampled.origin);
+        match span.within(self.verdict(sampled)).await {
+            Ok((verdict, found)) => {
+                span.compared(verdict.label());
+                span.within(self.conclude(sampled, &verdict, found)).await;
+                span.end();
+            }
+            Err(dropped) => {
+                self.metrics.comparison_dropped(dropped);
+                span.fail(dropped.class());
             }
         }
-        self.metrics.comparison_dropped(ComparisonDrop::GaveUp);
+    }
+
+    /// Looks until a look says something, and both versions with it.
+    async fn verdict(&self, sampled: &Sampled) -> Result<(Verdict, (i64, i64)), ComparisonDrop> {
+        for _ in 0..LOOKS_MAX {
+            match self.look(sampled).await? {
+                (Verdict::ReadAgain, _) => {
+                    self.metrics.compared(&sampled.kind.name, Compared::ReadAgain);
+                    tokio::time::sleep(LOOK_PAUSE).await;
+                }
+                concluded => return Ok(concluded),
+            }
+        }
+        Err(ComparisonDrop::GaveUp)
     }
 
     /// One look at both stores: Redis first, Postgres second (R2). Answers the verdict and both versions.
     async fn look(&self, sampled: &Sampled) -> Result<(Verdict, (i64, i64)), ComparisonDrop> {
-        let Sampled { kind, key, names, backfilled } = sampled;
+        let Sampled { kind, key, names, backfilled, origin: _ } = sampled;
         let began = Instant::now();
+        let span = self.traces.redis_script("look");
         let redis = match names {
-            Some(names) => Seen::Elements(fence::look_elements(&self.redis, key, names).await),
-            None => Seen::Record(Box::new(fence::look(&self.redis, key).await)),
+            Some(names) => Seen::Elements(span.run(fence::look_elements(&self.redis, key, names)).await),
+            None => Seen::Record(Box::new(span.run(fence::look(&self.redis, key)).await)),
         };
         let (fence, is_pending) = redis.standing().ok_or(ComparisonDrop::RedisError)?;
         self.metrics.store_latency(Store::Redis, Operation::Compare, began.elapsed());
@@ -141,7 +170,9 @@ impl Worker {
         }
         let began = Instant::now();
         let asked = read::row(&self.postgres, kind, key, names.as_deref(), fence.clock);
-        let (control, row) = within(QUESTION_DEADLINE, asked).await.map_err(|_| ComparisonDrop::PostgresError)?;
+        let span = self.traces.postgres("SELECT", Some(kind.table.name()), 1);
+        let (control, row) =
+            span.run(within(QUESTION_DEADLINE, asked)).await.map_err(|_| ComparisonDrop::PostgresError)?;
         self.metrics.store_latency(Store::Postgres, Operation::Compare, began.elapsed());
         let versions = (fence.clock, row.as_ref().map_or(0, |row| row.version));
         let verdict = match &redis {
@@ -160,8 +191,12 @@ impl Worker {
         Ok((if is_owed { Verdict::InFlight } else { verdict }, versions))
     }
 
-    async fn conclude(&self, kind: &Kind, key: &Key, verdict: &Verdict, (redis, postgres): (i64, i64)) {
+    async fn conclude(&self, sampled: &Sampled, verdict: &Verdict, (redis, postgres): (i64, i64)) {
+        let Sampled { kind, key, origin, .. } = sampled;
         self.metrics.compared(&kind.name, verdict.label());
+        if let Some(class) = verdict.label().mismatch() {
+            self.traces.mismatch(&kind.name, class, key, origin);
+        }
         let Some(class) = verdict.class() else { return };
         let fields = verdict.fields();
         tracing::warn!(key.kind = %kind.name, ?key, class, "a mismatch was confirmed");

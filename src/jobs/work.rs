@@ -64,8 +64,10 @@ impl Work {
     /// When a store fails, and then the step may be repeated; or for good.
     pub(super) async fn step(&mut self, engine: &Engine, effort: Effort) -> Result<Advance, TaskError> {
         match self {
-            Self::Backfill(backfill) => engine.backfill_step(backfill, effort).await,
-            Self::Verify(verify) => engine.verify_step(verify, effort).await,
+            Self::Backfill(backfill) => {
+                engine.traces().job_chunk("backfill").run(engine.backfill_step(backfill, effort)).await
+            }
+            Self::Verify(verify) => engine.traces().job_chunk("verify").run(engine.verify_step(verify, effort)).await,
         }
     }
 

@@ -7,13 +7,14 @@ use rand::RngExt;
 
 use crate::settings::reader::Reader;
 use crate::settings::sources::Resolved;
+use crate::settings::traces;
 use crate::settings::{
     AdminSettings, CacheSettings, DoorSettings, Limits, LogFormat, LogSettings, PostgresSettings, RedisSettings,
     RespListen, RespSettings, SettingError, Settings, SslMode, TlsSettings,
 };
 
 /// A day: more than any of the waits can mean.
-const WAIT_MS_MAX: u64 = 86_400_000;
+pub(super) const WAIT_MS_MAX: u64 = 86_400_000;
 /// 512 MiB: Redis takes no larger value.
 const BYTES_MAX: usize = 512 * 1024 * 1024;
 const INSTANCE_LENGTH_MAX: usize = 128;
@@ -38,6 +39,7 @@ pub(super) fn build(resolved: &Resolved, errors: &mut Vec<SettingError>) -> Sett
             write_through: reader.boolean("cache.write_through"),
         },
         limits: limits(&mut reader),
+        traces: traces::build(&mut reader),
     };
     check_doors(&settings, &mut reader);
     settings

@@ -39,7 +39,8 @@ impl Definition {
     /// Whether it may be left for `--help`, as `-h` shows what is needed every day.
     #[must_use]
     pub fn is_rare(&self) -> bool {
-        self.key.starts_with("limits.") || self.key.starts_with("cache.")
+        let is_of_traces = self.key.starts_with("traces.") && self.key != "traces.collector";
+        self.key.starts_with("limits.") || self.key.starts_with("cache.") || is_of_traces
     }
 
     /// The heading under which help shows it.
@@ -53,6 +54,7 @@ impl Definition {
             Some("admin") => "Admin door",
             Some("cache") => "Cache first (no effect before that stage)",
             Some("limits") => "Limits",
+            Some("traces") => "Traces (OpenTelemetry's own names; nothing happens without an endpoint)",
             Some(_) | None => "General",
         }
     }
@@ -195,6 +197,39 @@ pub const DEFINITIONS: &[Definition] = &[
         "How long a sidecar may read from Postgres without having heard from the flag store. Shorten it in tests only"),
     plain("limits.barrier_wait_ms", &["PARALLAX_BARRIER_WAIT_MS"], "barrier-wait-ms", Some("30000"),
         "How long a change of stage waits for the other sidecars"),
+
+    plain("traces.collector", &["OTEL_EXPORTER_OTLP_ENDPOINT"], "otlp-endpoint", None,
+        "The OTLP collector that traces go to, http://host:4318 (http/protobuf) or http://host:4317 (grpc); https:// for TLS"),
+    plain("traces.endpoint", &["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"], "otlp-traces-endpoint", None,
+        "The same for traces alone, the whole address: nothing is appended to its path"),
+    plain("traces.exporter", &["OTEL_TRACES_EXPORTER"], "otel-traces-exporter", Some("otlp"),
+        "`otlp`, or `none`: no traces, whatever the endpoint"),
+    plain("traces.disabled", &["OTEL_SDK_DISABLED"], "otel-sdk-disabled", Some("false"),
+        "true: no traces, whatever the endpoint"),
+    plain("traces.protocol", &["OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"], "otlp-protocol",
+        Some("http/protobuf"), "`http/protobuf` or `grpc`"),
+    hidden("traces.headers", &["OTEL_EXPORTER_OTLP_TRACES_HEADERS", "OTEL_EXPORTER_OTLP_HEADERS"], "otlp-headers-file",
+        Secrecy::Secret, "What is sent to the collector with every export: name=value, percent-encoded, separated by commas"),
+    plain("traces.ca_file", &["OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE", "OTEL_EXPORTER_OTLP_CERTIFICATE"],
+        "otlp-certificate", None, "A PEM file with the authorities to trust instead of the system's"),
+    plain("traces.timeout_ms", &["OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "OTEL_EXPORTER_OTLP_TIMEOUT"], "otlp-timeout",
+        Some("10000"), "Milliseconds for one try to export"),
+    plain("traces.service_name", &["OTEL_SERVICE_NAME"], "otel-service-name", Some("parallax"),
+        "The `service.name` that spans bear"),
+    plain("traces.resource_attributes", &["OTEL_RESOURCE_ATTRIBUTES"], "otel-resource-attributes", None,
+        "What else spans bear: name=value, percent-encoded, separated by commas"),
+    plain("traces.sampler", &["OTEL_TRACES_SAMPLER"], "otel-traces-sampler", Some("parentbased_always_on"),
+        "`always_on`, `always_off`, `traceidratio`, or one of them with `parentbased_` before it; mismatches and errors are always kept"),
+    plain("traces.sampler_arg", &["OTEL_TRACES_SAMPLER_ARG"], "otel-traces-sampler-arg", None,
+        "The share of traces that `traceidratio` keeps, 0 to 1; all without it"),
+    plain("traces.queue_max", &["OTEL_BSP_MAX_QUEUE_SIZE"], "otel-bsp-max-queue-size", Some("2048"),
+        "Spans that wait for their export; what does not fit is dropped and counted"),
+    plain("traces.batch_max", &["OTEL_BSP_MAX_EXPORT_BATCH_SIZE"], "otel-bsp-max-export-batch-size", Some("512"),
+        "Spans in one export"),
+    plain("traces.delay_ms", &["OTEL_BSP_SCHEDULE_DELAY"], "otel-bsp-schedule-delay", Some("5000"),
+        "Milliseconds that a span waits for others to be exported with"),
+    plain("traces.export_timeout_ms", &["OTEL_BSP_EXPORT_TIMEOUT"], "otel-bsp-export-timeout", Some("30000"),
+        "Milliseconds for one export, all its tries together; what was not taken by then is dropped and counted"),
 ];
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ mod file;
 mod reader;
 pub mod report;
 pub mod sources;
+pub mod traces;
 mod upstream;
 
 use std::fmt;
@@ -19,6 +20,7 @@ use secrecy::SecretString;
 
 pub use self::sources::Inputs;
 use self::sources::Resolved;
+use self::traces::TraceSettings;
 
 /// Everything that a sidecar was told.
 #[derive(Clone, Debug)]
@@ -49,6 +51,8 @@ pub struct Settings {
     pub cache: CacheSettings,
     /// Every limit that has a name.
     pub limits: Limits,
+    /// Where traces go and which of them; none without an endpoint.
+    pub traces: Option<TraceSettings>,
 }
 
 /// What is logged, and how.

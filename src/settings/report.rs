@@ -83,6 +83,9 @@ fn note(definition: &Definition, settings: &Settings) -> &'static str {
     if is_of_postgres && settings.postgres.is_none() {
         return "   (no effect while ENABLE_POSTGRES is false)";
     }
+    if definition.key.starts_with("traces.") && settings.traces.is_none() {
+        return "   (no effect: traces are off)";
+    }
     ""
 }
 

@@ -13,6 +13,7 @@ use rustls::server::ParsedCertificate;
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use secrecy::ExposeSecret;
 
+use crate::settings::traces::TraceSettings;
 use crate::settings::{PostgresSettings, RedisSettings, SslMode};
 use crate::stores::redis::wire::Upstream;
 
@@ -72,6 +73,17 @@ pub fn postgres_config(settings: &PostgresSettings) -> Result<Option<ClientConfi
         (SslMode::VerifyFull, _) => Trust::ChainAndName(roots()?),
     };
     client_config(trust).map(Some)
+}
+
+/// How to speak TLS with a collector of traces, whose chain and name are verified. Trusts nobody where its address does not
+/// ask for TLS.
+///
+/// # Errors
+/// When the authorities cannot be read.
+pub fn collector_config(settings: &TraceSettings) -> Result<ClientConfig, TlsError> {
+    let is_tls = settings.endpoint.scheme_str() == Some("https");
+    let trusted = if is_tls { roots(settings.ca_file.as_deref())? } else { Arc::new(RootCertStore::empty()) };
+    client_config(Trust::ChainAndName(trusted))
 }
 
 /// A client for Redis: verified TLS where it is configured, else plain text. Does not connect yet.

@@ -4,7 +4,7 @@ use crate::model::catalog::Table;
 use crate::telemetry::commands::COMMANDS;
 use crate::telemetry::labels::{
     ApplyFailure, Brake, CaptureRefusal, Compared, ComparisonDrop, Door, Job, JobEnd, Label, MismatchClass, Operation,
-    Outcome, RouteReason, StatusClass, Store,
+    Outcome, RouteReason, SpanDrop, StatusClass, Store,
 };
 use crate::telemetry::series::{Counter, Gauge, Histogram, Registrar};
 
@@ -167,6 +167,10 @@ instruments! {
     http_request: histogram "parallax_http_request_seconds" { door: Door },
     /// Requests turned away for a wrong or missing token, or for one with too little right.
     auth_failures: counter "parallax_auth_failures" { door: Door },
+    /// Spans that a collector took.
+    spans_exported: counter "parallax_spans_exported" {},
+    /// Spans that were lost on their way to the collector.
+    spans_dropped: counter "parallax_spans_dropped" { reason: SpanDrop },
     /// 1, with the version of the program.
     build_info: gauge "parallax_build_info" { version: version },
 }

@@ -220,6 +220,15 @@ labels! {
         /// The age of the oldest mark.
         Outbox = "outbox",
     }
+    /// Why a span was lost on its way to the collector.
+    SpanDrop {
+        /// More spans waited than the queue holds.
+        QueueFull = "queue_full",
+        /// The collector could not be reached, was too slow, or refused.
+        ExportFailed = "export_failed",
+        /// The collector took the export and rejected these spans of it.
+        Rejected = "rejected",
+    }
     /// The first digit of an HTTP status.
     StatusClass {
         /// Informational.

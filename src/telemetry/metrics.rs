@@ -14,7 +14,7 @@ use crate::telemetry::commands::COMMANDS;
 use crate::telemetry::instruments::{Instruments, tables};
 use crate::telemetry::labels::{
     ApplyFailure, Brake, CaptureRefusal, Compared, ComparisonDrop, Door, Job, JobEnd, Label, Operation, Outcome,
-    RouteReason, StatusClass, Store,
+    RouteReason, SpanDrop, StatusClass, Store,
 };
 use crate::telemetry::series::Registrar;
 
@@ -276,6 +276,16 @@ impl Metrics {
     /// A request was turned away for its token.
     pub fn auth_failed(&self, door: Door) {
         self.0.instruments.auth_failures.add(&[door.position()], 1);
+    }
+
+    /// A collector took `spans` spans.
+    pub fn spans_exported(&self, spans: u64) {
+        self.0.instruments.spans_exported.add(&[], spans);
+    }
+
+    /// `spans` spans were lost on their way to the collector.
+    pub fn spans_dropped(&self, reason: SpanDrop, spans: u64) {
+        self.0.instruments.spans_dropped.add(&[reason.position()], spans);
     }
 
     /// The place of a command's name, whatever its case; that of all others where nobody knows it.

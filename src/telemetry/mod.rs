@@ -1,4 +1,4 @@
-//! What an operator sees of Parallax from outside: metrics and the log.
+//! What an operator sees of Parallax from outside: metrics, the log, and traces.
 //!
 //! Every label value comes from a closed enum or from the catalog's kind names, never from a request, so that neither
 //! cost nor memory depends on what clients send.
@@ -9,5 +9,7 @@ pub mod labels;
 pub mod logs;
 pub mod metrics;
 mod series;
+pub mod traces;
 
 pub use metrics::Metrics;
+pub use traces::Traces;

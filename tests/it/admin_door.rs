@@ -18,7 +18,7 @@ use parallax::model::catalog::Catalog;
 use parallax::settings::AdminSettings;
 use parallax::stores::postgres::{Postgres, pool};
 use parallax::stores::redis::wire::Upstream;
-use parallax::telemetry::Metrics;
+use parallax::telemetry::{Metrics, Traces};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::time::Instant;
@@ -79,6 +79,7 @@ impl Door {
         let metrics = Metrics::new("sidecar-1", &kinds);
         let client = redis::Client::open(redis.url()).expect("an address");
         let engine = Engine::start(Parts {
+            traces: Traces::default(),
             catalog,
             instance: "sidecar-1".to_owned(),
             membership: Membership::Sidecar,

@@ -45,5 +45,6 @@ mod start_checks;
 mod support;
 mod tidy;
 mod tls;
+mod traces;
 mod traffic;
 mod values;

@@ -8,7 +8,7 @@ use parallax::model::flag::Flag;
 use parallax::telemetry::Metrics;
 use parallax::telemetry::labels::{
     ApplyFailure, Brake, CaptureRefusal, Compared, ComparisonDrop, Door, Job, JobEnd, Operation, Outcome, RouteReason,
-    Store,
+    SpanDrop, Store,
 };
 
 /// The metrics after every fact was counted once.
@@ -50,6 +50,8 @@ fn after_every_fact() -> Metrics {
     metrics.job_braked(Brake::Redis);
     metrics.http_request(Door::Admin, 200, took);
     metrics.auth_failed(Door::Admin);
+    metrics.spans_exported(4);
+    metrics.spans_dropped(SpanDrop::QueueFull, 1);
     metrics
 }
 

@@ -31,6 +31,7 @@ use crate::jobs::{Jobs, Wish};
 use crate::settings::AdminSettings;
 use crate::telemetry::Metrics;
 use crate::telemetry::labels::Door;
+use crate::telemetry::traces::active::DoorSpan;
 
 mod answer;
 mod input;
@@ -222,6 +223,15 @@ impl Handler for AdminDoor {
             return Ok(());
         }
         self.pages.check_source(resource, &self.guard, head)
+    }
+
+    fn begin(&self, head: &Parts) -> DoorSpan {
+        let traces = self.engine.traces();
+        let found = if traces.is_on() { self.routes.find(head.uri.path()) } else { None };
+        if found.as_ref().is_some_and(|found| found.resource.is_polled()) {
+            return DoorSpan::default();
+        }
+        traces.door(Door::Admin, &head.method, found.map(|found| found.template), &head.headers)
     }
 
     async fn call(self: Arc<Self>, request: Request) -> Response {

@@ -101,16 +101,18 @@ pub(super) struct Found {
     pub(super) resource: Resource,
     /// The kind of a flag or the id of a job; empty elsewhere.
     pub(super) name: String,
+    /// The path without the name in it.
+    pub(super) template: &'static str,
 }
 
 /// The paths of the door.
-pub(super) struct Routes(Router<Resource>);
+pub(super) struct Routes(Router<(&'static str, Resource)>);
 
 impl Routes {
     pub(super) fn new() -> Self {
         let mut router = Router::new();
         for (path, resource) in PATHS {
-            router.insert(path, resource).expect("the paths above do not overlap");
+            router.insert(path, (path, resource)).expect("the paths above do not overlap");
         }
         Self(router)
     }
@@ -120,7 +122,8 @@ impl Routes {
         let matched = self.0.at(path).ok()?;
         let encoded = matched.params.get("name").unwrap_or_default();
         let name = percent_decode_str(encoded).decode_utf8().ok()?.into_owned();
-        Some(Found { resource: *matched.value, name })
+        let (template, resource) = *matched.value;
+        Some(Found { resource, name, template })
     }
 }
 
@@ -171,6 +174,11 @@ impl Resource {
             | Self::ResumeJob
             | Self::CancelJob => false,
         }
+    }
+
+    /// Whether machines ask for it all the time, so that a span of each time would bury all others.
+    pub(super) fn is_polled(self) -> bool {
+        self.is_open() || self == Self::Health || self == Self::Metrics
     }
 
     /// What `method` does here.

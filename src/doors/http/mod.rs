@@ -32,6 +32,7 @@ use crate::model::catalog::Catalog;
 use crate::settings::{DoorSettings, Limits};
 use crate::telemetry::labels::Door;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::traces::active::DoorSpan;
 
 /// The longest that a subscription is silent: a proxy between here and the client may take a longer silence for an end.
 const STREAM_PAUSE_MS: u64 = 15_000;
@@ -130,6 +131,22 @@ fn description(request: &Request) -> Result<Response, Problem> {
     Ok(response)
 }
 
+/// What a path of this door is an instance of: the name that its spans have, since a path may hold keys and values.
+fn template(path: &str) -> Option<&'static str> {
+    if let Some(rest) = path.strip_prefix("/redis") {
+        return match rest {
+            "" | "/" => Some("/redis"),
+            "/pipeline" => Some("/redis/pipeline"),
+            "/multi-exec" => Some("/redis/multi-exec"),
+            rest => rest.starts_with('/').then_some("/redis/{command}"),
+        };
+    }
+    match path.strip_prefix("/v1/records/")?.split_once('/') {
+        None => Some("/v1/records/{kind}"),
+        Some(_) => Some("/v1/records/{kind}/{id}"),
+    }
+}
+
 impl Handler for DataDoor {
     fn admit(&self, head: &Parts) -> Result<(), Problem> {
         self.guard.admit(head, Role::Operator).map(drop).inspect_err(|problem| {
@@ -137,6 +154,10 @@ impl Handler for DataDoor {
                 self.metrics.auth_failed(Door::Http);
             }
         })
+    }
+
+    fn begin(&self, head: &Parts) -> DoorSpan {
+        self.engine.traces().door(Door::Http, &head.method, template(head.uri.path()), &head.headers)
     }
 
     async fn call(self: Arc<Self>, request: Request) -> Response {

@@ -9,6 +9,7 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
 use crate::stores::postgres::statement::Statement;
+use crate::telemetry::traces::active::Fault;
 
 /// Why Postgres did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -25,6 +26,17 @@ pub enum PostgresError {
     /// Its heartbeat is behind the one that Redis knew (P1).
     #[error("postgres went back in time")]
     WentBack,
+}
+
+impl Fault for PostgresError {
+    fn class(&self) -> &'static str {
+        match self {
+            Self::Unreachable(_) => "unreachable",
+            Self::Refused(_) => "refused",
+            Self::Superseded => "superseded",
+            Self::WentBack => "went_back",
+        }
+    }
 }
 
 impl PostgresError {

@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use crate::model::command::Command;
 use crate::model::reply::Reply;
 use crate::stores::redis::script::Script;
+use crate::telemetry::traces::active::Fault;
 
 /// How long a lane waits before it tries to connect again.
 const RECONNECT_PAUSE: Duration = Duration::from_millis(100);
@@ -41,6 +42,19 @@ pub enum RedisError {
     /// The reply does not have the form it must have.
     #[error("redis answered in an unexpected form: {0}")]
     Form(&'static str),
+}
+
+impl Fault for RedisError {
+    fn class(&self) -> &'static str {
+        match self {
+            Self::Unreachable(_) => "unreachable",
+            Self::Overloaded => "overloaded",
+            Self::Late => "deadline",
+            Self::Unknown(_) => "unknown_outcome",
+            Self::Answered(_) => "refused",
+            Self::Form(_) => "unexpected_form",
+        }
+    }
 }
 
 /// One server process, as a connection found it.

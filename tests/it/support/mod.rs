@@ -1,5 +1,6 @@
 //! What the stories share: real servers, and waiting for a condition instead of sleeping.
 
+pub(crate) mod collector;
 pub(crate) mod sidecar;
 pub(crate) mod stores;
 

@@ -228,6 +228,11 @@ impl Sidecar {
         text.lines().filter(wanted).map(value).sum()
     }
 
+    /// Its log so far, as one text.
+    pub(crate) fn log(&self) -> String {
+        self.log.lock().unwrap().iter().map(Json::to_string).collect()
+    }
+
     /// Ends it without a word, as the kernel would.
     pub(crate) async fn kill(mut self) {
         self.child.kill().await.unwrap();
