@@ -9,12 +9,13 @@ use tokio::net::TcpListener;
 use crate::doors::admin::{self, AdminDoor};
 use crate::doors::http::arguments::CommandLimits;
 use crate::doors::http::{self as data, DataDoor};
+use crate::doors::resp::{self, RespDoor};
 use crate::doors::server;
 use crate::doors::trigger::Triggers;
 use crate::dual::{self, Engine, Parts, Remedy};
 use crate::jobs::Jobs;
 use crate::model::catalog::Catalog;
-use crate::settings::{PostgresSettings, Settings};
+use crate::settings::{PostgresSettings, RespListen, Settings};
 use crate::shutdown::Shutdown;
 use crate::stores::postgres::pool::{Options, Postgres};
 use crate::stores::redis::Redis;
@@ -72,11 +73,16 @@ pub async fn serve(settings: Settings, shutdown: Shutdown) -> anyhow::Result<()>
     let commands = CommandLimits::default();
     let data_door = Arc::new(DataDoor::new(Arc::clone(&engine), catalog, data_guard, commands, metrics.clone()));
     let admin_door =
-        Arc::new(AdminDoor::new(Arc::clone(&engine), Jobs::new(Arc::clone(&engine)), admin_guard, metrics));
+        Arc::new(AdminDoor::new(Arc::clone(&engine), Jobs::new(Arc::clone(&engine)), admin_guard, metrics.clone()));
+    let resp = match &settings.resp {
+        Some(resp) => Some((listen_resp(&resp.listen).await?, RespDoor::start(&engine, resp, &metrics)?)),
+        None => None,
+    };
     tracing::info!(
         instance = settings.instance,
         data = %data_listener.local_addr()?,
         admin = %admin_listener.local_addr()?,
+        resp = resp.as_ref().map(|(listener, _)| listener.place()),
         "the doors are open"
     );
 
@@ -84,15 +90,36 @@ pub async fn serve(settings: Settings, shutdown: Shutdown) -> anyhow::Result<()>
     let admin = tokio::spawn(async move {
         server::serve(admin_listener, admin::limits(), admin_door, async move { ended.requested().await }).await
     });
-    let drained =
-        server::serve(data_listener, data::limits(limits), data_door, async move { shutdown.requested().await }).await;
-    tracing::info!(cut = drained.cut, "the data door is closed; what was marked here is drained");
+    let resp = {
+        let (shutdown, deadline) = (shutdown.clone(), Duration::from_millis(data::limits(limits).drain_timeout_ms));
+        async move {
+            match resp {
+                Some((listener, door)) => door.serve(listener, deadline, shutdown.requested()).await,
+                None => 0,
+            }
+        }
+    };
+    let data = server::serve(data_listener, data::limits(limits), data_door, shutdown.requested());
+    let (drained, cut) = tokio::join!(data, resp);
+    tracing::info!(cut = drained.cut + cut, "the data doors are closed; what was marked here is drained");
     // The admin door stays open meanwhile: probes and metrics tell of the drain.
     engine.stop(Duration::from_millis(limits.drain_deadline_ms)).await;
     triggers.abort();
     admin_ends.request();
     admin.await.context("the admin door ended early")?;
     Ok(())
+}
+
+async fn listen_resp(listen: &RespListen) -> anyhow::Result<resp::Listener> {
+    Ok(match listen {
+        RespListen::Tcp(address) => resp::Listener::Tcp(
+            TcpListener::bind(address)
+                .await
+                .with_context(|| format!("the address {address} cannot be listened on: set PARALLAX_RESP_LISTEN"))?,
+        ),
+        RespListen::Unix(path) => resp::Listener::unix(path)
+            .with_context(|| format!("the socket {} cannot be listened on", path.display()))?,
+    })
 }
 
 fn catalog(settings: &Settings) -> anyhow::Result<Catalog> {

@@ -308,7 +308,7 @@ impl Batch {
 
 impl Shared {
     /// A mark failed though its EXEC ran: from now on nobody may trust the outbox (W1).
-    async fn mark_failed(&self, steps: &[Step]) {
+    pub(super) async fn mark_failed(&self, steps: &[Step]) {
         self.metrics.mark_failed();
         self.marks_are_broken.store(true, Ordering::Release);
         tracing::error!("a mark failed though its write ran: the outbox is not what we made it");

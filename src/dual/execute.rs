@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use crate::dual::batch::Done;
 use crate::dual::hide;
 use crate::dual::plan::{self, EXEC_COMMANDS_MAX, LOG_PUSHES_MAX, MirroredTouch, Step};
+use crate::dual::route::{CLOSED, Callers, Path, Policy, Route};
 use crate::dual::view::View;
 use crate::dual::{Answer, Engine, EngineError, Mirror, Options, Refusal, RefusalCause, Source, only};
 use crate::model::command::Command;
@@ -46,10 +47,26 @@ impl Engine {
     /// # Cancel safety
     /// What was sent is done whole.
     pub async fn execute(&self, commands: Vec<Command>, options: Options) -> Result<Vec<Answer>, EngineError> {
+        self.execute_over(&self.path, commands, options).await
+    }
+
+    /// As [`Self::execute`], over a path of the caller's.
+    ///
+    /// # Errors
+    /// As [`Self::execute`].
+    ///
+    /// # Cancel safety
+    /// As [`Self::execute`].
+    pub async fn execute_over(
+        &self,
+        path: &Path,
+        commands: Vec<Command>,
+        options: Options,
+    ) -> Result<Vec<Answer>, EngineError> {
         // Held until all is answered: a newer view is not confirmed before that (S2).
         let view = self.keeper.view();
         let admitted: Vec<Result<Admitted, Refusal>> =
-            commands.into_iter().map(|command| self.admit(&view, command)).collect();
+            commands.into_iter().map(|command| self.admit(path, &view, command)).collect();
         if options.atomic {
             return self.transaction(&view, admitted, options).await;
         }
@@ -62,11 +79,11 @@ impl Engine {
             match next {
                 Err(refusal) => set(&mut answers, place, refused(refusal)),
                 Ok(Admitted::Blocking(command)) => {
-                    self.flush(&view, &mut steps, &mut places, &mut answers, options).await?;
+                    self.flush(path, &view, &mut steps, &mut places, &mut answers, options).await?;
                     set(&mut answers, place, self.blocking(command).await?);
                 }
                 Ok(Admitted::Read(command, keys)) if self.may_read_postgres(&view, &command, &keys) => {
-                    self.flush(&view, &mut steps, &mut places, &mut answers, options).await?;
+                    self.flush(path, &view, &mut steps, &mut places, &mut answers, options).await?;
                     let mut reads = vec![(place, command, keys)];
                     // Reads that follow one another run at once.
                     while let Some(Ok(Admitted::Read(command, keys))) =
@@ -78,7 +95,7 @@ impl Engine {
                     let done = join_all(
                         reads
                             .into_iter()
-                            .map(async |(place, command, keys)| (place, self.read(&view, command, &keys).await)),
+                            .map(async |(place, command, keys)| (place, self.read(path, &view, command, &keys).await)),
                     );
                     for (place, answer) in done.await {
                         set(&mut answers, place, answer?);
@@ -96,13 +113,14 @@ impl Engine {
                 }
             }
         }
-        self.flush(&view, &mut steps, &mut places, &mut answers, options).await?;
+        self.flush(path, &view, &mut steps, &mut places, &mut answers, options).await?;
         Ok(answers.into_iter().flatten().collect())
     }
 
     /// Sends what has been gathered, in pieces that Redis can bear, and takes the answers to their places.
     async fn flush(
         &self,
+        path: &Path,
         view: &View,
         steps: &mut Vec<Step>,
         places: &mut Vec<usize>,
@@ -118,8 +136,8 @@ impl Engine {
             let listers: Vec<bool> = piece.iter().map(|step| hide::lists_keys(&step.command)).collect();
             let only_reads = piece.iter().all(|step| step.touches.is_empty() && self.only_reads(&step.command));
             let began = Instant::now();
-            let frames = self.batcher.submit(piece).await.map_err(|error| self.redis_failed(error, only_reads))?;
-            let frames = shown(frames, &listers);
+            let frames = path.batcher.submit(piece).await.map_err(|error| self.redis_failed(error, only_reads))?;
+            let frames = shown(frames, &listers, path.protocol());
             let operation =
                 if touched.iter().any(|touches| !touches.is_empty()) { Operation::Write } else { Operation::Read };
             self.metrics.store_latency(Store::Redis, operation, began.elapsed());
@@ -163,11 +181,11 @@ impl Engine {
         }
         let touched: Vec<Vec<MirroredTouch>> = steps.iter().map(|step| step.touches.clone()).collect();
         let listers: Vec<bool> = steps.iter().map(|step| hide::lists_keys(&step.command)).collect();
-        let done = self.batcher.transact(steps).await.map_err(|error| self.redis_failed(error, false))?;
+        let done = self.path.batcher.transact(steps).await.map_err(|error| self.redis_failed(error, false))?;
         let answer = |frame, mirror| Answer { result: Ok(frame), source: Some(Source::Redis), mirror };
         match done {
             Done::Ran(frames) => {
-                let frames = shown(frames, &listers);
+                let frames = shown(frames, &listers, self.path.protocol());
                 let mirrors = self.mirrored(view, &touched, options, false).await?;
                 Ok(frames.into_iter().zip(mirrors).map(|(frame, mirror)| answer(frame, mirror)).collect())
             }
@@ -239,17 +257,23 @@ impl Engine {
         let _ = tokio::time::timeout(LOG_CAPTURE_WAIT, join_all(waits)).await;
     }
 
-    fn admit(&self, view: &View, command: Command) -> Result<Admitted, Refusal> {
+    fn admit(&self, path: &Path, view: &View, command: Command) -> Result<Admitted, Refusal> {
         let name = command.name();
         let refuse = |cause, message: String| Err(Refusal { cause, message });
-        let access = match self.table.class(&command) {
+        let class = self.table.class(&command);
+        if let (Callers::Connections(policy), Class::Administrative | Class::Server | Class::Unknown) =
+            (path.callers, class)
+        {
+            return self.admit_as_it_is(view, policy, command);
+        }
+        let access = match class {
             Class::Connection => {
                 return refuse(
                     RefusalCause::Connection,
                     format!("{name} belongs to a connection, which a request has not"),
                 );
             }
-            Class::Administrative => {
+            Class::Administrative | Class::Server => {
                 return refuse(
                     RefusalCause::Administrative,
                     format!("{name} acts on the server and is refused while records are mirrored"),
@@ -265,7 +289,7 @@ impl Engine {
         let keys: Vec<Key> =
             positions.iter().filter_map(|index| command.arg(*index)).map(|key| Key::new(key.clone())).collect();
         if keys.iter().any(Key::is_control) || hide::names_control_keys(&name, &command) {
-            return refuse(RefusalCause::ControlKey, "keys that begin with `parallax:` are closed".to_owned());
+            return refuse(RefusalCause::ControlKey, CLOSED.to_owned());
         }
         // A command with too few or too many arguments is Redis' to refuse, and may not take an EXEC with it.
         if !self.table.fits_arity(&command) {
@@ -287,13 +311,23 @@ impl Engine {
         }
     }
 
+    /// What a connection may send and a request may not: forwarded as it is, unless the policy says otherwise.
+    fn admit_as_it_is(&self, view: &View, policy: Policy, command: Command) -> Result<Admitted, Refusal> {
+        if self.table.class(&command) == Class::Administrative
+            && let Route::Refuse(message) = self.route_acting(view, policy, &command.name())
+        {
+            return Err(Refusal { cause: RefusalCause::Administrative, message });
+        }
+        Ok(Admitted::Write(Step { command, touches: Vec::new() }))
+    }
+
     /// Whether a write of this key leaves a mark: by its stage, or always where there is no valid lease (S3).
     pub(super) fn is_marked(&self, view: &View, key: &Key) -> bool {
         let kind = self.catalog.kind_of(key.as_bytes());
         kind.is_mirrored() && (view.flag(kind).stage.marks() || !self.keeper.has_lease())
     }
 
-    fn step(&self, view: &View, command: Command, positions: &[usize]) -> Step {
+    pub(super) fn step(&self, view: &View, command: Command, positions: &[usize]) -> Step {
         let touches: Vec<MirroredTouch> = effect::touches(&command, positions)
             .into_iter()
             .filter(|touch| self.is_marked(view, &touch.key))
@@ -310,7 +344,7 @@ impl Engine {
         Step { command, touches }
     }
 
-    fn note_unverifiable(&self, view: &View, kind: &str, reason: &'static str) {
+    pub(super) fn note_unverifiable(&self, view: &View, kind: &str, reason: &'static str) {
         self.metrics.unverifiable(kind);
         if !view.unverifiable.contains_key(kind) {
             let (redis, kind) = (Arc::clone(&self.looks), kind.to_owned());
@@ -354,8 +388,8 @@ fn piece(steps: &[Step]) -> usize {
 }
 
 /// The replies, lists of keys among them without ours.
-fn shown(frames: Vec<Frame>, listers: &[bool]) -> Vec<Frame> {
-    let show = |(frame, lists)| if lists { hide::shown(frame, Protocol::Resp2) } else { frame };
+fn shown(frames: Vec<Frame>, listers: &[bool], protocol: Protocol) -> Vec<Frame> {
+    let show = |(frame, lists)| if lists { hide::shown(frame, protocol) } else { frame };
     let listers = listers.iter().copied().chain(std::iter::repeat(false));
     frames.into_iter().zip(listers).map(show).collect()
 }

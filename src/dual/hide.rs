@@ -41,6 +41,11 @@ pub(super) fn in_place_of(name: &str, command: Command) -> Command {
     }
 }
 
+/// Whether the command shows keys that it does not name.
+pub(super) fn shows_keys(name: &str) -> bool {
+    matches!(name, "SCAN" | "KEYS" | "RANDOMKEY" | "DBSIZE")
+}
+
 /// Whether the reply is a list of keys.
 pub(super) fn lists_keys(command: &Command) -> bool {
     matches!(command.name().as_str(), "SCAN" | "KEYS")

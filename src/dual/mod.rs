@@ -22,10 +22,12 @@ mod queue;
 mod read;
 pub mod records;
 mod rollback;
+pub mod route;
 pub mod settle;
 mod shadow;
 pub mod status;
 mod sweep;
+pub mod transaction;
 pub mod verdict;
 pub mod view;
 mod whole;
@@ -40,6 +42,7 @@ use crate::dual::drain::Drain;
 use crate::dual::keeper::Keeper;
 use crate::dual::lineage::Lineage;
 use crate::dual::queue::Queue;
+use crate::dual::route::{Callers, Path};
 use crate::dual::shadow::Shadow;
 use crate::model::catalog::Catalog;
 use crate::model::command::table::Table;
@@ -198,14 +201,13 @@ pub struct Engine {
     catalog: Arc<Catalog>,
     instance: String,
     client: redis::Client,
-    /// The lane of callers' commands.
-    lane: Arc<Lane>,
+    /// The way of requests to Redis; connections have paths of their own.
+    path: Path,
     upstream: Arc<Upstream>,
     /// The lane of fences, looks and what the engine itself asks, so that it does not stand behind large replies.
     looks: Arc<Redis>,
     postgres: Option<Postgres>,
     table: Table,
-    batcher: Batcher,
     shared: Arc<Shared>,
     keeper: Arc<Keeper>,
     lineage: Arc<Lineage>,
@@ -262,8 +264,11 @@ impl Engine {
             catalog: parts.catalog,
             instance: parts.instance,
             client: parts.redis,
-            batcher: Batcher::start(Arc::clone(&shared), Arc::clone(&callers)),
-            lane: callers,
+            path: Path {
+                batcher: Batcher::start(Arc::clone(&shared), Arc::clone(&callers)),
+                lane: callers,
+                callers: Callers::Requests,
+            },
             upstream: parts.upstream,
             looks,
             postgres: parts.postgres,

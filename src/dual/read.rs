@@ -4,12 +4,13 @@ use tokio::time::timeout;
 
 use crate::dual::answer::{self, Record};
 use crate::dual::breaker::Change;
+use crate::dual::route::Path;
 use crate::dual::verdict;
 use crate::dual::view::View;
 use crate::dual::{Answer, Engine, EngineError, Source, only};
 use crate::model::catalog::{Kind, Layout};
 use crate::model::command::Command;
-use crate::model::frame::{Frame, Protocol};
+use crate::model::frame::Frame;
 use crate::model::key::Key;
 use crate::model::reply::Reply;
 use crate::stores::postgres::Postgres;
@@ -38,7 +39,13 @@ impl Engine {
     }
 
     /// Answers a read from Postgres, or from Redis when the fence or the deadline says so.
-    pub(super) async fn read(&self, view: &View, command: Command, keys: &[Key]) -> Result<Answer, EngineError> {
+    pub(super) async fn read(
+        &self,
+        path: &Path,
+        view: &View,
+        command: Command,
+        keys: &[Key],
+    ) -> Result<Answer, EngineError> {
         self.sample(view, &command, keys);
         let deadline_ms = keys.iter().map(|key| view.flag(self.catalog.kind_of(key.as_bytes())).deadline_ms).min();
         let deadline = std::time::Duration::from_millis(deadline_ms.unwrap_or(1));
@@ -54,11 +61,11 @@ impl Engine {
         }
         match outcome {
             Ok(reply) => {
-                let result = Ok(Frame::of(&reply, Protocol::Resp2));
+                let result = Ok(Frame::of(&reply, path.protocol()));
                 Ok(Answer { result, source: Some(Source::Postgres), mirror: None })
             }
             Err(_) => {
-                let frames = self.lane.ask(&[command]).await.map_err(EngineError::of_a_read)?;
+                let frames = path.lane.ask(&[command]).await.map_err(EngineError::of_a_read)?;
                 Ok(Answer { result: Ok(only(frames)?), source: Some(Source::Redis), mirror: None })
             }
         }

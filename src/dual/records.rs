@@ -201,7 +201,7 @@ impl Engine {
         args.extend(values.iter().map(AsRef::as_ref));
         let step = self.record_step(&view, kind, key, script::RECORD.eval(&[key.as_bytes()], &args));
         let touched = [step.touches.clone()];
-        let frame = self.batcher.submit(vec![step]).await?.pop();
+        let frame = self.path.batcher.submit(vec![step]).await?.pop();
         let (outcome, etag) = outcome(&frame.map_or(Reply::Nil, |frame| frame.decode()))?;
         let is_done = matches!(outcome, WriteOutcome::Created | WriteOutcome::Replaced | WriteOutcome::Deleted);
         // A write that changed nothing waits for nobody.

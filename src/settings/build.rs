@@ -1,6 +1,7 @@
 //! Builds [`Settings`] from what was said, and checks what concerns more than one of them.
 
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs, UdpSocket};
+use std::path::PathBuf;
 
 use rand::RngExt;
 
@@ -8,7 +9,7 @@ use crate::settings::reader::Reader;
 use crate::settings::sources::Resolved;
 use crate::settings::{
     AdminSettings, CacheSettings, DoorSettings, Limits, LogFormat, LogSettings, PostgresSettings, RedisSettings,
-    SettingError, Settings, SslMode, TlsSettings,
+    RespListen, RespSettings, SettingError, Settings, SslMode, TlsSettings,
 };
 
 /// A day: more than any of the waits can mean.
@@ -30,6 +31,7 @@ pub(super) fn build(resolved: &Resolved, errors: &mut Vec<SettingError>) -> Sett
         redis: redis(&mut reader),
         postgres: postgres(&mut reader),
         http: http(&mut reader),
+        resp: resp(&mut reader),
         admin: admin(&mut reader),
         cache: CacheSettings {
             ttl_seconds: reader.number("cache.ttl_seconds", 1..=WAIT_MS_MAX),
@@ -120,6 +122,30 @@ fn http(reader: &mut Reader<'_>) -> DoorSettings {
     door
 }
 
+fn resp(reader: &mut Reader<'_>) -> Option<RespSettings> {
+    let text = reader.text("resp.listen");
+    let answers = [("refuse", false), ("forward", true)];
+    let settings = RespSettings {
+        listen: match text.strip_prefix("unix:") {
+            Some(path) => RespListen::Unix(path.into()),
+            None if text == "off" => RespListen::Unix(PathBuf::new()),
+            None => RespListen::Tcp(reader.address("resp.listen")),
+        },
+        password: reader.secret("resp.password"),
+        threads: reader.number("resp.threads", 1..=64),
+        connections_max: reader.number("resp.connections_max", 1..=1_000_000),
+        forwards_server_commands: reader.choice("resp.server_commands", &answers, false),
+        forwards_blocking_writes: reader.choice("resp.blocking_writes", &answers, false),
+    };
+    match &settings.listen {
+        RespListen::Tcp(listen) if !listen.ip().is_loopback() && settings.password.is_none() => {
+            reader.refuse("resp.listen", open_door(*listen, "PARALLAX_RESP_PASSWORD"));
+        }
+        RespListen::Tcp(_) | RespListen::Unix(_) => {}
+    }
+    (text != "off").then_some(settings)
+}
+
 pub(super) fn admin(reader: &mut Reader<'_>) -> AdminSettings {
     let door = AdminSettings {
         listen: reader.address("admin.listen"),
@@ -159,7 +185,13 @@ fn limits(reader: &mut Reader<'_>) -> Limits {
 
 /// Two doors on one address, or a door that is its own upstream.
 fn check_doors(settings: &Settings, reader: &mut Reader<'_>) {
-    let doors = [("http.listen", settings.http.listen), ("admin.listen", settings.admin.listen)];
+    let mut doors = vec![("http.listen", settings.http.listen), ("admin.listen", settings.admin.listen)];
+    if let Some(RespSettings { listen: RespListen::Tcp(listen), .. }) = &settings.resp {
+        if doors.iter().any(|(_, other)| other == listen) && listen.port() != 0 {
+            reader.refuse("resp.listen", "another door listens there: give another port");
+        }
+        doors.push(("resp.listen", *listen));
+    }
     if settings.http.listen == settings.admin.listen && settings.http.listen.port() != 0 {
         reader.refuse("admin.listen", "the data door listens there: give another port");
     }

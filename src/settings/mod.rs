@@ -41,6 +41,8 @@ pub struct Settings {
     pub postgres: Option<PostgresSettings>,
     /// The data door.
     pub http: DoorSettings,
+    /// The Redis door; none when it is off.
+    pub resp: Option<RespSettings>,
     /// The admin door.
     pub admin: AdminSettings,
     /// Defaults of the cache-first stage.
@@ -136,6 +138,32 @@ pub struct DoorSettings {
     pub tokens: Vec<SecretString>,
     /// Further names by which clients may call it.
     pub hosts: Vec<String>,
+}
+
+/// Where the Redis door listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RespListen {
+    /// On this address.
+    Tcp(SocketAddr),
+    /// On this unix socket.
+    Unix(PathBuf),
+}
+
+/// The Redis door.
+#[derive(Clone, Debug)]
+pub struct RespSettings {
+    /// Where it listens.
+    pub listen: RespListen,
+    /// What clients give with AUTH. Without one everybody on loopback or on the socket, and nobody else.
+    pub password: Option<SecretString>,
+    /// Threads.
+    pub threads: usize,
+    /// Client connections at one time.
+    pub connections_max: usize,
+    /// Whether commands that act on the server are let through while records are mirrored.
+    pub forwards_server_commands: bool,
+    /// Whether blocking writes of mirrored records are let through.
+    pub forwards_blocking_writes: bool,
 }
 
 /// The admin door.

@@ -39,6 +39,8 @@ labels! {
         Http = "http",
         /// Flags, status, jobs and probes.
         Admin = "admin",
+        /// The Redis protocol.
+        Resp = "resp",
     }
     /// How a command ended, as its caller sees it.
     Outcome {

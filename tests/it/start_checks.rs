@@ -19,6 +19,7 @@ async fn refusal(redis_url: &str, postgres_url: &str) -> String {
     command.arg("serve").env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
     command.env("REDIS_URL", redis_url).env("DATABASE_URL", postgres_url);
     command.env("PARALLAX_HTTP_LISTEN", "127.0.0.1:0").env("PARALLAX_ADMIN_LISTEN", "127.0.0.1:0");
+    command.env("PARALLAX_RESP_LISTEN", "127.0.0.1:0");
     let child = command.stdin(Stdio::null()).kill_on_drop(true).output();
     let output = tokio::time::timeout(Duration::from_secs(30), child).await.expect("it leaves by itself").unwrap();
     assert!(!output.status.success());

@@ -50,6 +50,49 @@ impl Command {
     }
 }
 
+/// A command as it stands in what a client sent: nothing is copied.
+#[derive(Clone, Copy)]
+pub struct Words<'a> {
+    /// The whole command, in Redis' array form.
+    pub bytes: &'a [u8],
+    /// Where its arguments stand.
+    pub ranges: &'a [(usize, usize)],
+}
+
+impl<'a> Words<'a> {
+    /// The argument at `index`, counted from the name.
+    #[must_use]
+    pub fn arg(&self, index: usize) -> Option<&'a [u8]> {
+        let (from, to) = self.ranges.get(index)?;
+        self.bytes.get(*from..*to)
+    }
+
+    /// The name, as it was written.
+    #[must_use]
+    pub fn name(&self) -> &'a [u8] {
+        self.arg(0).unwrap_or_default()
+    }
+
+    /// How many arguments there are, the name included.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.ranges.len()
+    }
+
+    /// Whether there is not even a name.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.ranges.is_empty()
+    }
+
+    /// The command, copied once.
+    #[must_use]
+    pub fn command(&self) -> Command {
+        let bytes = Bytes::copy_from_slice(self.bytes);
+        Command(self.ranges.iter().map(|(from, to)| bytes.slice(*from..*to)).collect())
+    }
+}
+
 /// `Debug` shows the name and the number of arguments alone: arguments are values.
 impl std::fmt::Debug for Command {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -11,6 +11,7 @@ pub struct Info {
     arity: i64,
     is_write: bool,
     is_blocking: bool,
+    is_plain: bool,
     first_key: i64,
     last_key: i64,
     step: i64,
@@ -34,10 +35,36 @@ pub enum Class {
     Blocking,
     /// Belongs to a connection (MULTI, SUBSCRIBE, SELECT ...), which a request over HTTP has not.
     Connection,
-    /// Acts on the server (FLUSHALL, SHUTDOWN, CONFIG ...).
+    /// Acts on the server or on all of its data at once (FLUSHALL, SHUTDOWN, CONFIG SET ...).
     Administrative,
+    /// Asks the server about itself, or tends it, and leaves the data alone (CONFIG GET, SLOWLOG, BGSAVE ...).
+    Server,
     /// Not in the server's table.
     Unknown,
+}
+
+/// Bytes of the longest name of a command that is looked for.
+const NAME_BYTES_MAX: usize = 32;
+
+impl Info {
+    /// The positions of its keys among `count` arguments and how it stands to them, where the table alone can tell; `None`
+    /// when the arguments must be read.
+    #[must_use]
+    pub fn plain(&self, count: usize) -> Option<(Access, std::iter::StepBy<std::ops::Range<usize>>)> {
+        if !self.is_plain {
+            return None;
+        }
+        let access = if self.is_write { Access::Write } else { Access::Read };
+        let (range, step) = span(self, count);
+        Some((access, range.step_by(step)))
+    }
+
+    /// Whether it may have so many arguments, its name included.
+    #[must_use]
+    pub fn takes(&self, count: usize) -> bool {
+        let count = i64::try_from(count).unwrap_or(i64::MAX);
+        if self.arity < 0 { count >= -self.arity } else { count == self.arity }
+    }
 }
 
 /// The server's command table. Limits: none of its own; the server has about 240 commands.
@@ -72,28 +99,57 @@ const CONNECTION: [&str; 24] = [
     "READONLY",
     "READWRITE",
 ];
-const ADMINISTRATIVE: [&str; 21] = [
+const ADMINISTRATIVE: [&str; 12] = [
     "FLUSHALL",
     "FLUSHDB",
     "SWAPDB",
     "SHUTDOWN",
-    "CONFIG",
     "REPLICAOF",
     "SLAVEOF",
     "DEBUG",
-    "SAVE",
-    "BGSAVE",
-    "BGREWRITEAOF",
     "FAILOVER",
-    "CLUSTER",
-    "ACL",
-    "MODULE",
     "MIGRATE",
-    "LATENCY",
-    "SLOWLOG",
     "PFDEBUG",
     "RESTORE-ASKING",
     "MOVE",
+];
+const SERVER: [&str; 9] =
+    ["CONFIG", "SAVE", "BGSAVE", "BGREWRITEAOF", "CLUSTER", "ACL", "MODULE", "LATENCY", "SLOWLOG"];
+/// Commands whose arguments must be read to know their keys or what they do; of all others the table knows it.
+const NOT_PLAIN: [&str; 33] = [
+    "EVAL",
+    "EVALSHA",
+    "EVAL_RO",
+    "EVALSHA_RO",
+    "FCALL",
+    "FCALL_RO",
+    "SCRIPT",
+    "FUNCTION",
+    "ZUNIONSTORE",
+    "ZINTERSTORE",
+    "ZDIFFSTORE",
+    "ZUNION",
+    "ZINTER",
+    "ZDIFF",
+    "SINTERCARD",
+    "ZINTERCARD",
+    "LMPOP",
+    "ZMPOP",
+    "XREAD",
+    "XREADGROUP",
+    "SORT",
+    "SORT_RO",
+    "GEORADIUS",
+    "GEORADIUSBYMEMBER",
+    "OBJECT",
+    "XINFO",
+    "XGROUP",
+    "MEMORY",
+    "SCAN",
+    "KEYS",
+    "RANDOMKEY",
+    "DBSIZE",
+    "WAIT",
 ];
 const CONTAINERS_WITH_KEY: [&str; 4] = ["OBJECT", "XINFO", "XGROUP", "MEMORY"];
 /// Commands that write only with their last word: without it they are in the table as writes all the same.
@@ -123,6 +179,16 @@ impl Table {
         self.commands.is_empty()
     }
 
+    /// What the server says of the command of this name, in any case.
+    #[must_use]
+    pub fn get(&self, name: &[u8]) -> Option<&Info> {
+        let mut upper = [0; NAME_BYTES_MAX];
+        let upper = upper.get_mut(..name.len())?;
+        upper.copy_from_slice(name);
+        upper.make_ascii_uppercase();
+        self.commands.get(std::str::from_utf8(upper).ok()?)
+    }
+
     /// What a door does with this command.
     #[must_use]
     pub fn class(&self, command: &Command) -> Class {
@@ -132,6 +198,10 @@ impl Table {
         }
         if ADMINISTRATIVE.contains(&name.as_str()) {
             return Class::Administrative;
+        }
+        if SERVER.contains(&name.as_str()) {
+            let acts = ["SET", "REWRITE", "LOAD", "LOADEX", "UNLOAD"].iter().any(|word| command.is_word(1, word));
+            return if acts { Class::Administrative } else { Class::Server };
         }
         if (name == "SCRIPT" || name == "FUNCTION") && (command.is_word(1, "FLUSH") || command.is_word(1, "KILL")) {
             return Class::Administrative;
@@ -156,11 +226,7 @@ impl Table {
     /// a transaction would take the others with it.
     #[must_use]
     pub fn fits_arity(&self, command: &Command) -> bool {
-        let count = i64::try_from(command.0.len()).unwrap_or(i64::MAX);
-        self.commands.get(&command.name()).is_some_and(|info| match info.arity {
-            fewest if fewest < 0 => count >= -fewest,
-            exact => count == exact,
-        })
+        self.commands.get(&command.name()).is_some_and(|info| info.takes(command.0.len()))
     }
 
     /// The positions of the command's keys among its arguments; empty for a command without keys.
@@ -187,15 +253,21 @@ fn info(row: &Reply) -> Option<(String, Info)> {
     let flags: Vec<String> = parts.get(2)?.as_array()?.iter().filter_map(word).collect();
     let number = |index: usize| parts.get(index).and_then(Reply::integer).unwrap_or(0);
     let has = |flag: &str| flags.iter().any(|word| word == flag);
+    let name = String::from_utf8_lossy(name).to_ascii_uppercase();
+    let is_special =
+        [&CONNECTION[..], &ADMINISTRATIVE, &SERVER, &NOT_PLAIN].iter().any(|list| list.contains(&name.as_str()));
+    let has_keys = number(3) > 0;
     let info = Info {
         arity: number(1),
         is_write: has("write"),
         is_blocking: has("blocking"),
+        // A write without a key, and what has keys that only its arguments tell, are looked at closely.
+        is_plain: !is_special && !has("blocking") && !has("movablekeys") && (has_keys || !has("write")),
         first_key: number(3),
         last_key: number(4),
         step: number(5),
     };
-    Some((String::from_utf8_lossy(name).to_ascii_uppercase(), info))
+    Some((name, info))
 }
 
 fn word(reply: &Reply) -> Option<String> {
@@ -217,18 +289,19 @@ fn word(reply: &Reply) -> Option<String> {
 }
 
 fn ranged(info: &Info, count: usize) -> Vec<usize> {
-    let Ok(first) = usize::try_from(info.first_key) else {
-        return Vec::new();
-    };
+    let (range, step) = span(info, count);
+    range.step_by(step).collect()
+}
+
+/// Where keys stand among `count` arguments, and the step between them.
+fn span(info: &Info, count: usize) -> (std::ops::Range<usize>, usize) {
+    let first = usize::try_from(info.first_key).unwrap_or(0);
     let step = usize::try_from(info.step).unwrap_or(1).max(1);
     let last = match usize::try_from(info.last_key) {
         Ok(last) => last,
         Err(_) => count.saturating_sub(usize::try_from(info.last_key.unsigned_abs()).unwrap_or(count)),
     };
-    if first == 0 {
-        return Vec::new();
-    }
-    (first..=last).step_by(step).filter(|index| *index < count).collect()
+    if first == 0 { (0..0, step) } else { (first..(last + 1).min(count), step) }
 }
 
 fn counted(command: &Command, at: usize) -> Vec<usize> {

@@ -121,7 +121,15 @@ impl Postgres {
         let (size, wait) = (options.pool_size, options.wait);
         let mut config = ManagerConfig::<AsyncPgConnection>::default();
         config.recycling_method = RecyclingMethod::Fast;
-        config.custom_setup = Box::new(move |_| connect(options.clone()));
+        // A connection is driven by the runtime that the pool was made on, and outlives whoever asked for it.
+        let home = tokio::runtime::Handle::current();
+        config.custom_setup = Box::new(move |_| {
+            let connecting = home.spawn(connect(options.clone()));
+            async move {
+                connecting.await.unwrap_or_else(|error| Err(diesel::ConnectionError::BadConnection(error.to_string())))
+            }
+            .boxed()
+        });
         let manager = AsyncDieselConnectionManager::new_with_config(String::new(), config);
         let pool = Pool::builder(manager)
             .max_size(size)

@@ -9,6 +9,7 @@ use std::time::Duration;
 use arc_swap::ArcSwapOption;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client};
+use tokio::runtime::Handle;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
@@ -66,6 +67,8 @@ struct Connection {
 pub struct Redis {
     client: Client,
     deadline: Duration,
+    /// The runtime that drives its connections, which outlive whoever asked for them.
+    home: Handle,
     current: ArcSwapOption<Connection>,
     connecting: Mutex<Option<Instant>>,
 }
@@ -74,7 +77,13 @@ impl Redis {
     /// A lane that answers or gives up within `deadline`. Connects at first use.
     #[must_use]
     pub fn new(client: Client, deadline: Duration) -> Self {
-        Self { client, deadline, current: ArcSwapOption::empty(), connecting: Mutex::new(None) }
+        Self {
+            client,
+            deadline,
+            home: Handle::current(),
+            current: ArcSwapOption::empty(),
+            connecting: Mutex::new(None),
+        }
     }
 
     /// The server behind the lane.
@@ -158,7 +167,9 @@ impl Redis {
         if last_failure.is_some_and(|at| at.elapsed() < RECONNECT_PAUSE) {
             return Err(RedisError::Unreachable("the last attempt failed a moment ago".to_owned()));
         }
-        match self.connect().await {
+        let connecting = self.home.spawn(connect(self.client.clone(), self.deadline));
+        let connected = connecting.await.map_err(|error| error.to_string());
+        match connected.and_then(|connected| connected.map_err(|error| error.to_string())) {
             Ok(connection) => {
                 let connection = Arc::new(connection);
                 self.current.store(Some(Arc::clone(&connection)));
@@ -167,30 +178,30 @@ impl Redis {
             }
             Err(error) => {
                 *last_failure = Some(Instant::now());
-                Err(RedisError::Unreachable(error.to_string()))
+                Err(RedisError::Unreachable(error))
             }
         }
     }
+}
 
-    async fn connect(&self) -> redis::RedisResult<Connection> {
-        let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(self.deadline.min(Duration::from_secs(5))))
-            .set_response_timeout(Some(self.deadline));
-        let mut multiplexed = self.client.get_multiplexed_async_connection_with_config(&config).await?;
-        let info: String = redis::cmd("INFO").query_async(&mut multiplexed).await?;
-        let field = |name: &str| {
-            let line = info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
-            line.unwrap_or_default().trim().to_owned()
-        };
-        let server = Server {
-            run_id: field("run_id"),
-            version: field("redis_version"),
-            role: field("role"),
-            mode: field("redis_mode"),
-            eviction: field("maxmemory_policy"),
-        };
-        Ok(Connection { multiplexed, server })
-    }
+async fn connect(client: Client, deadline: Duration) -> redis::RedisResult<Connection> {
+    let config = AsyncConnectionConfig::new()
+        .set_connection_timeout(Some(deadline.min(Duration::from_secs(5))))
+        .set_response_timeout(Some(deadline));
+    let mut multiplexed = client.get_multiplexed_async_connection_with_config(&config).await?;
+    let info: String = redis::cmd("INFO").query_async(&mut multiplexed).await?;
+    let field = |name: &str| {
+        let line = info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        line.unwrap_or_default().trim().to_owned()
+    };
+    let server = Server {
+        run_id: field("run_id"),
+        version: field("redis_version"),
+        role: field("role"),
+        mode: field("redis_mode"),
+        eviction: field("maxmemory_policy"),
+    };
+    Ok(Connection { multiplexed, server })
 }
 
 /// Our reply from the client library's value.

@@ -35,11 +35,23 @@ const WATCH: Duration = Duration::from_millis(250);
 
 /// Takes replies piece by piece, as they come.
 pub trait Sink: Send + Sync {
-    /// A piece of the present reply; the last one of it `ends` it.
-    fn take(&self, piece: &[u8], ends: bool);
+    /// A piece of the present reply; the last one of it `ends` it. Answers whether it must be told of the end of the turn.
+    fn take(&self, piece: &[u8], ends: bool) -> Turn;
+
+    /// The turn is over: nothing more comes before the next read.
+    fn turned(&self);
 
     /// Nothing more comes: the connection failed, with so many replies owed (the present one among them).
     fn fail(&self, error: &RedisError, owed: usize);
+}
+
+/// Whether a sink must be told when the turn is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// It must, and has not asked for it in this turn.
+    Tell,
+    /// It need not, or has asked already.
+    Quiet,
 }
 
 enum Taker {
@@ -229,6 +241,8 @@ struct Driver<'a> {
     scanned: usize,
     /// The present frame was sent unasked, and nobody takes it.
     is_unasked: bool,
+    /// Who is told when the turn is over.
+    told: Vec<Arc<dyn Sink>>,
     /// When Redis last answered, or began to owe an answer.
     progress: Instant,
 }
@@ -244,6 +258,7 @@ impl<'a> Driver<'a> {
             scanner: Scanner::default(),
             scanned: 0,
             is_unasked: false,
+            told: Vec::new(),
             progress: Instant::now(),
         }
     }
@@ -279,7 +294,9 @@ impl<'a> Driver<'a> {
                 Ok(0) => return Poll::Ready(RedisError::Unknown("redis closed the connection".to_owned())),
                 Ok(_) => {
                     self.progress = Instant::now();
-                    if let Err(reason) = self.dispatch() {
+                    let dispatched = self.dispatch();
+                    self.told.drain(..).for_each(|sink| sink.turned());
+                    if let Err(reason) = dispatched {
                         return Poll::Ready(RedisError::Unknown(reason));
                     }
                 }
@@ -363,7 +380,9 @@ impl<'a> Driver<'a> {
                     Taker::Pieces(sink) => {
                         let used = std::mem::take(&mut self.scanned);
                         if used > 0 {
-                            sink.take(buffer.get(..used).unwrap_or_default(), ends);
+                            if sink.take(buffer.get(..used).unwrap_or_default(), ends) == Turn::Tell {
+                                self.told.push(Arc::clone(sink));
+                            }
                             buffer.advance(used);
                         }
                     }

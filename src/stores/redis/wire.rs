@@ -25,9 +25,9 @@ pub const READ_BYTES: usize = 64 * 1024;
 const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
 
 /// A stream to Redis, whatever it runs over.
-pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+pub trait Stream: AsyncRead + AsyncWrite + Send + Sync + Unpin {}
 
-impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
+impl<S: AsyncRead + AsyncWrite + Send + Sync + Unpin> Stream for S {}
 
 enum Address {
     Tcp { host: String, port: u16, tls: Option<(TlsConnector, ServerName<'static>)> },
@@ -66,6 +66,12 @@ impl Upstream {
             username: login.username().map(str::to_owned),
             password: login.password().map(SecretString::from),
         })
+    }
+
+    /// The number of the configured database.
+    #[must_use]
+    pub fn database(&self) -> i64 {
+        self.database
     }
 
     /// A wire that speaks `protocol`, logged in and in the configured database.

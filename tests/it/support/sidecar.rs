@@ -60,6 +60,7 @@ impl Sidecar {
         command.arg("serve").env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
         command.env("REDIS_URL", redis.url()).env("PARALLAX_LOG_FORMAT", "json");
         command.env("PARALLAX_HTTP_LISTEN", "127.0.0.1:0").env("PARALLAX_ADMIN_LISTEN", "127.0.0.1:0");
+        command.env("PARALLAX_RESP_LISTEN", "127.0.0.1:0");
         match database {
             Some(database) => command.env("DATABASE_URL", database.url()),
             None => command.env("ENABLE_POSTGRES", "false"),

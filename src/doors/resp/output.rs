@@ -1,0 +1,261 @@
+//! What a client is owed: replies in their order, written to its socket by whoever brings them, so that the task of a client
+//! that only forwards is never woken for a reply.
+
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::{Buf, BytesMut};
+use tokio::sync::Notify;
+
+use crate::doors::resp::socket::Socket;
+use crate::dual::route::{RedisError, Sink, Turn};
+use crate::dual::view::View;
+use crate::telemetry::labels::{Door, Outcome};
+use crate::telemetry::metrics::Metrics;
+
+/// Commands of one client that wait for their replies; more of them stay in its socket.
+pub(super) const IN_FLIGHT_MAX: usize = 1024;
+/// Bytes of replies that wait for a client; before they are taken nothing more of it is looked at.
+pub(super) const WAITING_BYTES: usize = 256 * 1024;
+/// Bytes of replies at which a client that does not read is given up: one reply may be as large as Redis allows.
+const OUTPUT_BYTES_MAX: usize = 1024 * 1024 * 1024;
+/// A buffer of more than this is let go when it is empty: ten thousand clients may be idle.
+const BUFFER_BYTES_KEPT: usize = 4096;
+
+/// Whether a client hears replies (`CLIENT REPLY`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Replies {
+    /// It hears them.
+    On,
+    /// It hears none.
+    Off,
+    /// It does not hear the next one.
+    Skip,
+}
+
+struct Inner {
+    out: BytesMut,
+    in_flight: usize,
+    /// What the commands in flight were decided under; held until they are answered (S2).
+    view: Option<Arc<View>>,
+    replies: Replies,
+    /// The next piece begins a reply.
+    begins: bool,
+    is_told: bool,
+    is_awaited: bool,
+    is_broken: bool,
+}
+
+/// What a client is owed, and the socket it goes to.
+pub(super) struct Output {
+    pub(super) socket: Socket,
+    inner: Mutex<Inner>,
+    woken: Notify,
+    metrics: Metrics,
+}
+
+impl Output {
+    pub(super) fn new(socket: Socket, metrics: Metrics) -> Self {
+        let inner = Inner {
+            out: BytesMut::new(),
+            in_flight: 0,
+            view: None,
+            replies: Replies::On,
+            begins: true,
+            is_told: false,
+            is_awaited: false,
+            is_broken: false,
+        };
+        Self { socket, inner: Mutex::new(inner), woken: Notify::new(), metrics }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // A panic while it was held is over; what it guards is whole after each statement.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes that `count` commands are forwarded under `view`. False when others are under way that were decided under
+    /// another view, or too many are: they must be answered first.
+    pub(super) fn begin(&self, count: usize, view: &Arc<View>) -> bool {
+        let mut inner = self.lock();
+        let is_other = inner.view.as_ref().is_some_and(|held| !Arc::ptr_eq(held, view));
+        if inner.in_flight > 0 && (is_other || inner.in_flight + count > IN_FLIGHT_MAX) {
+            return false;
+        }
+        inner.in_flight += count;
+        if inner.view.is_none() || is_other {
+            inner.view = Some(Arc::clone(view));
+        }
+        true
+    }
+
+    /// Takes back what [`Self::begin`] noted: nothing was sent.
+    pub(super) fn take_back(&self, count: usize) {
+        self.lock().ended(count);
+    }
+
+    /// Says whether the client hears replies from now on. To be called when nothing is in flight.
+    pub(super) fn set_replies(&self, replies: Replies) {
+        self.lock().replies = replies;
+    }
+
+    /// The reply to the next command is not heard, unless none is.
+    pub(super) fn skip_next(&self) {
+        let mut inner = self.lock();
+        if inner.replies == Replies::On {
+            inner.replies = Replies::Skip;
+        }
+    }
+
+    /// Appends one whole reply. To be called when nothing is in flight.
+    pub(super) fn reply(&self, frame: &[u8]) {
+        let mut inner = self.lock();
+        self.count(frame);
+        inner.append(frame, true);
+    }
+
+    /// Appends what is no reply: a message, an invalidation.
+    pub(super) fn push(&self, frame: &[u8]) {
+        self.lock().out.extend_from_slice(frame);
+    }
+
+    fn count(&self, frame: &[u8]) {
+        let outcome = match frame {
+            [b'-', rest @ ..] if rest.starts_with(b"PARALLAX") => Outcome::Refused,
+            [b'-' | b'!', ..] => Outcome::Error,
+            _ => Outcome::Ok,
+        };
+        self.metrics.command(Door::Resp, outcome);
+    }
+
+    /// Writes what the socket takes now.
+    pub(super) fn flush(&self) {
+        self.write(&mut self.lock());
+    }
+
+    fn write(&self, inner: &mut Inner) {
+        while !inner.out.is_empty() {
+            match self.socket.try_write(&inner.out) {
+                Ok(written) => inner.out.advance(written),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(_) => inner.is_broken = true,
+            }
+            if inner.is_broken {
+                inner.out.clear();
+            }
+        }
+        if inner.out.capacity() > BUFFER_BYTES_KEPT {
+            inner.out = BytesMut::new();
+        }
+    }
+
+    /// Whether the socket cannot be written any more.
+    pub(super) fn is_broken(&self) -> bool {
+        self.lock().is_broken
+    }
+
+    /// Bytes that wait.
+    pub(super) fn waiting_bytes(&self) -> usize {
+        self.lock().out.len()
+    }
+
+    /// Waits until nothing is in flight.
+    pub(super) async fn answered(&self) {
+        loop {
+            {
+                let mut inner = self.lock();
+                inner.is_awaited = inner.in_flight > 0;
+                if !inner.is_awaited {
+                    return;
+                }
+            }
+            self.woken.notified().await;
+        }
+    }
+
+    /// Waits until no more than `bytes` wait, or the socket is broken. Cancel safe.
+    pub(super) async fn written(&self, bytes: usize) {
+        loop {
+            self.flush();
+            if self.waiting_bytes() <= bytes || self.is_broken() {
+                return;
+            }
+            if self.socket.writable().await.is_err() {
+                self.lock().is_broken = true;
+            }
+        }
+    }
+
+    /// Waits until whoever brought a reply could not write all of it, or nothing is in flight any more. Cancel safe.
+    pub(super) async fn woken(&self) {
+        self.woken.notified().await;
+    }
+}
+
+impl Inner {
+    fn append(&mut self, piece: &[u8], ends: bool) {
+        if self.replies == Replies::On && !self.is_broken {
+            if self.out.len() + piece.len() > OUTPUT_BYTES_MAX {
+                self.is_broken = true;
+                return;
+            }
+            self.out.extend_from_slice(piece);
+        }
+        if ends && self.replies == Replies::Skip {
+            self.replies = Replies::On;
+        }
+    }
+
+    fn ended(&mut self, count: usize) {
+        self.in_flight = self.in_flight.saturating_sub(count);
+        if self.in_flight == 0 {
+            self.view = None;
+        }
+    }
+}
+
+impl Sink for Output {
+    fn take(&self, piece: &[u8], ends: bool) -> Turn {
+        let mut inner = self.lock();
+        if std::mem::replace(&mut inner.begins, ends) {
+            self.count(piece);
+        }
+        inner.append(piece, ends);
+        if ends {
+            inner.ended(1);
+        }
+        if std::mem::replace(&mut inner.is_told, true) { Turn::Quiet } else { Turn::Tell }
+    }
+
+    fn turned(&self) {
+        let mut inner = self.lock();
+        inner.is_told = false;
+        self.write(&mut inner);
+        let is_over = inner.is_awaited && inner.in_flight == 0;
+        if is_over || !inner.out.is_empty() || inner.is_broken {
+            drop(inner);
+            self.woken.notify_one();
+        }
+    }
+
+    fn fail(&self, error: &RedisError, owed: usize) {
+        let mut inner = self.lock();
+        if !std::mem::replace(&mut inner.begins, true) {
+            // A part of this reply has left already: nothing that follows could be understood.
+            inner.is_broken = true;
+        }
+        let frame = failure(error);
+        for _ in 0..owed {
+            self.count(&frame);
+            inner.append(&frame, true);
+        }
+        inner.ended(owed);
+        drop(inner);
+        self.turned();
+    }
+}
+
+/// What a client is told when Redis fails.
+pub(super) fn failure(error: &impl std::fmt::Display) -> Vec<u8> {
+    format!("-PARALLAX {error}\r\n").into_bytes()
+}

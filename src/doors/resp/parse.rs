@@ -1,0 +1,280 @@
+//! Finds the commands in what a client sends: arrays of strings, and lines that are typed by hand. What is wrong gets the
+//! error that Redis itself gives, word for word, and then the connection closes.
+//!
+//! It goes on where it stopped, so a command that comes byte by byte is looked at once.
+
+/// Bytes of a line that is typed by hand, or of a line that announces a length.
+const LINE_BYTES_MAX: usize = 64 * 1024;
+/// Bytes of one argument; Redis' own default.
+const BULK_BYTES_MAX: i64 = 512 * 1024 * 1024;
+/// Arguments of a command, for a client that has not said who it is.
+const ARGUMENTS_MAX_UNKNOWN: i64 = 10;
+/// Bytes of an argument, for a client that has not said who it is.
+const BULK_BYTES_MAX_UNKNOWN: i64 = 16_384;
+
+/// Where an argument stands, counted from the first byte of its command.
+pub(super) type Range = (usize, usize);
+
+/// What stands at the head of the input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Found {
+    /// A command of this many bytes; its arguments stand in [`Parser::ranges`].
+    Array(usize),
+    /// A line of this many bytes, typed by hand; its arguments stand in [`Parser::words`].
+    Line(usize),
+    /// Nothing, of this many bytes: an empty line or an array without arguments.
+    Empty(usize),
+    /// Not the whole of a command.
+    Incomplete,
+}
+
+/// Whether the client has said who it is, where it must.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Trust {
+    /// It has, or need not.
+    Known,
+    /// It has not.
+    Unknown,
+}
+
+/// Finds one command after the other.
+#[derive(Debug, Default)]
+pub(super) struct Parser {
+    /// The arguments of the present command.
+    pub(super) ranges: Vec<Range>,
+    /// The arguments of a line.
+    pub(super) words: Vec<Vec<u8>>,
+    at: usize,
+    missing: i64,
+    bulk: Option<usize>,
+}
+
+impl Parser {
+    /// Looks at `input`, which begins with the command that was begun.
+    ///
+    /// # Errors
+    /// What Redis says of it.
+    pub(super) fn next(&mut self, input: &[u8], trust: Trust) -> Result<Found, String> {
+        if self.at == 0 {
+            self.ranges.clear();
+            self.words.clear();
+            match input.first() {
+                None => return Ok(Found::Incomplete),
+                Some(b'*') => {}
+                Some(_) => return self.line(input),
+            }
+            let Some((number, used)) = head(input, "too big mbulk count string")? else {
+                return Ok(Found::Incomplete);
+            };
+            let count = number.filter(|count| *count <= i64::from(i32::MAX));
+            let count = count.ok_or("Protocol error: invalid multibulk length")?;
+            if trust == Trust::Unknown && count > ARGUMENTS_MAX_UNKNOWN {
+                return Err("Protocol error: unauthenticated multibulk length".to_owned());
+            }
+            if count <= 0 {
+                return Ok(Found::Empty(used));
+            }
+            (self.at, self.missing, self.bulk) = (used, count, None);
+        }
+        while self.missing > 0 {
+            let length = match self.bulk {
+                Some(length) => length,
+                None => match self.bulk_length(input, trust)? {
+                    Some(length) => *self.bulk.insert(length),
+                    None => return Ok(Found::Incomplete),
+                },
+            };
+            if input.len() < self.at + length + 2 {
+                return Ok(Found::Incomplete);
+            }
+            self.ranges.push((self.at, self.at + length));
+            self.at += length + 2;
+            (self.missing, self.bulk) = (self.missing - 1, None);
+        }
+        Ok(Found::Array(std::mem::take(&mut self.at)))
+    }
+
+    /// How many more bytes the present argument needs at least.
+    pub(super) fn wants(&self, input: usize) -> usize {
+        self.bulk.map_or(0, |length| (self.at + length + 2).saturating_sub(input))
+    }
+
+    fn bulk_length(&mut self, input: &[u8], trust: Trust) -> Result<Option<usize>, String> {
+        let rest = input.get(self.at..).unwrap_or_default();
+        let Some((number, used)) = head(rest, "too big bulk count string")? else { return Ok(None) };
+        if let Some(sign) = rest.first().filter(|sign| **sign != b'$') {
+            return Err(format!("Protocol error: expected '$', got '{}'", char::from(*sign)));
+        }
+        let length = number.filter(|length| (0..=BULK_BYTES_MAX).contains(length));
+        let length = length.ok_or("Protocol error: invalid bulk length")?;
+        if trust == Trust::Unknown && length > BULK_BYTES_MAX_UNKNOWN {
+            return Err("Protocol error: unauthenticated bulk length".to_owned());
+        }
+        self.at += used;
+        Ok(usize::try_from(length).ok())
+    }
+
+    fn line(&mut self, input: &[u8]) -> Result<Found, String> {
+        let Some(end) = input.iter().take(LINE_BYTES_MAX + 1).position(|byte| *byte == b'\n') else {
+            if input.len() > LINE_BYTES_MAX {
+                return Err("Protocol error: too big inline request".to_owned());
+            }
+            return Ok(Found::Incomplete);
+        };
+        let line = input.get(..end).unwrap_or_default();
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        self.words = words(line).ok_or("Protocol error: unbalanced quotes in request")?;
+        Ok(if self.words.is_empty() { Found::Empty(end + 1) } else { Found::Line(end + 1) })
+    }
+}
+
+/// The number behind the sign of a head, `None` in its place when it is none, and the bytes of the head.
+fn head(bytes: &[u8], too_big: &str) -> Result<Option<(Option<i64>, usize)>, String> {
+    let Some(end) = bytes.iter().take(LINE_BYTES_MAX + 1).position(|byte| *byte == b'\r') else {
+        if bytes.len() > LINE_BYTES_MAX {
+            return Err(format!("Protocol error: {too_big}"));
+        }
+        return Ok(None);
+    };
+    // Redis waits for the byte behind the carriage return, and does not look what it is.
+    if bytes.len() < end + 2 {
+        return Ok(None);
+    }
+    Ok(Some((integer(bytes.get(1..end).unwrap_or_default()), end + 2)))
+}
+
+/// A number as Redis reads one: no sign but a minus, no leading zero, nothing around it.
+fn integer(text: &[u8]) -> Option<i64> {
+    let number: i64 = std::str::from_utf8(text).ok()?.parse().ok()?;
+    (number.to_string().as_bytes() == text).then_some(number)
+}
+
+/// The words of a line that was typed by hand, with quotes and escapes; `None` when a quote is not closed.
+fn words(line: &[u8]) -> Option<Vec<Vec<u8>>> {
+    let mut rest = line;
+    let mut words = Vec::new();
+    loop {
+        let start = rest.iter().position(|byte| !byte.is_ascii_whitespace() && *byte != 0x0b);
+        let Some(start) = start else { return Some(words) };
+        rest = rest.get(start..)?;
+        let mut word = Vec::new();
+        loop {
+            match *rest {
+                [b'"', ref inside @ ..] => rest = quoted(inside, &mut word)?,
+                [b'\'', ref inside @ ..] => rest = quoted_plainly(inside, &mut word)?,
+                [byte, ref after @ ..] if !(byte.is_ascii_whitespace() || byte == 0x0b || byte == 0) => {
+                    word.push(byte);
+                    rest = after;
+                    continue;
+                }
+                _ => break,
+            }
+            // A closing quote ends its word.
+            if rest.first().is_some_and(|byte| !byte.is_ascii_whitespace()) {
+                return None;
+            }
+            break;
+        }
+        if rest.first() == Some(&0) {
+            words.push(word);
+            return Some(words);
+        }
+        words.push(word);
+    }
+}
+
+fn quoted<'a>(mut rest: &'a [u8], word: &mut Vec<u8>) -> Option<&'a [u8]> {
+    loop {
+        match *rest {
+            [b'\\', b'x', high, low, ref after @ ..] if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => {
+                let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+                word.push(digit(high)? * 16 + digit(low)?);
+                rest = after;
+            }
+            [b'\\', escaped, ref after @ ..] => {
+                word.push(match escaped {
+                    b'n' => b'\n',
+                    b'r' => b'\r',
+                    b't' => b'\t',
+                    b'b' => 8,
+                    b'a' => 7,
+                    other => other,
+                });
+                rest = after;
+            }
+            [b'"', ref after @ ..] => return Some(after),
+            [byte, ref after @ ..] => {
+                word.push(byte);
+                rest = after;
+            }
+            [] => return None,
+        }
+    }
+}
+
+fn quoted_plainly<'a>(mut rest: &'a [u8], word: &mut Vec<u8>) -> Option<&'a [u8]> {
+    loop {
+        match *rest {
+            [b'\\', b'\'', ref after @ ..] => {
+                word.push(b'\'');
+                rest = after;
+            }
+            [b'\'', ref after @ ..] => return Some(after),
+            [byte, ref after @ ..] => {
+                word.push(byte);
+                rest = after;
+            }
+            [] => return None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(input: &[u8]) -> Result<Found, String> {
+        Parser::default().next(input, Trust::Known)
+    }
+
+    #[test]
+    fn a_command_is_found_however_it_is_cut() {
+        let input = b"*2\r\n$3\r\nGET\r\n$4\r\na\r\nb\r\n*1\r\n";
+        for cut in 0..24 {
+            let mut parser = Parser::default();
+            assert_eq!(parser.next(&input[..cut], Trust::Known), Ok(Found::Incomplete), "{cut}");
+            assert_eq!(parser.next(input, Trust::Known), Ok(Found::Array(24)));
+            assert_eq!(parser.ranges, [(8, 11), (17, 21)]);
+        }
+    }
+
+    #[test]
+    fn a_line_is_split_as_redis_splits_it() {
+        let line = |text: &[u8]| {
+            let mut parser = Parser::default();
+            let found = parser.next(text, Trust::Known);
+            (found, parser.words)
+        };
+        assert_eq!(line(b"PING\r\n"), (Ok(Found::Line(6)), vec![b"PING".to_vec()]));
+        let (_, words) = line(b"set k \"a\\x41\\n\" 'it\\'s'\n");
+        assert_eq!(words, [&b"set"[..], b"k", b"aA\n", b"it's"].map(<[u8]>::to_vec));
+        assert_eq!(line(b"\r\n").0, Ok(Found::Empty(2)));
+        assert_eq!(line(b"GET \"a\r\n").0, Err("Protocol error: unbalanced quotes in request".to_owned()));
+        assert_eq!(line(b"GET \"a\"b\r\n").0, Err("Protocol error: unbalanced quotes in request".to_owned()));
+    }
+
+    #[test]
+    fn what_is_wrong_gets_the_words_of_redis() {
+        let error = |input: &[u8]| parse(input).expect_err("refused");
+        assert_eq!(error(b"*x\r\n"), "Protocol error: invalid multibulk length");
+        assert_eq!(error(b"*2147483648\r\n"), "Protocol error: invalid multibulk length");
+        assert_eq!(error(b"*1\r\n:1\r\n"), "Protocol error: expected '$', got ':'");
+        assert_eq!(error(b"*1\r\n$-1\r\n"), "Protocol error: invalid bulk length");
+        assert_eq!(error(b"*1\r\n$536870913\r\n"), "Protocol error: invalid bulk length");
+        assert_eq!(error(&[b'a'; 65_537]), "Protocol error: too big inline request");
+        let unknown = |input: &[u8]| Parser::default().next(input, Trust::Unknown).expect_err("refused");
+        assert_eq!(unknown(b"*11\r\n"), "Protocol error: unauthenticated multibulk length");
+        assert_eq!(unknown(b"*1\r\n$16385\r\n"), "Protocol error: unauthenticated bulk length");
+        assert_eq!(parse(b"*-1\r\n"), Ok(Found::Empty(5)));
+    }
+}
