@@ -150,7 +150,7 @@ impl Client {
                 Err(error) => {
                     self.forward(&mut run, &view).await;
                     self.output.answered().await;
-                    self.output.reply(format!("-ERR {error}\r\n").as_bytes());
+                    self.output.reply(&[b"-ERR ", error.as_slice(), b"\r\n"].concat());
                     return Go::Ends;
                 }
             };
