@@ -1,12 +1,12 @@
 //! Answers a read from a value, as Redis would have. Pure; a command that is not here is answered by Redis.
 
-use std::cmp::Ordering;
-
 use bytes::Bytes;
 
+use crate::dual::ranges;
 use crate::model::command::Command;
+use crate::model::frame::Protocol;
 use crate::model::reply::Reply;
-use crate::model::value::{Score, Value};
+use crate::model::value::Value;
 
 /// The latest expiry that a row can hold, in milliseconds: the end of the year 9999.
 pub(super) const LATEST_MS: i64 = 253_402_300_799_000;
@@ -34,7 +34,7 @@ pub fn named_elements(command: &Command) -> Option<Vec<Bytes>> {
 /// Whether the command is one that [`reply`] may answer.
 #[must_use]
 pub fn is_answerable(command: &Command) -> bool {
-    const ANSWERED: [&str; 31] = [
+    const ANSWERED: [&str; 34] = [
         "GET",
         "MGET",
         "STRLEN",
@@ -61,6 +61,9 @@ pub fn is_answerable(command: &Command) -> bool {
         "ZCARD",
         "ZRANGE",
         "ZREVRANGE",
+        "ZRANGEBYSCORE",
+        "ZREVRANGEBYSCORE",
+        "ZCOUNT",
         "ZRANK",
         "ZREVRANK",
         "LRANGE",
@@ -70,9 +73,9 @@ pub fn is_answerable(command: &Command) -> bool {
     ANSWERED.contains(&command.name().as_str())
 }
 
-/// The reply to `command` from its records, one for each key; `None` when Redis must be asked.
+/// The reply to `command` from its records, one for each key, in the form of `protocol`; `None` when Redis must be asked.
 #[must_use]
-pub fn reply(command: &Command, records: &[Record], now_ms: i64) -> Option<Reply> {
+pub fn reply(command: &Command, records: &[Record], now_ms: i64, protocol: Protocol) -> Option<Reply> {
     let name = command.name();
     let record = records.first()?;
     match name.as_str() {
@@ -90,7 +93,7 @@ pub fn reply(command: &Command, records: &[Record], now_ms: i64) -> Option<Reply
             Value::String(bytes) => string(&name, bytes),
             Value::Hash(fields) => hash(&name, command, fields),
             Value::Set(members) => set(&name, command, members),
-            Value::Zset(members) => zset(&name, command, members),
+            Value::Zset(members) => ranges::reply(&name, command, members, protocol),
             Value::List(items) => list(&name, command, items),
             Value::Stream(_) => None,
         },
@@ -141,7 +144,10 @@ fn hash(name: &str, command: &Command, fields: &std::collections::BTreeMap<Bytes
     Some(match name {
         "HGET" => bulk(fields.get(command.arg(2)?)),
         "HMGET" => Reply::Array(asked().map(|field| bulk(fields.get(field))).collect()),
-        "HGETALL" => bulks(fields.iter().flat_map(|(field, value)| [field, value])),
+        "HGETALL" => {
+            let pair = |(field, value): (&Bytes, &Bytes)| (Reply::Bulk(field.clone()), Reply::Bulk(value.clone()));
+            Reply::Map(fields.iter().map(pair).collect())
+        }
         "HKEYS" => bulks(fields.keys()),
         "HVALS" => bulks(fields.values()),
         "HLEN" => count(fields.len()),
@@ -153,57 +159,11 @@ fn hash(name: &str, command: &Command, fields: &std::collections::BTreeMap<Bytes
 
 fn set(name: &str, command: &Command, members: &std::collections::BTreeSet<Bytes>) -> Option<Reply> {
     Some(match name {
-        "SMEMBERS" => bulks(members.iter()),
+        "SMEMBERS" => Reply::Set(members.iter().map(|member| Reply::Bulk(member.clone())).collect()),
         "SISMEMBER" => flag(members.contains(command.arg(2)?)),
         "SMISMEMBER" => Reply::Array(command.0.iter().skip(2).map(|member| flag(members.contains(member))).collect()),
         "SCARD" => count(members.len()),
         _ => return None,
-    })
-}
-
-type Members = std::collections::BTreeMap<Bytes, Score>;
-
-fn zset(name: &str, command: &Command, members: &Members) -> Option<Reply> {
-    let score = |member: &Bytes| bulk(members.get(member).map(Score::text));
-    Some(match name {
-        "ZSCORE" => score(command.arg(2)?),
-        "ZMSCORE" => Reply::Array(command.0.iter().skip(2).map(score).collect()),
-        "ZCARD" => count(members.len()),
-        "ZRANK" | "ZREVRANK" if command.0.len() == 3 => {
-            let order = ordered(members, name == "ZREVRANK");
-            let member = command.arg(2)?;
-            order.iter().position(|(name, _)| *name == member).map_or(Reply::Nil, count)
-        }
-        "ZRANGE" | "ZREVRANGE" => return ranked(command, members, name == "ZREVRANGE"),
-        _ => return None,
-    })
-}
-
-fn ordered(members: &Members, is_reversed: bool) -> Vec<(&Bytes, &Score)> {
-    let mut order: Vec<_> = members.iter().collect();
-    // Zero and minus zero are one score; only then does the name decide.
-    let by_score = |one: &Score, two: &Score| one.number().partial_cmp(&two.number()).unwrap_or(Ordering::Equal);
-    order.sort_by(|one, two| by_score(one.1, two.1).then_with(|| one.0.cmp(two.0)));
-    if is_reversed {
-        order.reverse();
-    }
-    order
-}
-
-/// ZRANGE and ZREVRANGE by rank; the forms by score and by name are Redis' to answer.
-fn ranked(command: &Command, members: &Members, is_reversed: bool) -> Option<Reply> {
-    let with_scores = match (command.0.len(), command.is_word(4, "WITHSCORES")) {
-        (4, _) => false,
-        (5, true) => true,
-        _ => return None,
-    };
-    let order = ordered(members, is_reversed);
-    let window = window(order.len(), command.integer(2)?, command.integer(3)?);
-    let chosen = order.get(window)?;
-    Some(if with_scores {
-        bulks(chosen.iter().flat_map(|(member, score)| [*member, score.text()]))
-    } else {
-        bulks(chosen.iter().map(|(member, _)| *member))
     })
 }
 
@@ -225,7 +185,7 @@ fn list(name: &str, command: &Command, items: &[Bytes]) -> Option<Reply> {
 }
 
 /// The places from `start` to `stop` inclusive, both counted from the end where negative.
-fn window(length: usize, start: i64, stop: i64) -> std::ops::Range<usize> {
+pub(super) fn window(length: usize, start: i64, stop: i64) -> std::ops::Range<usize> {
     let length = i64::try_from(length).unwrap_or(i64::MAX);
     let place = |index: i64| if index < 0 { index.saturating_add(length) } else { index };
     let from = place(start).max(0);
@@ -240,10 +200,11 @@ fn window(length: usize, start: i64, stop: i64) -> std::ops::Range<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::value::Score;
 
     fn ask(line: &str, value: Value) -> Option<Reply> {
         let command = Command::new(line.split(' ').map(|part| part.as_bytes().to_vec()));
-        reply(&command, &[Record { value, expires_at_ms: Some(10_700) }], 10_000)
+        reply(&command, &[Record { value, expires_at_ms: Some(10_700) }], 10_000, Protocol::Resp2)
     }
 
     fn zset() -> Value {
@@ -260,8 +221,6 @@ mod tests {
         assert_eq!(ask("LRANGE k 2 1", list()), items(&[]));
         assert_eq!(ask("LINDEX k -1", list()), Some(Reply::bulk("c")));
         assert_eq!(ask("ZRANGE k 0 1", zset()), items(&["c", "a"]));
-        assert_eq!(ask("ZREVRANGE k 0 0 WITHSCORES", zset()), items(&["b", "1"]));
-        assert_eq!(ask("ZRANK k b", zset()), Some(Reply::Integer(2)));
     }
 
     #[test]
@@ -274,15 +233,18 @@ mod tests {
     fn an_expiry_beyond_what_a_row_holds_is_asked_of_redis() {
         let command = Command::new(["PEXPIRETIME", "k"]);
         let record = |expires| Record { value: zset(), expires_at_ms: Some(expires) };
-        assert_eq!(reply(&command, &[record(LATEST_MS)], 10_000), None);
-        assert_eq!(reply(&command, &[record(LATEST_MS - 1)], 10_000), Some(Reply::Integer(LATEST_MS - 1)));
+        assert_eq!(reply(&command, &[record(LATEST_MS)], 10_000, Protocol::Resp2), None);
+        assert_eq!(
+            reply(&command, &[record(LATEST_MS - 1)], 10_000, Protocol::Resp2),
+            Some(Reply::Integer(LATEST_MS - 1))
+        );
     }
 
     #[test]
     fn a_command_of_another_type_is_asked_of_redis() {
         assert_eq!(ask("GET k", zset()), None);
         assert_eq!(ask("HGET k f", Value::String("x".into())), None);
-        assert_eq!(ask("ZRANGE k 0 1 BYSCORE", zset()), None);
+        assert_eq!(ask("HGETALL k", zset()), None);
     }
 
     #[test]

@@ -7,11 +7,12 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::dual::batch::Done;
-use crate::dual::hide;
 use crate::dual::plan::{self, EXEC_COMMANDS_MAX, LOG_PUSHES_MAX, MirroredTouch, Step};
 use crate::dual::route::{CLOSED, Callers, Path, Policy, Route};
 use crate::dual::view::View;
 use crate::dual::{Answer, Engine, EngineError, Mirror, Options, Refusal, RefusalCause, Source, only};
+use crate::dual::{answer, hide};
+use crate::model::catalog::UNMATCHED;
 use crate::model::command::Command;
 use crate::model::command::effect;
 use crate::model::command::table::{Access, Class};
@@ -102,7 +103,7 @@ impl Engine {
                     }
                 }
                 Ok(Admitted::Read(command, keys)) => {
-                    self.note_redis_read(&view, &keys);
+                    self.note_redis_read(&view, &command, &keys);
                     self.sample(&view, &command, &keys);
                     steps.push(Step { command, touches: Vec::new() });
                     places.push(place);
@@ -339,7 +340,10 @@ impl Engine {
             }
         }
         if positions.is_empty() && touches.is_empty() {
-            self.metrics.unverifiable("unmatched");
+            self.metrics.keyless_write(&command.name());
+            if self.mirrors_anything(view) {
+                self.note_unverifiable(view, UNMATCHED, "a write without a key was forwarded");
+            }
         }
         Step { command, touches }
     }
@@ -356,10 +360,14 @@ impl Engine {
         }
     }
 
-    pub(super) fn note_redis_read(&self, view: &View, keys: &[Key]) {
+    pub(super) fn note_redis_read(&self, view: &View, command: &Command, keys: &[Key]) {
         use crate::telemetry::labels::RouteReason;
         for key in keys {
             let kind = self.catalog.kind_of(key.as_bytes());
+            let is_sent = kind.is_readable() && view.flag(kind).sends_to_postgres(&kind.name, key.as_bytes());
+            if is_sent && !answer::is_answerable(command) {
+                self.metrics.not_cut_over(&command.name());
+            }
             let reason = match view.flag(kind).stage {
                 Stage::Off | Stage::Dualwrite | Stage::Shadow => RouteReason::Stage,
                 Stage::Live if !kind.is_readable() => RouteReason::NotReadable,

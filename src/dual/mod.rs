@@ -19,6 +19,7 @@ mod lift;
 pub mod lineage;
 pub mod plan;
 mod queue;
+mod ranges;
 mod read;
 pub mod records;
 mod rollback;

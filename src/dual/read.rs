@@ -49,7 +49,7 @@ impl Engine {
         self.sample(view, &command, keys);
         let deadline_ms = keys.iter().map(|key| view.flag(self.catalog.kind_of(key.as_bytes())).deadline_ms).min();
         let deadline = std::time::Duration::from_millis(deadline_ms.unwrap_or(1));
-        let outcome = match timeout(deadline, self.postgres_reply(view, &command, keys)).await {
+        let outcome = match timeout(deadline, self.postgres_reply(path, view, &command, keys)).await {
             Ok(outcome) => outcome,
             Err(_) => Err(RouteReason::Deadline),
         };
@@ -94,7 +94,13 @@ impl Engine {
         }
     }
 
-    async fn postgres_reply(&self, view: &View, command: &Command, keys: &[Key]) -> Result<Reply, RouteReason> {
+    async fn postgres_reply(
+        &self,
+        path: &Path,
+        view: &View,
+        command: &Command,
+        keys: &[Key],
+    ) -> Result<Reply, RouteReason> {
         let names = answer::named_elements(command);
         let (fence, records) = self.records_behind_fence(view, keys, names.as_deref()).await?;
         let is_by_element = keys.iter().any(|key| self.catalog.kind_of(key.as_bytes()).layout == Layout::Collection);
@@ -107,7 +113,7 @@ impl Engine {
         if !self.keeper.has_lease() {
             return Err(RouteReason::NoLease);
         }
-        answer::reply(command, &records, fence.time_us / 1000).ok_or(RouteReason::NotReadable)
+        answer::reply(command, &records, fence.time_us / 1000, path.protocol()).ok_or(RouteReason::NotReadable)
     }
 
     /// The records of a read as Postgres holds them, if every one of them may be believed.

@@ -110,7 +110,7 @@ impl Engine {
                 Err(reason) => self.metrics.read_routed(&kind.name, Store::Redis, reason),
             }
         } else {
-            self.note_redis_read(&view, keys);
+            self.note_redis_read(&view, &command, keys);
         }
         let look = fence::look(&self.looks, key).await.map_err(EngineError::of_a_read)?;
         Ok(look.value.map(|value| RecordView {

@@ -120,7 +120,10 @@ impl Engine {
     /// Where a command goes.
     #[must_use]
     pub fn route(&self, view: &View, policy: Policy, words: Words<'_>) -> Route {
-        let Some(info) = self.table.get(words.name()) else { return Route::Forward };
+        let Some(info) = self.table.get(words.name()) else {
+            self.metrics.keyless_write("");
+            return Route::Forward;
+        };
         let Some((access, positions)) = info.plain(words.len()) else {
             return self.route_closely(view, policy, &words.command());
         };
@@ -192,7 +195,7 @@ impl Engine {
     }
 
     /// Whether any write is marked: then nothing may change all data behind the marks.
-    fn mirrors_anything(&self, view: &View) -> bool {
+    pub(super) fn mirrors_anything(&self, view: &View) -> bool {
         let kinds = self.catalog.kinds().iter().filter(|kind| kind.is_mirrored());
         !self.keeper.has_lease() || kinds.into_iter().any(|kind| view.flag(kind).stage.marks())
     }

@@ -1,6 +1,7 @@
 //! Every instrument of Parallax in one struct: its doc comment is its help text, its name is the one that Prometheus shows.
 
 use crate::model::catalog::Table;
+use crate::telemetry::commands::COMMANDS;
 use crate::telemetry::labels::{
     ApplyFailure, CaptureRefusal, Compared, ComparisonDrop, Door, Label, MismatchClass, Operation, Outcome,
     RouteReason, StatusClass, Store,
@@ -22,6 +23,9 @@ macro_rules! values {
     };
     ($registrar:ident, table) => {
         tables().map(str::to_owned).collect()
+    };
+    ($registrar:ident, command) => {
+        COMMANDS.iter().map(|&name| name.to_owned()).collect()
     };
     ($registrar:ident, version) => {
         vec![env!("CARGO_PKG_VERSION").to_owned()]
@@ -71,6 +75,10 @@ instruments! {
     commands: counter "parallax_commands" { door: Door, result: Outcome },
     /// Reads answered, by the store that answered and the reason why it did.
     reads: counter "parallax_reads" { kind: kind, store: Store, reason: RouteReason },
+    /// Reads of live kinds that Redis answered because Postgres cannot be asked for this command.
+    not_cut_over: counter "parallax_not_cut_over" { command: command },
+    /// Commands that may write and were forwarded without a mark, because no key of theirs is known.
+    keyless_writes: counter "parallax_keyless_writes" { command: command },
     /// Write commands to mirrored kinds.
     writes: counter "parallax_writes" { kind: kind },
     /// Rows sent to Postgres by applies.

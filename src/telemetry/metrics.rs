@@ -10,6 +10,7 @@ use prometheus::proto::MetricFamily;
 use prometheus::{Registry, TextEncoder};
 
 use crate::model::flag::{Flag, Stage};
+use crate::telemetry::commands::COMMANDS;
 use crate::telemetry::instruments::{Instruments, tables};
 use crate::telemetry::labels::{
     ApplyFailure, CaptureRefusal, Compared, ComparisonDrop, Door, Label, Operation, Outcome, RouteReason, StatusClass,
@@ -24,6 +25,7 @@ pub struct Metrics(Arc<Inner>);
 struct Inner {
     instruments: Instruments,
     kinds: HashMap<String, usize>,
+    commands: HashMap<&'static str, usize>,
     registry: Registry,
     /// The instruments are read for as long as this lives.
     _provider: SdkMeterProvider,
@@ -41,6 +43,7 @@ impl Metrics {
         Self(Arc::new(Inner {
             instruments,
             kinds: kinds.iter().cloned().zip(0..).collect(),
+            commands: COMMANDS.iter().copied().zip(0..).collect(),
             registry,
             _provider: registrar.into_provider(),
         }))
@@ -72,6 +75,16 @@ impl Metrics {
     /// A read was answered by `store` because of `reason`.
     pub fn read_routed(&self, kind: &str, store: Store, reason: RouteReason) {
         self.0.instruments.reads.add(&[self.kind(kind), store.position(), reason.position()], 1);
+    }
+
+    /// Redis answered a read of a live kind because Postgres cannot be asked for this command.
+    pub fn not_cut_over(&self, command: &str) {
+        self.0.instruments.not_cut_over.add(&[self.command_place(command)], 1);
+    }
+
+    /// A command that may write was forwarded though no key of it is known.
+    pub fn keyless_write(&self, command: &str) {
+        self.0.instruments.keyless_writes.add(&[self.command_place(command)], 1);
     }
 
     /// `commands` write commands to a mirrored kind were executed.
@@ -232,6 +245,12 @@ impl Metrics {
     /// A request was turned away for its token.
     pub fn auth_failed(&self, door: Door) {
         self.0.instruments.auth_failures.add(&[door.position()], 1);
+    }
+
+    /// The place of a command's name, whatever its case; that of all others where nobody knows it.
+    fn command_place(&self, name: &str) -> usize {
+        let place = self.0.commands.get(name.to_ascii_lowercase().as_str()).copied();
+        place.unwrap_or(COMMANDS.len().saturating_sub(1))
     }
 
     fn kind(&self, name: &str) -> usize {

@@ -30,6 +30,8 @@ fn after_every_fact() -> Metrics {
     metrics.log_gap("apikey", 12);
     metrics.evicted_while_pending("apikey");
     metrics.unverifiable("apikey");
+    metrics.not_cut_over("hscan");
+    metrics.keyless_write("no such command");
     metrics.compared("apikey", Compared::Value);
     metrics.comparison_dropped(ComparisonDrop::QueueFull);
     metrics.store_latency(Store::Redis, Operation::Write, took);
