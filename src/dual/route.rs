@@ -121,6 +121,11 @@ impl Engine {
     #[must_use]
     pub fn route(&self, view: &View, policy: Policy, words: Words<'_>) -> Route {
         let Some(info) = self.table.get(words.name()) else {
+            // Redis closes the connection that says these, and ours is shared.
+            let is_of_a_browser = [&b"POST"[..], b"HOST:"].iter().any(|name| words.name().eq_ignore_ascii_case(name));
+            if is_of_a_browser {
+                return Route::Connection;
+            }
             self.metrics.keyless_write("");
             return Route::Forward;
         };

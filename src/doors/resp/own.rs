@@ -1,7 +1,7 @@
 //! A connection to Redis that one client has to itself, for as long as it needs one: WATCH and MULTI, subscriptions, blocking
 //! commands, another database, and what a client asks of its own connection.
 
-use bytes::BytesMut;
+use bytes::{Buf, BytesMut};
 use futures_util::FutureExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -15,6 +15,8 @@ use crate::model::frame::{Frame, Protocol, encode};
 
 /// Commands of a client's transaction that are queued at once.
 const QUEUED_AT_ONCE_MAX: usize = 1024;
+/// Why something is refused in another database than the configured one.
+const COMES_BACK: &str = "what comes into the mirrored database from another one cannot be marked: select it before";
 /// Bytes that are carried at once where nothing is looked at.
 const PIPE_BYTES: usize = 64 * 1024;
 
@@ -27,6 +29,8 @@ pub(super) struct Own {
     shard_channels: i64,
     /// Another database than the configured one is selected.
     is_elsewhere: bool,
+    /// There, between MULTI and EXEC.
+    is_queueing: bool,
     /// What it was asked for stays with it: tracking, its id.
     is_pinned: bool,
     is_two: bool,
@@ -41,6 +45,7 @@ impl Own {
             channels: 0,
             shard_channels: 0,
             is_elsewhere: false,
+            is_queueing: false,
             is_pinned: false,
             is_two: protocol == Protocol::Resp2,
         }
@@ -148,7 +153,7 @@ impl Client {
     /// Serves a command that goes over the client's own connection.
     pub(super) async fn own_command(&mut self, command: Command) -> Go {
         let name = command.name();
-        if matches!(name.as_str(), "QUIT" | "RESET" | "HELLO" | "AUTH") {
+        if matches!(name.as_str(), "QUIT" | "RESET" | "HELLO" | "AUTH" | "POST" | "HOST:" | "REPLCONF") {
             return self.connection_command(command).await;
         }
         let Some(own) = self.own.as_mut() else { return Go::On };
@@ -271,7 +276,10 @@ impl Client {
         let mut last = None;
         while let Some(command) = next.take() {
             let Some(transaction) = self.own.as_ref().and_then(|own| own.transaction.as_ref()) else { break };
-            if matches!(command.name().as_str(), "EXEC" | "DISCARD" | "RESET" | "QUIT" | "HELLO" | "AUTH") {
+            if matches!(
+                command.name().as_str(),
+                "EXEC" | "DISCARD" | "RESET" | "QUIT" | "HELLO" | "AUTH" | "POST" | "HOST:"
+            ) {
                 last = Some(command);
                 break;
             }
@@ -410,12 +418,27 @@ impl Client {
             return Go::On;
         }
         let output = std::sync::Arc::clone(&self.output);
+        let database = self.thread.engine.database();
         let Some(own) = self.own.as_mut() else { return Go::On };
-        match own.ask(command, &output).await {
+        let comes_back = comes_into(command, database) || (own.is_queueing && command.is_word(0, "SELECT"));
+        // No command has this name, so Redis discards a transaction that holds it, as for any other error.
+        let refused = Command::new(["parallax.refused"]);
+        if comes_back && !own.is_queueing {
+            self.output.reply(&failure(&COMES_BACK));
+            return Go::On;
+        }
+        match own.ask(if comes_back { &refused } else { command }, &output).await {
+            Ok(_) if comes_back => {
+                self.output.reply(&failure(&COMES_BACK));
+                Go::On
+            }
             Ok(frame) => {
-                if command.is_word(0, "SELECT") && frame.bytes() == &b"+OK\r\n"[..] {
-                    own.is_elsewhere = command.integer(1) != Some(self.thread.engine.database());
+                let is_ok = frame.bytes() == &b"+OK\r\n"[..];
+                if command.is_word(0, "SELECT") && is_ok {
+                    own.is_elsewhere = command.integer(1) != Some(database);
                 }
+                let ends = command.0.len() == 1 && (command.is_word(0, "EXEC") || command.is_word(0, "DISCARD"));
+                own.is_queueing = (own.is_queueing && !ends) || (command.is_word(0, "MULTI") && is_ok);
                 self.output.reply(frame.bytes());
                 self.release();
                 Go::On
@@ -471,25 +494,56 @@ impl Client {
         output.push(&std::mem::take(&mut own.wire.buffer));
         let mut coming = BytesMut::with_capacity(PIPE_BYTES);
         loop {
-            output.written(0).await;
-            if output.is_broken() {
-                return Go::Ends;
+            // What it sends meanwhile is read for its end alone: after RESET it is a client as any other.
+            match self.piped(&mut bytes).await {
+                Ok(None) => {}
+                Ok(Some(go)) => return go,
+                Err(error) => return self.lost(&error),
             }
+            output.written(0).await;
+            let Some(own) = self.own.as_mut().filter(|_| !output.is_broken()) else { return Go::Ends };
             coming.reserve(PIPE_BYTES);
-            tokio::select! {
+            let is_readable = tokio::select! {
                 read = own.wire.stream.read_buf(&mut coming) => match read {
-                    Ok(read) if read > 0 => output.push(&coming.split()),
+                    Ok(read) if read > 0 => false,
                     Ok(_) | Err(_) => return Go::Ends,
                 },
                 ready = output.socket.readable() => {
-                    let mut sent = BytesMut::with_capacity(PIPE_BYTES);
-                    let is_over = ready.is_err() || matches!(output.socket.try_read(&mut sent), Ok(0));
-                    if is_over || own.write(&sent).await.is_err() {
+                    if ready.is_err() {
                         return Go::Ends;
                     }
+                    true
                 }
+            };
+            output.push(&coming.split());
+            if is_readable && self.read().is_none() {
+                return Go::Ends;
             }
         }
+    }
+
+    /// Passes on the commands that have come. Answers how it goes on when they end what is passed on blindly.
+    async fn piped(&mut self, bytes: &mut BytesMut) -> Result<Option<Go>, RedisError> {
+        bytes.clear();
+        loop {
+            match self.parser.next(&self.input, self.trust) {
+                Ok(Found::Incomplete) => break,
+                Ok(Found::Empty(length)) => self.input.advance(length),
+                Ok(found @ (Found::Array(_) | Found::Line(_))) => {
+                    let command = self.take(found);
+                    if command.is_word(0, "RESET") && command.0.len() == 1 {
+                        self.reset().await;
+                        return Ok(Some(Go::On));
+                    }
+                    encode::command(bytes, &command);
+                }
+                Err(_) => return Ok(Some(Go::Ends)),
+            }
+        }
+        if let Some(own) = self.own.as_mut().filter(|_| !bytes.is_empty()) {
+            own.write(bytes).await?;
+        }
+        Ok(None)
     }
 
     /// HELLO over the connection whose protocol it names.
@@ -511,6 +565,12 @@ impl Client {
     pub(super) fn forget_own(&mut self) {
         self.own = None;
     }
+}
+
+/// Whether a command in another database writes into this one.
+fn comes_into(command: &Command, database: i64) -> bool {
+    let names_it = |at: usize| command.is_word(at, "DB") && command.integer(at + 1) == Some(database);
+    command.is_word(0, "COPY") && (3..command.0.len()).any(names_it)
 }
 
 /// Whether Redis has closed a connection that nobody used.

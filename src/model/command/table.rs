@@ -204,7 +204,7 @@ impl Table {
             return if acts { Class::Administrative } else { Class::Server };
         }
         if (name == "SCRIPT" || name == "FUNCTION") && (command.is_word(1, "FLUSH") || command.is_word(1, "KILL")) {
-            return Class::Administrative;
+            return Class::Server;
         }
         let Some(info) = self.commands.get(&name) else {
             return Class::Unknown;

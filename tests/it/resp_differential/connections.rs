@@ -94,9 +94,11 @@ pub(super) const STORIES: &[Story] = &[
         ],
     ),
     (
-        "another database within a transaction",
-        &["a1 MULTI", "a1 SELECT 1", "a1 SET %d one", "a1 SELECT 0", "a1 GET %d", "a1 EXEC", "a1 GET %d"],
+        "a transaction in another database",
+        &["a1 SELECT 1", "a1 MULTI", "a1 SET %d one", "a1 EXEC", "a1 SELECT 0", "a1 GET %d"],
     ),
+    ("what a browser says", &["a1 PING", "ax POST / HTTP/1.1", "b1 PING"]),
+    ("what a browser says in a transaction", &["a1 MULTI", "ax host: x", "b1 PING"]),
     (
         "a name",
         &[

@@ -26,8 +26,12 @@ struct Stage {
 }
 
 async fn stage() -> Stage {
+    stage_with(&[]).await
+}
+
+async fn stage_with(settings: &[(&str, &str)]) -> Stage {
     let (redis, database) = tokio::join!(support::redis(), support::postgres());
-    let sidecar = Sidecar::start(&redis, &database).await;
+    let sidecar = Sidecar::start_with(&redis, Some(&database), settings).await;
     sidecar.raise("dualwrite").await;
     Stage { sidecar, redis, _database: database }
 }
