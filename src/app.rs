@@ -12,7 +12,7 @@ use crate::doors::http::{self as data, DataDoor};
 use crate::doors::resp::{self, RespDoor};
 use crate::doors::server;
 use crate::doors::trigger::Triggers;
-use crate::dual::{self, Engine, Parts, Remedy};
+use crate::dual::{self, Engine, Membership, Parts, Remedy};
 use crate::jobs::Jobs;
 use crate::model::catalog::Catalog;
 use crate::settings::{PostgresSettings, RespListen, Settings};
@@ -33,35 +33,8 @@ const REDIS_PAUSE: Duration = Duration::from_millis(250);
 /// When something it stands on is not as it must be, with what to do; or when a port is taken.
 pub async fn serve(settings: Settings, shutdown: Shutdown) -> anyhow::Result<()> {
     let triggers = Triggers::listen(settings.rollback_file.clone()).context("SIGUSR2 cannot be listened to")?;
-    let catalog = Arc::new(catalog(&settings)?);
-    let names: Vec<String> = catalog.kinds().iter().map(|kind| kind.name.clone()).collect();
-    let metrics = Metrics::new(&settings.instance, &names);
-    let deadline = Duration::from_millis(settings.limits.command_deadline_ms);
-    let client = tls::redis_client(&settings.redis).context("redis cannot be reached as configured")?;
-    let postgres = settings.postgres.as_ref().map(|postgres| pool(postgres, deadline)).transpose()?;
-    tokio::select! {
-        checked = check_redis(&client, deadline) => checked?,
-        () = shutdown.requested() => return Ok(()),
-    }
-    check_postgres(postgres.as_ref()).await?;
-
-    let limits = &settings.limits;
-    let upstream = tls::redis_upstream(&settings.redis, &client).context("redis cannot be reached as configured")?;
-    let engine = Engine::start(Parts {
-        catalog: Arc::clone(&catalog),
-        instance: settings.instance.clone(),
-        redis: client,
-        upstream: Arc::new(upstream),
-        postgres,
-        command_deadline: deadline,
-        lease: Duration::from_millis(limits.lease_ms),
-        barrier_wait: Duration::from_millis(limits.barrier_wait_ms),
-        outbox_queue_max: limits.outbox_queue_max,
-        shadow_queue_max: limits.shadow_queue_max,
-        metrics: metrics.clone(),
-    })
-    .await
-    .context("the engine could not be started")?;
+    let Some(engine) = engine(&settings, Membership::Sidecar, &shutdown).await? else { return Ok(()) };
+    let (limits, metrics, catalog) = (&settings.limits, engine.metrics().clone(), Arc::clone(engine.catalog()));
 
     let triggers = tokio::spawn(triggers.run(Arc::clone(&engine)));
     let bind = |address| async move {
@@ -72,8 +45,8 @@ pub async fn serve(settings: Settings, shutdown: Shutdown) -> anyhow::Result<()>
     let admin_guard = admin::guard(settings.admin.listen, &settings.admin)?;
     let commands = CommandLimits::default();
     let data_door = Arc::new(DataDoor::new(Arc::clone(&engine), catalog, data_guard, commands, metrics.clone()));
-    let admin_door =
-        Arc::new(AdminDoor::new(Arc::clone(&engine), Jobs::new(Arc::clone(&engine)), admin_guard, metrics.clone()));
+    let (jobs, origins) = (Jobs::start(Arc::clone(&engine)), &settings.admin.origins);
+    let admin_door = Arc::new(AdminDoor::new(Arc::clone(&engine), jobs, admin_guard, origins, metrics.clone()));
     let resp = match &settings.resp {
         Some(resp) => Some((listen_resp(&resp.listen).await?, RespDoor::start(&engine, resp, &metrics)?)),
         None => None,
@@ -90,15 +63,7 @@ pub async fn serve(settings: Settings, shutdown: Shutdown) -> anyhow::Result<()>
     let admin = tokio::spawn(async move {
         server::serve(admin_listener, admin::limits(), admin_door, async move { ended.requested().await }).await
     });
-    let resp = {
-        let (shutdown, deadline) = (shutdown.clone(), Duration::from_millis(data::limits(limits).drain_timeout_ms));
-        async move {
-            match resp {
-                Some((listener, door)) => door.serve(listener, deadline, shutdown.requested()).await,
-                None => 0,
-            }
-        }
-    };
+    let resp = serve_resp(resp, Duration::from_millis(data::limits(limits).drain_timeout_ms), shutdown.clone());
     let data = server::serve(data_listener, data::limits(limits), data_door, shutdown.requested());
     let (drained, cut) = tokio::join!(data, resp);
     tracing::info!(cut = drained.cut + cut, "the data doors are closed; what was marked here is drained");
@@ -108,6 +73,51 @@ pub async fn serve(settings: Settings, shutdown: Shutdown) -> anyhow::Result<()>
     admin_ends.request();
     admin.await.context("the admin door ended early")?;
     Ok(())
+}
+
+/// The engine between both stores, once both were found to be as they must be. `None` when `shutdown` came first.
+///
+/// # Errors
+/// When something it stands on is not as it must be, with what to do.
+pub async fn engine(
+    settings: &Settings,
+    membership: Membership,
+    shutdown: &Shutdown,
+) -> anyhow::Result<Option<Arc<Engine>>> {
+    let catalog = Arc::new(catalog(settings)?);
+    let names: Vec<String> = catalog.kinds().iter().map(|kind| kind.name.clone()).collect();
+    let deadline = Duration::from_millis(settings.limits.command_deadline_ms);
+    let client = tls::redis_client(&settings.redis).context("redis cannot be reached as configured")?;
+    let postgres = settings.postgres.as_ref().map(|postgres| pool(postgres, deadline)).transpose()?;
+    tokio::select! {
+        checked = check_redis(&client, deadline) => checked?,
+        () = shutdown.requested() => return Ok(None),
+    }
+    check_postgres(postgres.as_ref()).await?;
+    let limits = &settings.limits;
+    let upstream = tls::redis_upstream(&settings.redis, &client).context("redis cannot be reached as configured")?;
+    let engine = Engine::start(Parts {
+        catalog,
+        instance: settings.instance.clone(),
+        membership,
+        redis: client,
+        upstream: Arc::new(upstream),
+        postgres,
+        command_deadline: deadline,
+        lease: Duration::from_millis(limits.lease_ms),
+        barrier_wait: Duration::from_millis(limits.barrier_wait_ms),
+        outbox_queue_max: limits.outbox_queue_max,
+        shadow_queue_max: limits.shadow_queue_max,
+        metrics: Metrics::new(&settings.instance, &names),
+    });
+    Ok(Some(engine.await.context("the engine could not be started")?))
+}
+
+async fn serve_resp(door: Option<(resp::Listener, RespDoor)>, deadline: Duration, shutdown: Shutdown) -> usize {
+    match door {
+        Some((listener, door)) => door.serve(listener, deadline, shutdown.requested()).await,
+        None => 0,
+    }
 }
 
 async fn listen_resp(listen: &RespListen) -> anyhow::Result<resp::Listener> {

@@ -4,6 +4,7 @@ pub mod catalog;
 pub mod config;
 pub mod demo;
 pub mod dev;
+pub mod jobs;
 pub mod migrate;
 mod operate;
 pub mod serve;
@@ -32,6 +33,8 @@ Beside an application:
   parallax migrate                       bring the schema to Postgres
   parallax catalog check                 which of the application's keys are known
   parallax serve                         both doors, until SIGTERM
+  parallax verify                        whether both stores hold the same, record by record
+  parallax backfill                      what was in Redis before, once every sidecar marks writes
 
 Operating it, in the sidecar's container or with --admin HOST:PORT:
   parallax status --watch                how the mirror does, on one screen
@@ -70,6 +73,10 @@ enum Command {
     Rollback(operate::rollback::RollbackArguments),
     /// Show on one screen how the mirror does
     Status(operate::status::StatusArguments),
+    /// Bring to Postgres what Redis held before the sidecars came, while the application goes on writing
+    Backfill(jobs::BackfillArguments),
+    /// Compare both stores while everybody writes; exit with 1 when anything differs
+    Verify(jobs::VerifyArguments),
     /// Settings
     #[command(subcommand)]
     Config(Config),
@@ -114,6 +121,8 @@ async fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Flags(arguments) => operate::flags::run(arguments).await,
         Command::Rollback(arguments) => operate::rollback::run(arguments).await,
         Command::Status(arguments) => operate::status::run(arguments).await,
+        Command::Backfill(arguments) => jobs::backfill(arguments, shutdown::on_signals()?).await,
+        Command::Verify(arguments) => jobs::verify(arguments, shutdown::on_signals()?).await,
         Command::Config(Config::Check(flags)) => Ok(config::check(&flags.inputs())),
         Command::Catalog(Catalog::Check(arguments)) => catalog::check(arguments).await,
     }

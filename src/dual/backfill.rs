@@ -1,62 +1,75 @@
 //! What a backfill does with records: SCAN -> capture -> apply, and from Postgres' side a mark for every live row whose
 //! record is absent. The job around it stands in `jobs`.
+//!
+//! Its place can be kept and gone back to, since the cursor of a scan means the same as long as the server process lives. A
+//! little over 400 lines, as the captures of a page and what is done with each are read together.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::StreamExt;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value as Json, json};
 use tokio::time::Instant;
 
-use crate::dual::drain::{DrainError, Pending, Settled, WHOLES_MAX};
-use crate::dual::flags::ChangeError;
+use crate::dual::drain::{Drain, Pending, Settled, WHOLES_MAX};
 use crate::dual::settle::{self, Due};
+use crate::dual::task::{Advance, Effort, TaskError};
 use crate::dual::{Engine, whole};
 use crate::model::catalog::Kind;
 use crate::model::command::Command;
 use crate::model::key::Key;
 use crate::stores::postgres::apply::Basis;
 use crate::stores::postgres::read;
+use crate::stores::postgres::rows::Item;
 use crate::stores::redis::capture::{self, CAPTURE_RECORDS_MAX, Captured, Found, Purpose, Stamp, Wanted};
-use crate::stores::redis::connection::RedisError;
 use crate::stores::redis::marks::Ack;
 use crate::stores::redis::{lease, marks};
 
-/// Keys that one step of the scan asks for.
-const SCAN_COUNT: usize = 1_000;
 /// Rows in one page from Postgres' side.
 const PAGE_ROWS: i64 = 500;
 
-/// Why a backfill ended before its end.
-#[derive(Debug, thiserror::Error)]
-pub enum BackfillError {
-    /// It may not run now.
-    #[error(transparent)]
-    Change(#[from] ChangeError),
-    /// A store failed.
-    #[error("{0}")]
-    Store(String),
-    /// Marking of a kind ended, or the epoch rose, while it ran.
-    #[error("marking ended or a store went back while it ran: start it again")]
-    Overtaken,
+/// Whether a backfill writes, or only counts what it would write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Run {
+    /// Records go to Postgres.
+    Write,
+    /// Records are counted.
+    Count,
 }
 
-impl From<DrainError> for BackfillError {
-    fn from(error: DrainError) -> Self {
-        Self::Store(error.to_string())
-    }
-}
-
-impl From<RedisError> for BackfillError {
-    fn from(error: RedisError) -> Self {
-        Self::Store(error.to_string())
-    }
-}
-
-/// A backfill under way: its kinds and the epoch in which it began.
+/// A backfill under way.
 pub struct Backfill {
     kinds: Vec<Arc<Kind>>,
     id: String,
+    run: Run,
+    place: Place,
+}
+
+/// Where a backfill goes on, and what it has counted.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Place {
+    /// The server whose keys are walked: the cursor means nothing to another one.
+    run_id: String,
+    /// The epoch in which it began: in another one all of it is owed again.
     epoch: i64,
+    at: At,
+    /// Kind and records.
+    records: BTreeMap<String, u64>,
+    /// Type of a module and records: they cannot be mirrored.
+    modules: BTreeMap<String, u64>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum At {
+    /// Behind this cursor of Redis' keys.
+    Keys(String),
+    /// Behind this hash among the live rows of a kind, by its place in the list.
+    Rows(usize, Vec<u8>),
+    /// Everything is committed.
+    End,
 }
 
 impl Backfill {
@@ -67,169 +80,297 @@ impl Backfill {
     fn names(&self) -> Vec<String> {
         self.kinds.iter().map(|kind| kind.name.clone()).collect()
     }
+
+    /// Where it goes on.
+    #[must_use]
+    pub fn place(&self) -> Option<Json> {
+        serde_json::to_value(&self.place).ok()
+    }
+
+    /// What it counted.
+    #[must_use]
+    pub fn report(&self) -> Json {
+        json!({
+            "dry_run": self.run == Run::Count,
+            "records": self.place.records,
+            "modules": self.place.modules,
+        })
+    }
 }
 
 impl Engine {
-    /// The kinds that a wish for a backfill means; `*` is all mirrored ones. All of them must be marked by now.
-    ///
-    /// # Errors
-    /// Which kinds there are not, or are not marked.
-    pub fn backfill_kinds(&self, names: &[String]) -> Result<Vec<Arc<Kind>>, ChangeError> {
-        let view = self.keeper.view();
-        let is_all = names.iter().any(|name| name == crate::dual::view::DEFAULT);
-        let kinds: Vec<Arc<Kind>> = if is_all {
-            let marked = |kind: &&Arc<Kind>| kind.is_mirrored() && view.flag(kind).stage.marks();
-            self.catalog.kinds().iter().filter(marked).cloned().collect()
-        } else {
-            let named = names.iter().map(|name| self.catalog.by_name(name).cloned().ok_or(ChangeError::UnknownKind));
-            named.collect::<Result<_, _>>()?
-        };
-        let unmarked = kinds.iter().filter(|kind| !kind.is_mirrored() || !view.flag(kind).stage.marks());
-        let mut unmet: Vec<String> = unmarked
-            .map(|kind| format!("{}: its writes are not marked; raise it to dualwrite first", kind.name))
-            .collect();
-        if self.drain.is_none() {
-            unmet.push("postgres is switched off (ENABLE_POSTGRES=false)".to_owned());
-        }
-        if kinds.is_empty() {
-            unmet.push("no kind is marked; raise one to dualwrite first".to_owned());
-        }
-        if unmet.is_empty() { Ok(kinds) } else { Err(ChangeError::Refused { unmet }) }
-    }
-
-    /// Begins a backfill: waits until every sidecar marks the writes of its kinds (S4).
+    /// Begins a backfill, or goes on at `place`: waits until every sidecar marks the writes of its kinds (S4).
     ///
     /// # Errors
     /// When somebody has not confirmed, or Redis cannot be reached or has no anchor.
-    pub async fn backfill_begin(&self, kinds: Vec<Arc<Kind>>, id: &str) -> Result<Backfill, BackfillError> {
+    pub async fn backfill_begin(
+        &self,
+        kinds: Vec<Arc<Kind>>,
+        id: &str,
+        run: Run,
+        place: Option<&Json>,
+    ) -> Result<Backfill, TaskError> {
         let version = self.keeper.view().version;
-        self.barrier(version, self.barrier_wait).await?;
-        let epoch = self.epoch().await?.ok_or_else(|| BackfillError::Store("redis has no anchor".to_owned()))?;
-        let backfill = Backfill { kinds, id: id.to_owned(), epoch };
-        lease::begin_backfill(&self.looks, &backfill.names(), id).await?;
+        if run == Run::Write {
+            self.barrier(version, self.barrier_wait).await?;
+        }
+        let (run_id, epoch) = self.lineage_now().await?;
+        let known = place.and_then(|place| serde_json::from_value::<Place>(place.clone()).ok());
+        if let Some(place) = known.filter(|place| place.run_id == run_id && place.epoch == epoch) {
+            return Ok(Backfill { kinds, id: id.to_owned(), run, place });
+        }
+        let at = At::Keys("0".to_owned());
+        let place = Place { run_id, epoch, at, records: BTreeMap::new(), modules: BTreeMap::new() };
+        let backfill = Backfill { kinds, id: id.to_owned(), run, place };
+        if run == Run::Write {
+            lease::begin_backfill(&self.jobs, &backfill.names(), id).await?;
+        }
         Ok(backfill)
     }
 
-    /// One step of the scan: brings the records behind `cursor` to Postgres. Answers the next cursor (`0` at the end), how
-    /// many keys were seen and how many records committed.
+    /// Takes a backfill one step further.
     ///
     /// # Errors
-    /// When a store fails; the step may be repeated.
-    pub async fn backfill_step(&self, backfill: &Backfill, cursor: &str) -> Result<(String, u64, u64), BackfillError> {
-        let count = SCAN_COUNT.to_string();
-        let scan = Command::new(["SCAN", cursor, "COUNT", &count].map(str::to_owned));
-        let (next, keys) = marks::scanned(self.looks.command(scan).await?)?;
-        let seen = keys.len();
-        let wanted: Vec<(Arc<Kind>, Wanted)> = keys
-            .into_iter()
-            .filter(|key| !key.is_control())
-            .filter_map(|key| {
-                let kind = self.catalog.kind_of(key.as_bytes());
-                let wanted = (key.clone(), settle::shape(kind), Bytes::new());
-                backfill.has(kind).then(|| (Arc::clone(kind), wanted))
-            })
-            .collect();
-        let committed = self.bring(wanted).await?;
-        Ok((next, u64::try_from(seen).unwrap_or(u64::MAX), committed))
+    /// When a store fails, and then the step may be repeated; or for good.
+    pub async fn backfill_step(&self, backfill: &mut Backfill, effort: Effort) -> Result<Advance, TaskError> {
+        let (advance, next) = match backfill.place.at.clone() {
+            At::Keys(cursor) => self.step_keys(backfill, &cursor, effort).await?,
+            At::Rows(kind, after) => self.step_rows(backfill, kind, &after).await?,
+            At::End => (Advance::default(), At::End),
+        };
+        let is_end = matches!(next, At::End);
+        if is_end && backfill.run == Run::Write {
+            self.backfill_end(backfill).await?;
+        }
+        backfill.place.at = next;
+        Ok(Advance { is_end, ..advance })
     }
 
-    async fn bring(&self, mut wanted: Vec<(Arc<Kind>, Wanted)>) -> Result<u64, BackfillError> {
-        let Some(drain) = &self.drain else { return Ok(0) };
-        let mut committed = 0;
-        while !wanted.is_empty() {
-            let chunks: Vec<Vec<Wanted>> = wanted
-                .chunks(CAPTURE_RECORDS_MAX)
-                .map(|chunk| chunk.iter().map(|(_, wanted)| wanted.clone()).collect())
+    /// Pages of keys, one after the other from Redis, and all of them at once to Postgres.
+    async fn step_keys(
+        &self,
+        backfill: &mut Backfill,
+        cursor: &str,
+        effort: Effort,
+    ) -> Result<(Advance, At), TaskError> {
+        let (mut cursor, mut pages, mut seen) = (cursor.to_owned(), Vec::new(), 0);
+        for _ in 0..effort.pages {
+            let (next, keys) = self.scan(&cursor, effort.keys).await?;
+            seen += keys.len();
+            let of_kind = |key: &Key| Some(self.catalog.kind_of(key.as_bytes())).filter(|kind| backfill.has(kind));
+            let wanted: Vec<(Arc<Kind>, Key)> = keys
+                .into_iter()
+                .filter(|key| !key.is_control())
+                .filter_map(|key| Some((Arc::clone(of_kind(&key)?), key)))
                 .collect();
-            let captures = chunks.iter().map(|chunk| capture::capture(&drain.redis, chunk, Purpose::Backfill));
-            let mut asked = wanted.iter().map(|(kind, (_, _, after))| (Arc::clone(kind), after.clone()));
-            let (mut batches, mut again, mut wholes) = (std::collections::BTreeMap::new(), Vec::new(), Vec::new());
-            for captured in futures_util::future::join_all(captures).await {
-                let (stamp, records) = captured?;
-                for (record, (kind, after)) in records.into_iter().zip(asked.by_ref()) {
-                    if matches!(record.found, Found::Absent) {
-                        // A delete has its own mark (C2).
-                        continue;
-                    }
-                    match sorted(&kind, &stamp, record, after) {
-                        Sorted::Nothing => {}
-                        Sorted::Dead(key, token, reason) => drain.bury(&kind, &key, &token, reason).await,
-                        Sorted::Again(wanted) => again.push((kind, wanted)),
-                        Sorted::Whole(key) => wholes.push((kind, key)),
-                        Sorted::Write(pending, more) => {
-                            let basis = Basis { epoch: stamp.epoch, beat: stamp.beat };
-                            again.extend(more.map(|wanted| (Arc::clone(&kind), wanted)));
-                            let batch = batches.entry(stamp.epoch).or_insert((basis, Vec::new()));
-                            batch.0.beat = batch.0.beat.max(basis.beat);
-                            batch.1.push(Pending { kind, ..*pending });
-                        }
+            pages.push(wanted);
+            cursor = next;
+            if cursor == "0" {
+                break;
+            }
+        }
+        let seen = u64::try_from(seen).unwrap_or(u64::MAX);
+        let mut advance = Advance { seen, ..Advance::default() };
+        match backfill.run {
+            Run::Count => self.count(&mut backfill.place, pages.concat()).await?,
+            Run::Write => {
+                let brought = futures_util::future::join_all(pages.into_iter().map(|page| self.bring(page))).await;
+                for page in brought {
+                    let page = page?;
+                    advance.done += page.committed;
+                    advance.bytes += page.bytes;
+                    add(&mut backfill.place.records, page.records);
+                    add(&mut backfill.place.modules, self.types_of(&page.modules).await?);
+                }
+            }
+        }
+        if cursor != "0" {
+            return Ok((advance, At::Keys(cursor)));
+        }
+        // What is only counted has no other side.
+        let next = if backfill.run == Run::Count { At::End } else { At::Rows(0, Vec::new()) };
+        Ok((advance, next))
+    }
+
+    async fn count(&self, place: &mut Place, wanted: Vec<(Arc<Kind>, Key)>) -> Result<(), TaskError> {
+        let keys: Vec<Key> = wanted.iter().map(|(_, key)| key.clone()).collect();
+        for (kind, _) in &wanted {
+            *place.records.entry(kind.name.clone()).or_default() += 1;
+        }
+        add(&mut place.modules, self.types_of(&keys).await?);
+        Ok(())
+    }
+
+    /// The types of modules among these keys, and how many there are of each.
+    async fn types_of(&self, keys: &[Key]) -> Result<BTreeMap<String, u64>, TaskError> {
+        let mut modules = BTreeMap::new();
+        if keys.is_empty() {
+            return Ok(modules);
+        }
+        let ask = |key: &Key| Command::new([Bytes::from_static(b"TYPE"), Bytes::copy_from_slice(key.as_bytes())]);
+        for reply in self.jobs.pipeline(&keys.iter().map(ask).collect::<Vec<_>>()).await? {
+            if let crate::model::reply::Reply::Status(name) = reply
+                && !matches!(name.as_str(), "none" | "string" | "hash" | "list" | "set" | "zset" | "stream")
+            {
+                *modules.entry(name).or_default() += 1;
+            }
+        }
+        Ok(modules)
+    }
+
+    /// Brings these records to Postgres, asking again for those that a call had no room for.
+    async fn bring(&self, page: Vec<(Arc<Kind>, Key)>) -> Result<Brought, TaskError> {
+        let mut brought = Brought::default();
+        let Some(drain) = &self.drain else { return Ok(brought) };
+        let first = |(kind, key): (Arc<Kind>, Key)| {
+            let shape = settle::shape(&kind);
+            (kind, (key, shape, Bytes::new()))
+        };
+        let mut wanted: Vec<(Arc<Kind>, Wanted)> = page.into_iter().map(first).collect();
+        while !wanted.is_empty() {
+            let mut round = self.capture_round(drain, &wanted).await?;
+            brought.modules.append(&mut round.modules);
+            for (basis, batch) in round.batches.into_values() {
+                for pending in &batch {
+                    brought.note(&pending.kind, bytes_of(&pending.item));
+                }
+                let settled = drain.commit(basis, batch).await?;
+                let committed = settled.iter().filter(|(_, settled)| *settled == Settled::Committed).count();
+                brought.committed += u64::try_from(committed).unwrap_or(u64::MAX);
+            }
+            let mut wholes = futures_util::stream::iter(round.wholes)
+                .map(async |(kind, key)| (whole::bring(drain, &kind, &key, Purpose::Backfill).await, kind))
+                .buffer_unordered(WHOLES_MAX);
+            while let Some((settled, kind)) = wholes.next().await {
+                brought.note(&kind, 0);
+                brought.committed += u64::from(settled? == Some(Settled::Committed));
+            }
+            wanted = round.again;
+        }
+        for (kind, records) in &brought.records {
+            self.metrics.backfilled(kind, *records);
+        }
+        Ok(brought)
+    }
+
+    async fn capture_round(&self, drain: &Drain, wanted: &[(Arc<Kind>, Wanted)]) -> Result<Round, TaskError> {
+        let chunks: Vec<Vec<Wanted>> = wanted
+            .chunks(CAPTURE_RECORDS_MAX)
+            .map(|chunk| chunk.iter().map(|(_, wanted)| wanted.clone()).collect())
+            .collect();
+        let captures = chunks.iter().map(|chunk| capture::capture(&self.jobs, chunk, Purpose::Backfill));
+        let mut asked = wanted.iter().map(|(kind, (_, _, after))| (Arc::clone(kind), after.clone()));
+        let mut round = Round::default();
+        for captured in futures_util::future::join_all(captures).await {
+            let (stamp, records) = captured?;
+            for (record, (kind, after)) in records.into_iter().zip(asked.by_ref()) {
+                match &record.found {
+                    // A delete has its own mark (C2).
+                    Found::Absent => continue,
+                    Found::Module => round.modules.push(record.key.clone()),
+                    Found::Clean
+                    | Found::Later
+                    | Found::Whole
+                    | Found::Large
+                    | Found::Value { .. }
+                    | Found::Elements { .. }
+                    | Found::Log { .. } => {}
+                }
+                match sorted(&kind, &stamp, record, after) {
+                    Sorted::Nothing => {}
+                    Sorted::Dead(key, token, reason) => drain.bury(&kind, &key, &token, reason).await,
+                    Sorted::Again(wanted) => round.again.push((kind, wanted)),
+                    Sorted::Whole(key) => round.wholes.push((kind, key)),
+                    Sorted::Write(pending, more) => {
+                        let basis = Basis { epoch: stamp.epoch, beat: stamp.beat };
+                        round.again.extend(more.map(|wanted| (Arc::clone(&kind), wanted)));
+                        let batch = round.batches.entry(stamp.epoch).or_insert((basis, Vec::new()));
+                        batch.0.beat = batch.0.beat.max(basis.beat);
+                        batch.1.push(Pending { kind, ..*pending });
                     }
                 }
             }
-            for (basis, batch) in batches.into_values() {
-                committed += self.commit_batch(drain, basis, batch).await?;
-            }
-            let mut brought = futures_util::stream::iter(wholes)
-                .map(async |(kind, key)| (whole::bring(drain, &kind, &key, Purpose::Backfill).await, kind))
-                .buffer_unordered(WHOLES_MAX);
-            while let Some((settled, kind)) = brought.next().await {
-                self.metrics.backfilled(&kind.name, 1);
-                committed += u64::from(settled? == Some(Settled::Committed));
-            }
-            wanted = again;
         }
-        Ok(committed)
-    }
-
-    async fn commit_batch(
-        &self,
-        drain: &crate::dual::drain::Drain,
-        basis: Basis,
-        batch: Vec<Pending>,
-    ) -> Result<u64, BackfillError> {
-        for pending in &batch {
-            self.metrics.backfilled(&pending.kind.name, 1);
-        }
-        let settled = drain.commit(basis, batch).await?;
-        let committed = settled.iter().filter(|(_, settled)| *settled == Settled::Committed).count();
-        Ok(u64::try_from(committed).unwrap_or(u64::MAX))
+        Ok(round)
     }
 
     /// The other direction: live rows of a kind whose records are absent in Redis are marked, so that they are looked at.
-    /// Answers the last key of the page, or `None` at the end.
-    ///
-    /// # Errors
-    /// When a store fails; the step may be repeated.
-    pub async fn backfill_reverse(
-        &self,
-        backfill: &Backfill,
-        kind: usize,
-        after: &[u8],
-    ) -> Result<Option<Vec<u8>>, BackfillError> {
-        let (Some(postgres), Some(kind)) = (&self.postgres, backfill.kinds.get(kind)) else { return Ok(None) };
-        let keys = read::live_keys(postgres, kind, after, PAGE_ROWS)
-            .await
-            .map_err(|error| BackfillError::Store(error.to_string()))?;
-        let token = self.shared.token();
-        if marks::repair(&self.looks, &token, &keys, true).await? > 0 {
+    async fn step_rows(&self, backfill: &Backfill, at: usize, after: &[u8]) -> Result<(Advance, At), TaskError> {
+        let (Some(postgres), Some(kind)) = (&self.postgres, backfill.kinds.get(at)) else {
+            return Ok((Advance::default(), At::End));
+        };
+        let keys = read::live_keys(postgres, kind, after, PAGE_ROWS).await?;
+        let token = self.lineage.repair_token();
+        if marks::repair(&self.jobs, &token, &keys, true).await? > 0 {
             for key in &keys {
                 self.queue.add(key, kind, Instant::now(), None, 0);
             }
         }
-        Ok(keys.last().map(Key::hash))
+        let advance = Advance { seen: u64::try_from(keys.len()).unwrap_or(u64::MAX), ..Advance::default() };
+        Ok(match keys.last() {
+            Some(last) => (advance, At::Rows(at, last.hash())),
+            None if at + 1 < backfill.kinds.len() => (advance, At::Rows(at + 1, Vec::new())),
+            None => (advance, At::End),
+        })
     }
 
     /// Ends a backfill: from now on its kinds may go live.
-    ///
-    /// # Errors
-    /// When marking ended or the epoch rose meanwhile.
-    pub async fn backfill_end(&self, backfill: &Backfill) -> Result<(), BackfillError> {
+    async fn backfill_end(&self, backfill: &Backfill) -> Result<(), TaskError> {
         let names = backfill.names();
-        let noted = lease::note_backfilled(&self.looks, &names, &backfill.id, backfill.epoch).await?;
+        let noted = lease::note_backfilled(&self.jobs, &names, &backfill.id, backfill.place.epoch).await?;
         self.keeper.renew(&self.looks).await?;
         self.keeper.wake();
-        if usize::try_from(noted) == Ok(names.len()) { Ok(()) } else { Err(BackfillError::Overtaken) }
+        if usize::try_from(noted) == Ok(names.len()) {
+            return Ok(());
+        }
+        let is_same = self.lineage_now().await?.1 == backfill.place.epoch;
+        Err(if is_same { TaskError::Unmarked } else { TaskError::Overtaken })
     }
+}
+
+/// What became of a page of keys.
+#[derive(Default)]
+struct Brought {
+    committed: u64,
+    bytes: u64,
+    records: BTreeMap<String, u64>,
+    modules: Vec<Key>,
+}
+
+impl Brought {
+    fn note(&mut self, kind: &Kind, bytes: u64) {
+        *self.records.entry(kind.name.clone()).or_default() += 1;
+        self.bytes += bytes;
+    }
+}
+
+/// What one round of captures found, sorted by what is to be done with it.
+#[derive(Default)]
+struct Round {
+    /// By epoch.
+    batches: BTreeMap<i64, (Basis, Vec<Pending>)>,
+    again: Vec<(Arc<Kind>, Wanted)>,
+    wholes: Vec<(Arc<Kind>, Key)>,
+    modules: Vec<Key>,
+}
+
+fn add(counts: &mut BTreeMap<String, u64>, more: BTreeMap<String, u64>) {
+    for (name, count) in more {
+        *counts.entry(name).or_default() += count;
+    }
+}
+
+fn bytes_of(item: &Item) -> u64 {
+    let rows = |rows: &[crate::stores::postgres::rows::ElementRow]| {
+        rows.iter().map(|row| row.element.len() + row.doc.as_ref().map_or(0, String::len)).sum::<usize>()
+    };
+    let bytes = match item {
+        Item::Record(_, row) => row.key.as_bytes().len() + row.doc.as_ref().map_or(0, String::len),
+        Item::Elements(_, elements) => rows(elements),
+        Item::Log { entries, .. } => rows(entries),
+        Item::Absent(..) => 0,
+    };
+    u64::try_from(bytes).unwrap_or(u64::MAX)
 }
 
 /// What a backfill does with a captured record.

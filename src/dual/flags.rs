@@ -15,7 +15,6 @@ use crate::model::catalog::{Kind, Policy};
 use crate::model::flag::{FieldError, Flag, FlagChange, Stage};
 use crate::stores::postgres::journal::{self, FlagAudit};
 use crate::stores::redis::lease;
-use crate::stores::redis::lineage as redis_lineage;
 
 /// How often a barrier looks whether everybody is there.
 const BARRIER_POLL: Duration = Duration::from_millis(20);
@@ -274,11 +273,6 @@ impl Engine {
             }
         }
         Ok((confirmed, waiting))
-    }
-
-    /// The epoch that holds in Redis, if there is one.
-    pub(crate) async fn epoch(&self) -> Result<Option<i64>, ChangeError> {
-        Ok(redis_lineage::read(&self.looks).await?.0.map(|anchor| anchor.epoch))
     }
 
     /// The changes of a flag, newest first.

@@ -1,15 +1,43 @@
-//! Keys of our own are invisible: who may not name them, and what lists keys is answered without them.
+//! Keys and channels of our own are invisible: who may not name them, and what lists them is answered without them.
 //!
 //! What cannot be seen from outside is a script that spells such a key in pieces: whoever may run scripts of his own may
 //! read all of Redis.
 
+use crate::dual::subscribe::Message;
+use crate::dual::{Refusal, RefusalCause};
 use crate::model::command::Command;
 use crate::model::frame::{Frame, Protocol};
 use crate::model::key::CONTROL_PREFIX;
 use crate::model::reply::Reply;
 use crate::stores::redis::script;
 
-/// Whether a command that reaches keys which it does not declare names ours: scripts, and SORT by its patterns.
+/// Why what is ours is refused.
+pub(super) const CLOSED: &str = "keys and channels that begin with `parallax:` are closed";
+
+/// The refusal of what is ours.
+pub(super) fn closed() -> Refusal {
+    Refusal { cause: RefusalCause::ControlKey, message: CLOSED.to_owned() }
+}
+
+/// Whether a channel, or a pattern of channels, can only be ours. On ours sidecars tell each other of changed flags.
+pub(super) fn is_control_channel(name: &[u8]) -> bool {
+    name.starts_with(CONTROL_PREFIX)
+}
+
+/// Whether a message would show what is ours: it came over a channel of ours, or it is Redis' notification about a key of
+/// ours, which has the key in the name of its channel (`__keyspace@0__:`) or as its payload (`__keyevent@0__:`).
+pub(super) fn shows_ours(message: &Message) -> bool {
+    let channel: &[u8] = &message.channel;
+    let key_of_channel = || {
+        let rest = channel.strip_prefix(b"__keyspace@")?;
+        rest.iter().position(|byte| *byte == b':').and_then(|at| rest.get(at + 1..))
+    };
+    is_control_channel(channel)
+        || key_of_channel().is_some_and(|key| key.starts_with(CONTROL_PREFIX))
+        || (channel.starts_with(b"__keyevent@") && message.payload.starts_with(CONTROL_PREFIX))
+}
+
+/// Whether a command names what is ours where no key stands: channels, keys that a script or a pattern of SORT reaches.
 pub(super) fn names_control_keys(name: &str, command: &Command) -> bool {
     let contains = |arg: &bytes::Bytes| arg.windows(CONTROL_PREFIX.len()).any(|window| window == CONTROL_PREFIX);
     match name {
@@ -20,6 +48,7 @@ pub(super) fn names_control_keys(name: &str, command: &Command) -> bool {
             let is_pattern = |index: &usize| command.is_word(index - 1, "GET") || command.is_word(index - 1, "BY");
             (2..command.0.len()).filter(is_pattern).filter_map(|index| command.arg(index)).any(|arg| may_expand(arg))
         }
+        "PUBLISH" | "SPUBLISH" | "PUBSUB" => command.0.iter().skip(1).any(|arg| is_control_channel(arg)),
         _ => false,
     }
 }
@@ -46,9 +75,13 @@ pub(super) fn shows_keys(name: &str) -> bool {
     matches!(name, "SCAN" | "KEYS" | "RANDOMKEY" | "DBSIZE")
 }
 
-/// Whether the reply is a list of keys.
+/// Whether the reply is a list of keys or of channels.
 pub(super) fn lists_keys(command: &Command) -> bool {
-    matches!(command.name().as_str(), "SCAN" | "KEYS")
+    match command.name().as_str() {
+        "SCAN" | "KEYS" => true,
+        "PUBSUB" => command.is_word(1, "CHANNELS") || command.is_word(1, "SHARDCHANNELS"),
+        _ => false,
+    }
 }
 
 /// A list of keys without ours, where one of them is in it.
@@ -107,6 +140,31 @@ mod tests {
         assert!(names("SCRIPT LOAD redis.call('GET','parallax:clock')"));
         assert!(names("EVAL x 1 k parallax:clock"));
         assert!(!names("SCRIPT LOAD x"));
+    }
+
+    #[test]
+    fn our_channels_can_be_named_by_nobody_and_are_not_listed() {
+        for line in ["PUBLISH parallax:flags:changed 1", "SPUBLISH parallax:x 1", "PUBSUB NUMSUB a parallax:x"] {
+            assert!(names(line), "{line}");
+        }
+        for line in ["PUBLISH a parallax", "PUBSUB CHANNELS", "PUBSUB CHANNELS par*", "PUBSUB NUMPAT"] {
+            assert!(!names(line), "{line}");
+        }
+        let lists = |line: &str| lists_keys(&Command::new(line.split(' ').map(|part| part.as_bytes().to_vec())));
+        assert!(lists("pubsub channels") && lists("SCAN 0") && !lists("PUBSUB NUMSUB a") && !lists("GET a"));
+    }
+
+    #[test]
+    fn a_message_about_ours_is_known_by_its_channel_or_as_a_notification() {
+        let shows = |channel: &'static str, payload: &'static str| {
+            shows_ours(&Message { pattern: None, channel: channel.into(), payload: payload.into() })
+        };
+        assert!(shows("parallax:flags:changed", "7"));
+        assert!(shows("__keyspace@0__:parallax:outbox", "hset"));
+        assert!(shows("__keyevent@15__:hset", "parallax:outbox"));
+        assert!(!shows("news", "parallax:outbox"), "what people write to each other is theirs");
+        assert!(!shows("__keyspace@0__:a:parallax:outbox", "hset"));
+        assert!(!shows("__keyevent@0__:hset", "a"));
     }
 
     #[test]

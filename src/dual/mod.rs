@@ -9,6 +9,9 @@ pub mod backfill;
 mod batch;
 mod breaker;
 mod check;
+pub mod compare;
+pub mod digest;
+pub mod direction;
 mod drain;
 mod execute;
 pub mod flags;
@@ -27,15 +30,20 @@ pub mod route;
 pub mod settle;
 mod shadow;
 pub mod status;
+pub mod subscribe;
 mod sweep;
+pub mod task;
 pub mod transaction;
 pub mod verdict;
+pub mod verify;
 pub mod view;
 mod whole;
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+
+use tokio::sync::Semaphore;
 
 use crate::dual::batch::{Batcher, Shared};
 use crate::dual::breaker::Breakers;
@@ -64,6 +72,8 @@ pub struct Parts {
     pub catalog: Arc<Catalog>,
     /// The name of this sidecar.
     pub instance: String,
+    /// Whether it stands beside an application.
+    pub membership: Membership,
     /// How Redis is reached by what runs in the background.
     pub redis: redis::Client,
     /// How Redis is reached for callers' commands.
@@ -82,6 +92,25 @@ pub struct Parts {
     pub shadow_queue_max: usize,
     /// Where facts are counted.
     pub metrics: Metrics,
+}
+
+impl Parts {
+    /// The name under which the fleet counts it; empty for a guest.
+    fn listed(&self) -> String {
+        match self.membership {
+            Membership::Sidecar => self.instance.clone(),
+            Membership::Guest => String::new(),
+        }
+    }
+}
+
+/// What an engine is to the fleet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Membership {
+    /// It lets an application's commands through: barriers wait for it.
+    Sidecar,
+    /// It runs a job and nothing else: nobody waits for it, so that its end delays no change of stage.
+    Guest,
 }
 
 /// How a caller wants its commands done.
@@ -116,7 +145,7 @@ pub enum Mirror {
 pub enum RefusalCause {
     /// It acts on the server.
     Administrative,
-    /// It names a key of our own.
+    /// It names a key or a channel of our own.
     ControlKey,
     /// It belongs to a connection.
     Connection,
@@ -207,6 +236,8 @@ pub struct Engine {
     upstream: Arc<Upstream>,
     /// The lane of fences, looks and what the engine itself asks, so that it does not stand behind large replies.
     looks: Arc<Redis>,
+    /// The lane of long tasks, whose replies are large. It connects when the first one begins.
+    jobs: Arc<Redis>,
     postgres: Option<Postgres>,
     table: Table,
     shared: Arc<Shared>,
@@ -217,6 +248,10 @@ pub struct Engine {
     shadow: Option<Shadow>,
     breakers: Breakers,
     audits: flags::Audits,
+    /// Places for subscribers.
+    subscriptions: Arc<Semaphore>,
+    /// The age of the oldest mark, as the last look at the outbox found it.
+    outbox_age_ms: AtomicU64,
     command_deadline: Duration,
     lease: Duration,
     barrier_wait: Duration,
@@ -230,7 +265,7 @@ impl Engine {
     /// When Redis cannot be reached.
     pub async fn start(parts: Parts) -> Result<Arc<Self>, EngineError> {
         let lane = || Arc::new(Redis::new(parts.redis.clone(), parts.command_deadline));
-        let (looks, background) = (lane(), lane());
+        let (looks, jobs, background) = (lane(), lane(), lane());
         let callers = Arc::new(Lane::new(Arc::clone(&parts.upstream), Protocol::Resp2, parts.command_deadline));
         let table = Table::from_reply(&looks.command(crate::model::command::Command::new(["COMMAND"])).await?);
         let metrics = parts.metrics.clone();
@@ -239,7 +274,7 @@ impl Engine {
         let queue = Arc::new(Queue::new(parts.outbox_queue_max));
         let keeper = Arc::new(Keeper::new(
             Arc::clone(&parts.catalog),
-            parts.instance.clone(),
+            parts.listed(),
             Arc::clone(&queue),
             parts.lease,
             metrics.clone(),
@@ -272,6 +307,8 @@ impl Engine {
             },
             upstream: parts.upstream,
             looks,
+            jobs,
+            outbox_age_ms: AtomicU64::new(0),
             postgres: parts.postgres,
             table,
             shared,
@@ -280,6 +317,7 @@ impl Engine {
             queue,
             drain,
             shadow,
+            subscriptions: Arc::new(Semaphore::new(subscribe::SUBSCRIPTIONS_MAX)),
             command_deadline: parts.command_deadline,
             lease: parts.lease,
             barrier_wait: parts.barrier_wait,

@@ -1,5 +1,6 @@
-//! Where a command of a connection goes: to Redis as it is, through the engine, or to a connection of its own. Decided for
-//! most commands from the server's table and the kinds of their keys, without copying anything.
+//! Where a command of a connection goes: to Redis as it is, through the engine, or to a connection of its own.
+//!
+//! For most commands the server's table and the kinds of their keys decide, and nothing is copied.
 //!
 //! A [`Path`] is a way to Redis for the connections of one thread, with its own lane and its own batches.
 
@@ -83,8 +84,6 @@ pub enum Route {
     Refuse(String),
 }
 
-pub(super) const CLOSED: &str = "keys that begin with `parallax:` are closed";
-
 impl Engine {
     /// A path for connections, on the runtime that calls this.
     #[must_use]
@@ -140,7 +139,7 @@ impl Engine {
         let has_lease = self.keeper.has_lease();
         for key in positions.filter_map(|index| words.arg(index)) {
             if key.starts_with(CONTROL_PREFIX) {
-                return Route::Refuse(CLOSED.to_owned());
+                return Route::Refuse(hide::CLOSED.to_owned());
             }
             let kind = self.catalog.kind_of(key);
             let stage = view.flag(kind).stage;
@@ -174,7 +173,7 @@ impl Engine {
             Class::Data(access) => {
                 let keys = self.keys(command);
                 if keys.iter().any(Key::is_control) || hide::names_control_keys(&name, command) {
-                    return Route::Refuse(CLOSED.to_owned());
+                    return Route::Refuse(hide::CLOSED.to_owned());
                 }
                 if !self.table.fits_arity(command) {
                     return Route::Forward;
@@ -225,7 +224,7 @@ impl Engine {
     fn route_blocking(&self, view: &View, policy: Policy, command: &Command) -> Route {
         let (name, keys) = (command.name(), self.keys(command));
         if keys.iter().any(Key::is_control) {
-            return Route::Refuse(CLOSED.to_owned());
+            return Route::Refuse(hide::CLOSED.to_owned());
         }
         // XREAD blocks as well, and writes nothing.
         let marked = keys.iter().filter(|key| name != "XREAD" && self.is_marked(view, key));

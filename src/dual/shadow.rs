@@ -161,18 +161,9 @@ impl Worker {
     }
 
     async fn conclude(&self, kind: &Kind, key: &Key, verdict: &Verdict, (redis, postgres): (i64, i64)) {
-        self.metrics.compared(&kind.name, label(verdict));
+        self.metrics.compared(&kind.name, verdict.label());
         let Some(class) = verdict.class() else { return };
-        let fields = match verdict {
-            Verdict::Value(fields) => fields.clone(),
-            Verdict::Match
-            | Verdict::InFlight
-            | Verdict::ReadAgain
-            | Verdict::Type
-            | Verdict::Ttl
-            | Verdict::MissingInPostgres
-            | Verdict::MissingInRedis => Vec::new(),
-        };
+        let fields = verdict.fields();
         tracing::warn!(key.kind = %kind.name, ?key, class, "a mismatch was confirmed");
         let mismatch = Mismatch {
             kind: kind.name.clone(),
@@ -208,17 +199,4 @@ impl Seen {
 /// Whether the caller read the whole collection, so that a comparison costs no more than the caller's own read.
 fn reads_whole(command: &Command) -> bool {
     matches!(command.name().as_str(), "HGETALL" | "SMEMBERS" | "HKEYS" | "HVALS" | "ZRANGE" | "ZREVRANGE")
-}
-
-fn label(verdict: &Verdict) -> Compared {
-    match verdict {
-        Verdict::Match => Compared::Match,
-        Verdict::InFlight => Compared::InFlight,
-        Verdict::ReadAgain => Compared::ReadAgain,
-        Verdict::Value(_) => Compared::Value,
-        Verdict::Type => Compared::Type,
-        Verdict::Ttl => Compared::Ttl,
-        Verdict::MissingInPostgres => Compared::MissingInPostgres,
-        Verdict::MissingInRedis => Compared::MissingInRedis,
-    }
 }

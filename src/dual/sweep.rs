@@ -1,6 +1,7 @@
 //! The sweep of the outbox: one sidecar, by lease, takes up the marks of those that died; all of them count what is owed.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -61,7 +62,9 @@ async fn look(engine: &Engine, redis: &Redis) -> Result<(), RedisError> {
             }
         }
     }
-    let oldest = Duration::from_millis(u64::try_from(oldest_ms).unwrap_or(0));
+    let oldest_ms = u64::try_from(oldest_ms).unwrap_or(0);
+    engine.outbox_age_ms.store(oldest_ms, Ordering::Relaxed);
+    let oldest = Duration::from_millis(oldest_ms);
     engine.metrics.set_outbox(u64::try_from(depth).unwrap_or(0), oldest);
     if leads {
         for (name, _) in sidecars.iter().filter(|(_, sidecar)| sidecar.lease_until + FORGET_MS < now_ms) {

@@ -1,12 +1,14 @@
-//! A client's own transaction, queued live on a connection of its own, so that QUEUED, errors at queueing, WATCH and EXECABORT
-//! are Redis' own. Our marks are queued between its commands, in the same EXEC (W1), and cut out of EXEC's answer.
+//! A client's own transaction, queued live on a connection of its own.
+//!
+//! So QUEUED, errors at queueing, WATCH and EXECABORT are Redis' own. Our marks are queued between its commands, in the same
+//! EXEC (W1), and cut out of EXEC's answer.
 
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
 use crate::dual::plan::{self, MirroredTouch, Step};
-use crate::dual::route::{CLOSED, Policy, Route};
+use crate::dual::route::{Policy, Route};
 use crate::dual::view::View;
 use crate::dual::{Engine, EngineError, Options, hide};
 use crate::model::command::Command;
@@ -128,7 +130,7 @@ impl Engine {
 
     fn refused_in_transaction(&self, view: &View, policy: Policy, name: &str, command: &Command) -> Option<String> {
         if self.keys(command).iter().any(Key::is_control) || hide::names_control_keys(name, command) {
-            return Some(CLOSED.to_owned());
+            return Some(hide::CLOSED.to_owned());
         }
         if self.table.class(command) == Class::Administrative
             && let Route::Refuse(reason) = self.route_acting(view, policy, name)

@@ -1,16 +1,19 @@
 //! Verdicts: what the outcome of a comparison means (rule R2), and whether a row may answer (R1). Pure: a look at Redis or a
 //! fence, a row of Postgres, and the kind.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use bytes::Bytes;
 
 use crate::dual::answer::LATEST_MS;
 use crate::model::catalog::Kind;
 use crate::model::text;
 use crate::model::value::{Score, Value};
+use crate::stores::postgres::pages::LogRows;
 use crate::stores::postgres::read::{Control, Row};
 use crate::stores::postgres::rows::Fate;
-use crate::stores::redis::fence::{ElementsLook, Fence, Look};
-use crate::telemetry::labels::RouteReason;
+use crate::stores::redis::fence::{ElementsLook, Fence, Header, LogPage, Look};
+use crate::telemetry::labels::{Compared, RouteReason};
 
 /// The outcome of a comparison.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,10 +49,88 @@ impl Verdict {
             Self::MissingInRedis => Some("missing_in_redis"),
         }
     }
+
+    /// The names of the fields that differ, where they have names.
+    #[must_use]
+    pub fn fields(&self) -> Vec<String> {
+        match self {
+            Self::Value(fields) => fields.clone(),
+            Self::Match
+            | Self::InFlight
+            | Self::ReadAgain
+            | Self::Type
+            | Self::Ttl
+            | Self::MissingInPostgres
+            | Self::MissingInRedis => Vec::new(),
+        }
+    }
+
+    /// How it is counted.
+    #[must_use]
+    pub fn label(&self) -> Compared {
+        match self {
+            Self::Match => Compared::Match,
+            Self::InFlight => Compared::InFlight,
+            Self::ReadAgain => Compared::ReadAgain,
+            Self::Value(_) => Compared::Value,
+            Self::Type => Compared::Type,
+            Self::Ttl => Compared::Ttl,
+            Self::MissingInPostgres => Compared::MissingInPostgres,
+            Self::MissingInRedis => Compared::MissingInRedis,
+        }
+    }
 }
 
 /// Names of differing fields in a report at most.
-const FIELDS_MAX: usize = 20;
+pub const FIELDS_MAX: usize = 20;
+
+/// Judges what does not stand in the elements of a collection: its type and its expiry.
+#[must_use]
+pub fn judge_header(kind: &Kind, header: &Header, control: &Control, row: Option<&Row>) -> Verdict {
+    if header.is_pending {
+        return Verdict::InFlight;
+    }
+    if !is_comparable(&header.fence, control, row) {
+        return Verdict::ReadAgain;
+    }
+    let Some(row) = row.filter(|row| row.fate == Fate::Present && row.is_complete) else {
+        return Verdict::MissingInPostgres;
+    };
+    if row.value.as_ref().is_some_and(|value| value.type_name() != header.type_name) {
+        return Verdict::Type;
+    }
+    compare_expiry(kind, header.expires_at_ms, row.expires_at_ms)
+}
+
+/// Judges one page of a log against the entries that Postgres has in its place: history below it is no difference (G4).
+#[must_use]
+pub fn judge_log(page: &LogPage, rows: &LogRows, entries: &BTreeMap<String, String>) -> Verdict {
+    if page.is_pending {
+        return Verdict::InFlight;
+    }
+    let row = rows.version.map(|version| Row {
+        version,
+        fate: Fate::Present,
+        expires_at_ms: None,
+        value: None,
+        is_complete: true,
+    });
+    if !is_comparable(&page.fence, &rows.control, row.as_ref()) {
+        return Verdict::ReadAgain;
+    }
+    if row.is_none() {
+        return if entries.is_empty() { Verdict::Match } else { Verdict::MissingInPostgres };
+    }
+    let json = |text: &String| serde_json::from_str::<serde_json::Value>(text).ok();
+    let held: BTreeMap<&String, &String> = rows.entries.iter().map(|(id, doc)| (id, doc)).collect();
+    let is_same = |id: &&String| match (entries.get(*id), held.get(id)) {
+        (Some(one), Some(two)) => json(one) == json(two),
+        (None | Some(_), None | Some(_)) => false,
+    };
+    let ids: BTreeSet<&String> = entries.keys().chain(held.keys().copied()).collect();
+    let differing: Vec<String> = ids.into_iter().filter(|id| !is_same(id)).take(FIELDS_MAX).cloned().collect();
+    if differing.is_empty() { Verdict::Match } else { Verdict::Value(differing) }
+}
 
 /// Whether what Postgres said can be compared with the fence at all: same lineage, and nothing newer than the fence.
 #[must_use]
@@ -172,8 +253,12 @@ fn compare(kind: &Kind, redis: &Value, redis_expires_ms: Option<i64>, row: &Row)
     if one != two {
         return Verdict::Value(one.differing_names(&two, FIELDS_MAX));
     }
+    compare_expiry(kind, redis_expires_ms, row.expires_at_ms)
+}
+
+fn compare_expiry(kind: &Kind, redis: Option<i64>, postgres: Option<i64>) -> Verdict {
     let tolerance = i64::try_from(kind.expiry_tolerance_ms).unwrap_or(i64::MAX);
-    match (redis_expires_ms, row.expires_at_ms) {
+    match (redis, postgres) {
         (None, None) => Verdict::Match,
         (Some(one), Some(two)) if (one.min(LATEST_MS) - two).abs() <= tolerance => Verdict::Match,
         (None | Some(_), None | Some(_)) => Verdict::Ttl,
@@ -181,7 +266,8 @@ fn compare(kind: &Kind, redis: &Value, redis_expires_ms: Option<i64>, row: &Row)
 }
 
 /// A value without what the kind ignores, and with numbers in one form where the kind compares them by value.
-fn normal(kind: &Kind, value: &Value) -> Value {
+#[must_use]
+pub fn normal(kind: &Kind, value: &Value) -> Value {
     let mut value = value.clone();
     if let Value::Hash(fields) = &mut value {
         for name in &kind.ignored_fields {

@@ -141,6 +141,9 @@ fn resp(reader: &mut Reader<'_>) -> Option<RespSettings> {
         RespListen::Tcp(listen) if !listen.ip().is_loopback() && settings.password.is_none() => {
             reader.refuse("resp.listen", open_door(*listen, "PARALLAX_RESP_PASSWORD"));
         }
+        RespListen::Unix(path) if path.as_os_str().is_empty() && text != "off" => {
+            reader.refuse("resp.listen", "`unix:` needs a path behind it");
+        }
         RespListen::Tcp(_) | RespListen::Unix(_) => {}
     }
     (text != "off").then_some(settings)
@@ -153,6 +156,7 @@ pub(super) fn admin(reader: &mut Reader<'_>) -> AdminSettings {
         operator_tokens: reader.tokens("admin.operator_token"),
         secrets_tokens: reader.tokens("admin.secrets_token"),
         hosts: reader.list("admin.hosts"),
+        origins: reader.origins("admin.origins"),
     };
     let count = door.viewer_tokens.len() + door.operator_tokens.len() + door.secrets_tokens.len();
     if count == 0 && !door.listen.ip().is_loopback() {

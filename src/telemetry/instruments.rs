@@ -3,8 +3,8 @@
 use crate::model::catalog::Table;
 use crate::telemetry::commands::COMMANDS;
 use crate::telemetry::labels::{
-    ApplyFailure, CaptureRefusal, Compared, ComparisonDrop, Door, Label, MismatchClass, Operation, Outcome,
-    RouteReason, StatusClass, Store,
+    ApplyFailure, Brake, CaptureRefusal, Compared, ComparisonDrop, Door, Job, JobEnd, Label, MismatchClass, Operation,
+    Outcome, RouteReason, StatusClass, Store,
 };
 use crate::telemetry::series::{Counter, Gauge, Histogram, Registrar};
 
@@ -147,6 +147,20 @@ instruments! {
     last_rollback: gauge "parallax_last_rollback_seconds" {},
     /// Records captured by backfills.
     backfill_records: counter "parallax_backfill_records" { kind: kind },
+    /// Subscriptions over HTTP at this moment; each has a connection to Redis.
+    subscriptions: gauge "parallax_subscriptions" {},
+    /// Published messages that a subscriber did not take in time, so that they were dropped.
+    subscription_messages_dropped: counter "parallax_subscription_messages_dropped" {},
+    /// 1 while a job of this name runs here.
+    job_running: gauge "parallax_job_running" { job: Job },
+    /// Keys or rows that jobs looked at.
+    job_keys: counter "parallax_job_keys" { job: Job },
+    /// Bytes of values that jobs carried or compared.
+    job_bytes: counter "parallax_job_bytes" { job: Job },
+    /// Jobs that ended here, by how.
+    jobs: counter "parallax_jobs" { job: Job, result: JobEnd },
+    /// Times that a job began to slow down, by what suffered.
+    job_brakes: counter "parallax_job_brakes" { reason: Brake },
     /// HTTP requests answered, by class of status.
     http_requests: counter "parallax_http_requests" { door: Door, status: StatusClass },
     /// Time from an HTTP request's header to its answer.

@@ -68,6 +68,10 @@ labels! {
         NoLease = "no_lease",
         /// The kind has no finished backfill.
         NotBackfilled = "not_backfilled",
+        /// Postgres is switched off.
+        PostgresOff = "postgres_off",
+        /// A mark has failed: nobody knows any more what Postgres is owed.
+        MarksBroken = "marks_broken",
         /// The record has a mark.
         Pending = "pending",
         /// Redis does not hold the record, and absence is believed from Redis alone.
@@ -186,6 +190,35 @@ labels! {
         Flags = "flags",
         /// Heartbeats and health checks.
         Heartbeat = "heartbeat",
+    }
+    /// Long work beside the doors.
+    Job {
+        /// Everything that Redis holds goes to Postgres.
+        Backfill = "backfill",
+        /// Both stores are compared.
+        Verify = "verify",
+        /// What differs is marked again.
+        Repair = "repair",
+        /// Postgres goes back to a Redis that was lost.
+        Restore = "restore",
+    }
+    /// How a job ended.
+    JobEnd {
+        /// At its end.
+        Done = "done",
+        /// For a reason of its own.
+        Failed = "failed",
+        /// Because somebody wished it.
+        Cancelled = "cancelled",
+    }
+    /// What slows a job down.
+    Brake {
+        /// The 99th percentile of Redis' answers.
+        Redis = "redis",
+        /// The latency of Postgres.
+        Postgres = "postgres",
+        /// The age of the oldest mark.
+        Outbox = "outbox",
     }
     /// The first digit of an HTTP status.
     StatusClass {

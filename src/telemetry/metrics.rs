@@ -13,8 +13,8 @@ use crate::model::flag::{Flag, Stage};
 use crate::telemetry::commands::COMMANDS;
 use crate::telemetry::instruments::{Instruments, tables};
 use crate::telemetry::labels::{
-    ApplyFailure, CaptureRefusal, Compared, ComparisonDrop, Door, Label, Operation, Outcome, RouteReason, StatusClass,
-    Store,
+    ApplyFailure, Brake, CaptureRefusal, Compared, ComparisonDrop, Door, Job, JobEnd, Label, Operation, Outcome,
+    RouteReason, StatusClass, Store,
 };
 use crate::telemetry::series::Registrar;
 
@@ -234,6 +234,37 @@ impl Metrics {
     /// A backfill captured `records` records.
     pub fn backfilled(&self, kind: &str, records: u64) {
         self.0.instruments.backfill_records.add(&[self.kind(kind)], records);
+    }
+
+    /// A subscription began (1) or ended (-1).
+    pub fn subscriptions_changed(&self, by: f64) {
+        self.0.instruments.subscriptions.shift(&[], by);
+    }
+
+    /// A message waited for a subscriber who had no room for it.
+    pub fn message_dropped(&self) {
+        self.0.instruments.subscription_messages_dropped.add(&[], 1);
+    }
+
+    /// Whether a job runs here.
+    pub fn set_job_running(&self, job: Job, is_running: bool) {
+        self.0.instruments.job_running.set(&[job.position()], f64::from(u8::from(is_running)));
+    }
+
+    /// A job looked at `keys` keys or rows and carried or compared `bytes` bytes.
+    pub fn job_advanced(&self, job: Job, keys: u64, bytes: u64) {
+        self.0.instruments.job_keys.add(&[job.position()], keys);
+        self.0.instruments.job_bytes.add(&[job.position()], bytes);
+    }
+
+    /// A job ended.
+    pub fn job_ended(&self, job: Job, result: JobEnd) {
+        self.0.instruments.jobs.add(&[job.position(), result.position()], 1);
+    }
+
+    /// A job began to slow down.
+    pub fn job_braked(&self, reason: Brake) {
+        self.0.instruments.job_brakes.add(&[reason.position()], 1);
     }
 
     /// An HTTP request was answered with `status` after `took`.

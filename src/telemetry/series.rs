@@ -100,6 +100,14 @@ impl Gauge {
             cell.store(value.to_bits(), Ordering::Relaxed);
         }
     }
+
+    /// Moves the series at `positions` up or down by `change`, for what many count together.
+    pub(super) fn shift(&self, positions: &[usize], change: f64) {
+        if let Some(cell) = self.0.cell(positions) {
+            let shifted = |bits| Some((f64::from_bits(bits) + change).to_bits());
+            let _ = cell.fetch_update(Ordering::Relaxed, Ordering::Relaxed, shifted);
+        }
+    }
 }
 
 /// A distribution of durations in seconds.

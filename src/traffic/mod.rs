@@ -15,6 +15,10 @@ pub mod recording;
 
 pub mod replay;
 
+pub mod control;
+pub mod figures;
+pub mod stack;
+
 pub mod compare;
 pub mod demo;
 

@@ -12,7 +12,7 @@ use hyper_util::rt::TokioExecutor;
 use parallax::dev::servers::{PostgresOptions, PrivateRedis};
 use parallax::doors::admin::{self, AdminDoor};
 use parallax::doors::server;
-use parallax::dual::{Engine, Parts};
+use parallax::dual::{Engine, Membership, Parts};
 use parallax::jobs::Jobs;
 use parallax::model::catalog::Catalog;
 use parallax::settings::AdminSettings;
@@ -57,6 +57,7 @@ fn settings(listen: SocketAddr, has_tokens: bool) -> AdminSettings {
         operator_tokens: tokens(OPERATOR),
         secrets_tokens: tokens(SECRETS),
         hosts: Vec::new(),
+        origins: Vec::new(),
     }
 }
 
@@ -80,6 +81,7 @@ impl Door {
         let engine = Engine::start(Parts {
             catalog,
             instance: "sidecar-1".to_owned(),
+            membership: Membership::Sidecar,
             upstream: Arc::new(Upstream::of(&client, None).expect("plain text")),
             redis: client,
             postgres: Some(postgres_of(&database)),
@@ -94,7 +96,7 @@ impl Door {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("bound");
         let guard = admin::guard(address, &settings(address, has_tokens)).expect("loopback");
-        let door = Arc::new(AdminDoor::new(Arc::clone(&engine), Jobs::new(engine), guard, metrics.clone()));
+        let door = Arc::new(AdminDoor::new(Arc::clone(&engine), Jobs::start(engine), guard, &[], metrics.clone()));
         tokio::spawn(server::serve(listener, admin::limits(), door, std::future::pending()));
         Self { address, metrics, _redis: redis, database }
     }

@@ -7,7 +7,8 @@ use std::time::Duration;
 use parallax::model::flag::Flag;
 use parallax::telemetry::Metrics;
 use parallax::telemetry::labels::{
-    ApplyFailure, CaptureRefusal, Compared, ComparisonDrop, Door, Operation, Outcome, RouteReason, Store,
+    ApplyFailure, Brake, CaptureRefusal, Compared, ComparisonDrop, Door, Job, JobEnd, Operation, Outcome, RouteReason,
+    Store,
 };
 
 /// The metrics after every fact was counted once.
@@ -43,6 +44,10 @@ fn after_every_fact() -> Metrics {
     metrics.set_flag("apikey", &Flag::default());
     metrics.rolled_back(took);
     metrics.backfilled("apikey", 5);
+    metrics.set_job_running(Job::Backfill, true);
+    metrics.job_advanced(Job::Backfill, 5, 500);
+    metrics.job_ended(Job::Backfill, JobEnd::Done);
+    metrics.job_braked(Brake::Redis);
     metrics.http_request(Door::Admin, 200, took);
     metrics.auth_failed(Door::Admin);
     metrics

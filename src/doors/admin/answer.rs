@@ -3,7 +3,7 @@
 use http::header::{self, HeaderValue};
 use http::{Response as HttpResponse, StatusCode};
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::doors::admin::input;
 use crate::doors::guard::Role;
@@ -12,7 +12,8 @@ use crate::doors::server::Response;
 use crate::dual::EngineError;
 use crate::dual::flags::{ChangeError, FlagsReport};
 use crate::dual::status::Health;
-use crate::jobs::StartError;
+use crate::dual::task::TaskError;
+use crate::jobs::JobsError;
 
 /// What Prometheus calls its text format.
 const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -20,6 +21,11 @@ const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 /// A JSON answer.
 pub(super) fn json(status: StatusCode, body: &Value) -> Response {
     whole(status, "application/json", body.to_string())
+}
+
+/// What this door understands and answers, as OpenAPI 3.1.
+pub(super) fn description() -> Response {
+    whole(StatusCode::OK, "application/json", include_str!("openapi.json").to_owned())
 }
 
 /// One line for a probe.
@@ -120,6 +126,15 @@ pub(super) fn masked(mut mismatches: Vec<Value>, role: Role) -> Vec<Value> {
     mismatches
 }
 
+/// A job as `role` may see it: the differences that it lists are named by ids for `secrets` alone, as [`masked`] has it.
+pub(super) fn masked_job(mut job: Value, role: Role) -> Value {
+    let lists = job.get_mut("report").and_then(Value::as_object_mut).into_iter().flat_map(Map::values_mut);
+    for list in lists.filter_map(Value::as_array_mut) {
+        *list = masked(std::mem::take(list), role);
+    }
+    job
+}
+
 fn unknown_kind() -> Problem {
     Problem::new(ProblemKind::UnknownKind, "the catalog has no such kind")
 }
@@ -148,11 +163,32 @@ pub(super) fn change_problem(error: ChangeError) -> Problem {
     }
 }
 
-/// Why a job did not start.
-pub(super) fn start_problem(error: StartError) -> Problem {
+/// Why a job did not start, or cannot be told what is wished of it.
+pub(super) fn jobs_problem(error: JobsError) -> Problem {
     match error {
-        StartError::Running(ref id) => Problem::new(ProblemKind::Conflict, error.to_string()).with("id", id.clone()),
-        StartError::Change(error) => change_problem(error),
+        JobsError::Running(ref id) => Problem::new(ProblemKind::Conflict, error.to_string()).with("id", id.clone()),
+        JobsError::Field(error) => input::wrong(error.field, error.reason),
+        JobsError::Task(error) => task_problem(error),
+        JobsError::Unknown => Problem::new(ProblemKind::NotFound, error.to_string()),
+        JobsError::Ended(_) => Problem::new(ProblemKind::Conflict, error.to_string()),
+        JobsError::Postgres(reason) => {
+            tracing::warn!(reason, "postgres was asked for jobs in vain");
+            Problem::new(ProblemKind::PostgresUnavailable, "Postgres, where jobs are kept, does not answer")
+        }
+    }
+}
+
+fn task_problem(error: TaskError) -> Problem {
+    match error {
+        TaskError::Change(error) => change_problem(error),
+        TaskError::Unmet(reason) => Problem::new(ProblemKind::Conflict, reason),
+        TaskError::NoAnchor | TaskError::Unmarked | TaskError::Overtaken => {
+            Problem::new(ProblemKind::Conflict, error.to_string())
+        }
+        TaskError::Store(reason) => {
+            tracing::warn!(reason, "a task asked for at the admin door could not reach a store");
+            Problem::new(ProblemKind::RedisUnreachable, "a store does not answer")
+        }
     }
 }
 
@@ -221,6 +257,14 @@ mod tests {
             assert_eq!(masked(found.clone(), role), [json!({ "key_hash": "00ff", "fields": ["name"] })]);
         }
         assert_eq!(masked(found.clone(), Role::Secrets), found);
+    }
+
+    #[test]
+    fn only_the_right_to_secrets_sees_the_ids_in_a_report() {
+        let job = json!({ "id": "verify-1", "report": { "totalRedis": 1, "missingInRedis": [{ "id": "CODE-1", "class": "x" }] } });
+        assert_eq!(masked_job(job.clone(), Role::Viewer)["report"]["missingInRedis"], json!([{ "class": "x" }]));
+        assert_eq!(masked_job(job.clone(), Role::Viewer)["id"], "verify-1");
+        assert_eq!(masked_job(job.clone(), Role::Secrets), job);
     }
 
     #[test]

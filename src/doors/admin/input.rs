@@ -7,6 +7,9 @@ use url::form_urlencoded;
 
 use crate::doors::problem::{Problem, ProblemKind};
 use crate::doors::server::Request;
+use crate::jobs::Spec;
+use crate::jobs::pace::Limits;
+use crate::jobs::spec::JobName;
 use crate::model::flag::{Ack, Flag, FlagChange, Stage};
 
 /// Characters of a reason, which goes into the audit row.
@@ -15,6 +18,11 @@ const REASON_CHARS_MAX: usize = 1000;
 /// Mismatches a page when nothing else is asked for, and at most.
 const MISMATCHES_DEFAULT: usize = 100;
 const MISMATCHES_MAX: usize = 1000;
+
+/// What a job and its pace must be.
+const JOB_MUST: &str = "must be backfill or verify";
+const PACE_MUST: &str =
+    "must be an object of whole numbers: keys_per_second, bytes_per_second, redis_p99_ms, postgres_ms, outbox_age_ms";
 
 /// What a flag's new value is made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,7 +77,8 @@ pub(super) fn version(headers: &HeaderMap) -> Result<u64, Problem> {
     let tag = value.to_str().unwrap_or_default().trim();
     let digits = tag.strip_prefix('"').and_then(|tag| tag.strip_suffix('"')).unwrap_or(tag);
     match (digits.parse(), more) {
-        (Ok(version), None) => Ok(version),
+        // Rust reads a plus sign too.
+        (Ok(version), None) if digits.bytes().all(|byte| byte.is_ascii_digit()) => Ok(version),
         (Ok(_) | Err(_), _) => {
             Err(Problem::new(ProblemKind::BadRequest, "If-Match must be one version, such as `If-Match: \"12\"`"))
         }
@@ -91,6 +100,8 @@ pub(super) fn flag_change(body: &[u8], mode: FlagMode) -> Result<FlagChange, Pro
     let reason = fields.reason()?;
     fields.end()?;
     let given = FlagChange { stage, percent, sample_rate, ack, deadline_ms, resume, reason };
+    // A value that no flag can have is told first, whatever version the caller has seen.
+    given.applied_to(&Flag::default()).map_err(|error| wrong(error.field, &error.reason))?;
     Ok(match mode {
         FlagMode::Patch => given,
         FlagMode::Replace => replaced(given),
@@ -124,19 +135,31 @@ pub(super) fn rollback(body: &[u8]) -> Result<Rollback, Problem> {
     Ok(Rollback { scope, reason: reason.ok_or_else(|| wrong("reason", "is needed for the audit"))? })
 }
 
-/// The kinds that a body asks to backfill.
+/// The job that a body asks for.
 ///
 /// # Errors
 /// 400 for a body that is no JSON object, 422 with the field that is wrong or missing.
-pub(super) fn backfill(body: &[u8]) -> Result<Vec<String>, Problem> {
+pub(super) fn job(body: &[u8]) -> Result<Spec, Problem> {
     let mut fields = Fields::of(body)?;
-    let job: Option<String> = fields.take("job", "must be backfill")?;
+    let job: Option<JobName> = fields.take("job", JOB_MUST)?;
     let kinds: Option<Vec<String>> = fields.take("kinds", "must be an array of kinds")?;
+    let dry_run: Option<bool> = fields.take("dry_run", "must be true or false")?;
+    let exhaustive: Option<bool> = fields.take("exhaustive", "must be true or false")?;
+    let allow_eviction: Option<bool> = fields.take("allow_eviction", "must be true or false")?;
+    let pace: Option<Limits> = fields.take("pace", PACE_MUST)?;
     fields.end()?;
-    if job.as_deref() != Some("backfill") {
-        return Err(wrong("job", "must be backfill"));
+    let spec = Spec {
+        job: job.ok_or_else(|| wrong("job", JOB_MUST))?,
+        kinds: kinds.unwrap_or_default(),
+        dry_run: dry_run.unwrap_or_default(),
+        exhaustive: exhaustive.unwrap_or_default(),
+        allow_eviction: allow_eviction.unwrap_or_default(),
+        pace: pace.unwrap_or_default(),
+    };
+    match spec.check() {
+        Ok(()) => Ok(spec),
+        Err(error) => Err(wrong(error.field, error.reason)),
     }
-    kinds.filter(|kinds| !kinds.is_empty()).ok_or_else(|| wrong("kinds", "needs at least one kind, or *"))
 }
 
 /// Which mismatches a query asks for.
@@ -151,6 +174,8 @@ pub(super) fn mismatch_page(query: &str) -> Result<MismatchPage, Problem> {
                 let limit = value.parse().ok().filter(|limit| (1..=MISMATCHES_MAX).contains(limit));
                 page.limit = limit.ok_or_else(|| wrong("limit", &format!("must be 1 to {MISMATCHES_MAX}")))?;
             }
+            // Postgres takes no NUL in a text.
+            "kind" if value.contains('\0') => return Err(wrong("kind", "must be the name of a kind")),
             "kind" => page.kind = Some(value.into_owned()),
             other => return Err(wrong(other, "is not known here: limit, kind")),
         }
@@ -224,7 +249,7 @@ mod tests {
         assert_eq!(version(&if_match("\"12\"")).unwrap(), 12);
         assert_eq!(version(&if_match("12")).unwrap(), 12);
         assert_eq!(refusal(version(&HeaderMap::new())).0, ProblemKind::PreconditionRequired);
-        for wrong in ["*", "\"12", "\"12\", \"13\"", "W/\"12\"", "\"-1\"", ""] {
+        for wrong in ["*", "\"12", "\"12\", \"13\"", "W/\"12\"", "\"-1\"", "\"+1\"", ""] {
             assert_eq!(refusal(version(&if_match(wrong))).0, ProblemKind::BadRequest, "{wrong}");
         }
     }
@@ -248,6 +273,8 @@ mod tests {
             (r#"{"percent": null}"#, "percent"),
             (r#"{"deadline_ms": 1.5}"#, "deadline_ms"),
             (r#"{"ack": true}"#, "ack"),
+            (r#"{"percent": 100.5}"#, "percent"),
+            (r#"{"resume": true}"#, "reason"),
             (r#"{"latched": false}"#, "latched"),
         ] {
             let (kind, detail) = refusal(flag_change(body.as_bytes(), FlagMode::Patch));
@@ -276,11 +303,21 @@ mod tests {
     }
 
     #[test]
-    fn a_job_is_a_backfill_of_named_kinds() {
-        assert_eq!(backfill(br#"{"job": "backfill", "kinds": ["apikey"]}"#).unwrap(), ["apikey"]);
-        assert!(refusal(backfill(br#"{"job": "verify", "kinds": ["apikey"]}"#)).1.starts_with("job "));
-        assert!(refusal(backfill(br#"{"job": "backfill", "kinds": []}"#)).1.starts_with("kinds "));
-        assert!(refusal(backfill(br#"{"job": "backfill", "kinds": "*"}"#)).1.starts_with("kinds "));
+    fn a_job_has_a_name_kinds_and_limits_that_make_sense() {
+        let spec = job(br#"{"job": "backfill", "kinds": ["apikey"], "pace": {"keys_per_second": 100}}"#).unwrap();
+        assert_eq!((spec.kinds, spec.pace.keys_per_second), (vec!["apikey".to_owned()], Some(100)));
+        for (body, field) in [
+            (&br#"{"job": "rebuild", "kinds": ["apikey"]}"#[..], "job "),
+            (br#"{"kinds": ["apikey"]}"#, "job "),
+            (br#"{"job": "backfill", "kinds": []}"#, "kinds "),
+            (br#"{"job": "backfill", "kinds": "*"}"#, "kinds "),
+            (br#"{"job": "backfill", "kinds": ["*"], "pace": {"keys_per_second": -1}}"#, "pace "),
+            (br#"{"job": "backfill", "kinds": ["*"], "pace": {"keys_per_second": 0}}"#, "keys_per_second "),
+            (br#"{"job": "backfill", "kinds": ["*"], "page": {}}"#, "page "),
+        ] {
+            let told = refusal(job(body)).1;
+            assert!(told.starts_with(field), "{told}");
+        }
     }
 
     #[test]
@@ -288,7 +325,7 @@ mod tests {
         assert_eq!(mismatch_page("").unwrap(), MismatchPage { limit: 100, kind: None });
         let page = mismatch_page("kind=api%6Bey&limit=5").unwrap();
         assert_eq!(page, MismatchPage { limit: 5, kind: Some("apikey".into()) });
-        for query in ["limit=0", "limit=1001", "limit=x", "limits=5"] {
+        for query in ["limit=0", "limit=1001", "limit=x", "limits=5", "kind=%00"] {
             assert_eq!(refusal(mismatch_page(query)).0, ProblemKind::InvalidField, "{query}");
         }
     }

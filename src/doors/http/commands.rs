@@ -1,9 +1,10 @@
-//! The command API: `/redis`, `/redis/pipeline`, `/redis/multi-exec` and `/redis/{command}/{argument}..`.
+//! The command API: `/redis`, `/redis/pipeline`, `/redis/multi-exec`, `/redis/{command}/{argument}..`; subscriptions are
+//! answered by [`events`].
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 
 use crate::doors::http::reply::{self, Strings};
-use crate::doors::http::{DataDoor, arguments, headers};
+use crate::doors::http::{DataDoor, arguments, events, headers};
 use crate::doors::problem::{Problem, ProblemKind};
 use crate::doors::server::{Request, Response};
 use crate::dual::{Answer, Mirror, Options, Refusal, Source};
@@ -25,7 +26,10 @@ pub(super) async fn answer(door: &DataDoor, request: Request) -> Result<Response
         "" => single(door, &request).await,
         "pipeline" => many(door, &request, Together::Pipeline).await,
         "multi-exec" => many(door, &request, Together::Transaction).await,
-        path => path_form(door, &request, path).await,
+        path => match events::asked(path) {
+            Some((kind, names)) => events::answer(door, &request, kind, names).await,
+            None => path_form(door, &request, path).await,
+        },
     };
     answered.map_err(with_error)
 }

@@ -2,9 +2,12 @@
 
 pub mod apply;
 pub mod ghosts;
+pub mod jobs;
 pub mod journal;
 pub mod lineage;
+pub mod pages;
 pub mod pool;
+pub mod proofs;
 pub mod read;
 pub mod rows;
 pub mod schema;

@@ -39,7 +39,8 @@ pub struct Row {
     pub is_complete: bool,
 }
 
-const EXPIRES_MS: &str = "round(extract(epoch FROM r.expires_at) * 1000)::bigint";
+/// The expiry of a row `r`, in milliseconds.
+pub(super) const EXPIRES_MS: &str = "round(extract(epoch FROM r.expires_at) * 1000)::bigint";
 const FATE: &str = "(CASE WHEN r.deleted_at IS NOT NULL THEN 2 WHEN r.gone_at IS NOT NULL THEN 1 ELSE 0 END)::bigint";
 
 #[derive(QueryableByName)]

@@ -294,14 +294,18 @@ diesel::table! {
         job -> Text,
         kinds -> Array<Text>,
         state -> Text,
-        cursor -> Nullable<Text>,
-        run_id -> Nullable<Text>,
-        done -> Int8,
-        total -> Nullable<Int8>,
         error -> Nullable<Text>,
         started_at -> Timestamptz,
         updated_at -> Timestamptz,
         finished_at -> Nullable<Timestamptz>,
+        spec -> Jsonb,
+        place -> Nullable<Jsonb>,
+        progress -> Jsonb,
+        origin -> Text,
+        holder -> Text,
+        lease_until -> Timestamptz,
+        wish -> Nullable<Text>,
+        report -> Nullable<Jsonb>,
     }
 }
 

@@ -33,7 +33,7 @@ pub enum Shape {
 }
 
 impl Shape {
-    fn code(self) -> &'static [u8] {
+    pub(super) fn code(self) -> &'static [u8] {
         match self {
             Self::Document => b"d",
             Self::Collection => b"c",
@@ -248,7 +248,7 @@ pub(crate) fn value(type_name: &str, parts: Parts) -> Result<Value, RedisError> 
 }
 
 /// Stream entries, or list entries with their ids.
-fn entries(mut parts: Parts) -> Result<Vec<StreamEntry>, RedisError> {
+pub(super) fn entries(mut parts: Parts) -> Result<Vec<StreamEntry>, RedisError> {
     let mut entries = Vec::with_capacity(parts.len());
     while parts.len() > 0 {
         let mut entry = parts.parts()?;

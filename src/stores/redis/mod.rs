@@ -11,6 +11,7 @@ pub mod lineage;
 pub mod marks;
 mod parts;
 pub mod script;
+pub mod subscription;
 pub mod wire;
 
 pub use connection::Redis;

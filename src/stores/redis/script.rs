@@ -41,6 +41,10 @@ pub static ACK: Script = script!("#!lua flags=allow-oom\n", "ack");
 pub static FENCE: Script = script!("#!lua flags=no-writes,allow-oom\n", prelude, "fence");
 /// Fence and value in one step.
 pub static LOOK: Script = script!("#!lua flags=no-writes,allow-oom\n", prelude, "look");
+/// Fence and the values of several records in one step.
+pub static LOOKS: Script = script!("#!lua flags=no-writes,allow-oom\n", prelude, "looks");
+/// Fence and one page of a log in one step.
+pub static LOG_PAGE: Script = script!("#!lua flags=no-writes,allow-oom\n", prelude, "log_page");
 /// A write of the records API; a command among others, so Redis' own memory rule holds for it.
 pub static RECORD: Script = script!("#!lua\n", prelude, "record");
 /// Renews a lease.

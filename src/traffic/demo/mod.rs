@@ -4,23 +4,22 @@
 //! keyspace while off, then walks off, dualwrite, backfill, shadow, live 50 %, live 100 %, rollback under traffic. On the
 //! way one row is corrupted and Postgres is stopped. At the end every record of both stores is compared.
 
-mod control;
 mod feeder;
-mod figures;
 mod input;
 mod plant;
 mod report;
 mod screen;
-mod stack;
 mod summary;
 mod walk;
 
 pub use self::input::Source;
 pub use self::report::Report;
 
+use anyhow::Context;
+
 use crate::traffic::demo::screen::Screen;
-use crate::traffic::demo::stack::Stack;
 use crate::traffic::demo::walk::Walk;
+use crate::traffic::stack::Stack;
 
 /// Runs the whole demo.
 ///
@@ -31,7 +30,8 @@ pub async fn run(source: &Source) -> anyhow::Result<Report> {
     screen.doing("reading or making the traffic");
     let input = input::load(source)?;
     screen.doing("starting Redis, Postgres and the sidecar");
-    let stack = Stack::start().await?;
+    let program = std::env::current_exe().context("finding our own program")?;
+    let stack = Stack::start(&program, &[("PARALLAX_INSTANCE", "demo")]).await?;
     screen.done("start", &format!("sidecar ready; {}", input.about));
     let outcome = Walk::new(&stack, &mut screen).all(input).await;
     match outcome {

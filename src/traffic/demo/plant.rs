@@ -8,7 +8,7 @@ use tokio::time::{Duration, Instant, sleep};
 use tokio_postgres::NoTls;
 
 use crate::client::Client;
-use crate::traffic::demo::control::Control;
+use crate::traffic::control::Control;
 
 /// The kind of the record that is corrupted, and its id: no traffic touches it.
 pub(super) const KIND: &str = "account_group";

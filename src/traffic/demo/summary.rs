@@ -1,10 +1,10 @@
 //! Turns what the walk has seen into the table and into judgements: what must hold, and what is a problem when it does not.
 
 use crate::traffic::compare::Equality;
-use crate::traffic::demo::figures::Figures;
 use crate::traffic::demo::plant;
 use crate::traffic::demo::report::{Report, grouped};
 use crate::traffic::demo::walk::Seen;
+use crate::traffic::figures::Figures;
 
 /// A rollback with a healthy fleet must not take longer, in seconds.
 const ROLLBACK_BUDGET_SECONDS: f64 = 2.0;

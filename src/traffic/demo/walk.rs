@@ -8,16 +8,16 @@ use tokio::time::{Duration, Instant};
 
 use crate::model::catalog::Catalog;
 use crate::traffic::compare;
-use crate::traffic::demo::control::Control;
+use crate::traffic::control::Control;
 use crate::traffic::demo::feeder::{Feeder, Progress};
-use crate::traffic::demo::figures::Figures;
 use crate::traffic::demo::input::Input;
 use crate::traffic::demo::plant::{self, Found};
 use crate::traffic::demo::report::{Report, grouped};
 use crate::traffic::demo::screen::Screen;
-use crate::traffic::demo::stack::Stack;
 use crate::traffic::demo::summary;
+use crate::traffic::figures::Figures;
 use crate::traffic::replay::{Replay, Tally};
+use crate::traffic::stack::Stack;
 
 /// Up to which percent of the traffic each stage lasts.
 mod until {

@@ -29,6 +29,7 @@ export class Sidecar {
   #child
   #log = []
   #ended
+  #isAsked = false
 
   /** Starts one; `variables` are further settings. */
   static async start(variables = {}) {
@@ -118,13 +119,15 @@ export class Sidecar {
     const wanted = Object.entries(labels).map(([label, value]) => `${label}="${value}"`)
     return text
       .split('\n')
-      .filter((line) => line.startsWith(`${name}{`) && wanted.every((label) => line.includes(label)))
+      .filter((line) => (line.startsWith(`${name}{`) || line.startsWith(`${name} `)) && wanted.every((label) => line.includes(label)))
       .reduce((sum, line) => sum + Number(line.slice(line.lastIndexOf(' ') + 1)), 0)
   }
 
   /** Asks it to end, and does not wait. */
   terminate() {
-    this.#child.kill('SIGTERM')
+    // A second signal would mean: at once, without draining.
+    if (!this.#isAsked) this.#child.kill('SIGTERM')
+    this.#isAsked = true
   }
 
   /** Ends it in order. Every warning of its log must contain one of `expected`. */

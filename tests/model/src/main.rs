@@ -9,9 +9,32 @@ fn main() {
         let run = |mutant| {
             let t = std::time::Instant::now();
             let o = explorer::explore(&record::Record::new(*scope, mutant), max);
-            println!("{:30} {:40} {:9} depth {:3} exh {} {:?} {:?}", scope.name, mutant.map_or("-", |m: mutant::Mutant| m.name()), o.states, o.depth, o.is_exhausted, o.violation.as_ref().map(|v| (v.property, v.trace.len())), t.elapsed());
-            if let Some(v) = &o.violation { if mutant.is_none() || m.as_deref() == mutant.map(|m| m.name()) { for (l, s) in &v.trace { println!("   {l}\n        {s}"); } } }
+            println!(
+                "{:30} {:40} {:9} depth {:3} exh {} {:?} {:?}",
+                scope.name,
+                mutant.map_or("-", |m: mutant::Mutant| m.name()),
+                o.states,
+                o.depth,
+                o.is_exhausted,
+                o.violation.as_ref().map(|v| (v.property, v.trace.len())),
+                t.elapsed()
+            );
+            if let Some(v) = &o.violation {
+                if mutant.is_none() || m.as_deref() == mutant.map(|m| m.name()) {
+                    for (l, s) in &v.trace {
+                        println!("   {l}\n        {s}");
+                    }
+                }
+            }
         };
-        match m.as_deref() { None => run(None), Some("all") => for m in mutant::Mutant::ALL { run(Some(*m)) }, Some(n) => run(mutant::Mutant::of_name(n)) }
+        match m.as_deref() {
+            None => run(None),
+            Some("all") => {
+                for m in mutant::Mutant::ALL {
+                    run(Some(*m))
+                }
+            }
+            Some(n) => run(mutant::Mutant::of_name(n)),
+        }
     }
 }

@@ -1,9 +1,11 @@
 -- Renews a sidecar's lease, tells what it has confirmed, and answers the flags (S2, S3).
--- ARGV: run_id, instance, lease in ms, confirmed version, what to say of itself.
+-- ARGV: run_id, instance (empty for a guest, whom nobody waits for), lease in ms, confirmed version, what to say of itself.
 -- Answers {time in ms, version, flags, backfilled kinds, unverifiable kinds, epoch}.
 local now = math.floor(micros() / 1000)
-redis.call('HSET', 'parallax:sidecars', ARGV[2], cjson.encode({
-  lease_until = now + tonumber(ARGV[3]), confirmed = tonumber(ARGV[4]), about = ARGV[5] }))
+if ARGV[2] ~= '' then
+  redis.call('HSET', 'parallax:sidecars', ARGV[2], cjson.encode({
+    lease_until = now + tonumber(ARGV[3]), confirmed = tonumber(ARGV[4]), about = ARGV[5] }))
+end
 local version = redis.call('HGET', 'parallax:flags', 'version') or '0'
 return { string.format('%.0f', now), version, redis.call('HGETALL', 'parallax:flags'),
   redis.call('HGETALL', 'parallax:backfilled'), redis.call('HGETALL', 'parallax:unverifiable'), epoch_of(ARGV[1]) or '' }

@@ -140,7 +140,9 @@ impl Record {
             }
             Fate::Deleted if self.is(Mutant::PhysicalDelete) => *row = super::state::Row::default(),
             Fate::Deleted if !is_there && self.is(Mutant::NoTombstone) => {}
-            Fate::Deleted => *row = super::state::Row { version: capture.version, fate: Fate::Deleted, ..Default::default() },
+            Fate::Deleted => {
+                *row = super::state::Row { version: capture.version, fate: Fate::Deleted, ..Default::default() }
+            }
         }
     }
 

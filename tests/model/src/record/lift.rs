@@ -20,14 +20,14 @@ impl Record {
             }
         }
         let (redis, lift) = (&state.redis, &state.lift);
-        let is_due = redis.anchor_run != redis.run
-            && (redis.anchor_run != NONE || self.is(Mutant::LiftForRestore));
+        let is_due = redis.anchor_run != redis.run && (redis.anchor_run != NONE || self.is(Mutant::LiftForRestore));
         if lift.step == 0 {
             if is_due && state.left.lifts > 0 {
                 let mut after = *state;
                 after.left.lifts -= 1;
                 self.begin(&mut after);
-                let text = if self.is(Mutant::LiftListsFirst) { "the lift lists ghosts" } else { "the lift raises the epoch" };
+                let text =
+                    if self.is(Mutant::LiftListsFirst) { "the lift lists ghosts" } else { "the lift raises the epoch" };
                 next.push((Label(text, 0), after));
             }
             return;

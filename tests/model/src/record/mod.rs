@@ -18,8 +18,8 @@ use crate::mutant::Mutant;
 use crate::product::{Plan, Product};
 use crate::property::Property;
 
-pub use state::{Left, State};
 use state::{Captured, DRAINERS, NONE, RESTORERS};
+pub use state::{Left, State};
 
 /// What may happen, and how often.
 #[derive(Clone, Copy, Debug)]

@@ -14,8 +14,15 @@ impl Record {
             if self.is(Mutant::ReadBeforeFence) || self.is(Mutant::NoFence) {
                 let Postgres { row, floor, epoch, beat, .. } = state.postgres;
                 let seen = 1 << state.redis.value;
-                after.reader =
-                    Reader { is_reading: true, row, floor, row_epoch: epoch, row_beat: beat, seen, ..Reader::default() };
+                after.reader = Reader {
+                    is_reading: true,
+                    row,
+                    floor,
+                    row_epoch: epoch,
+                    row_beat: beat,
+                    seen,
+                    ..Reader::default()
+                };
                 next.push((Label("a read begins: Postgres is asked", 0), after));
                 return;
             }

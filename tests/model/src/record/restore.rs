@@ -80,8 +80,7 @@ impl Record {
         let restorer = state.restorers[at];
         state.restorers[at].step = 3;
         let redis = &mut state.redis;
-        let is_here = redis.run == restorer.run
-            && (redis.anchor_run == NONE || self.is(Mutant::RefillUnchecked));
+        let is_here = redis.run == restorer.run && (redis.anchor_run == NONE || self.is(Mutant::RefillUnchecked));
         if restorer.value == NONE || !is_here {
             return;
         }

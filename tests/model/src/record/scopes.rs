@@ -37,11 +37,8 @@ pub const WRITES: Scope =
     Scope { name: "writes", left: Left { sets: 2, deletes: 1, sweeps: 1, ..NOTHING }, waits: true, ..PLAIN };
 
 /// Expiry and commands that may change nothing.
-pub const EXPIRY: Scope = Scope {
-    name: "expiry",
-    left: Left { sets: 1, expires: 2, ticks: 1, takes: 1, sweeps: 1, ..NOTHING },
-    ..PLAIN
-};
+pub const EXPIRY: Scope =
+    Scope { name: "expiry", left: Left { sets: 1, expires: 2, ticks: 1, takes: 1, sweeps: 1, ..NOTHING }, ..PLAIN };
 
 /// Evictions.
 pub const EVICTION: Scope = Scope {
@@ -105,5 +102,4 @@ pub const WENT_BACK: Scope = Scope {
 };
 
 /// What every run of the tests explores to its end.
-pub const SMALL: &[Scope] =
-    &[WRITES, EXPIRY, EVICTION, BLIND, BACKFILL, FAILOVER, FAILOVER_SWEEP, RESTART, WENT_BACK];
+pub const SMALL: &[Scope] = &[WRITES, EXPIRY, EVICTION, BLIND, BACKFILL, FAILOVER, FAILOVER_SWEEP, RESTART, WENT_BACK];

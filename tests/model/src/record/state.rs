@@ -323,6 +323,10 @@ impl fmt::Display for State {
         if *expires > 0 {
             write!(f, " until {expires}")?;
         }
-        write!(f, ", floor {}, epoch {}, beat {}/{}", self.postgres.floor, self.postgres.epoch, self.postgres.beat, self.redis.beat)
+        write!(
+            f,
+            ", floor {}, epoch {}, beat {}/{}",
+            self.postgres.floor, self.postgres.epoch, self.postgres.beat, self.redis.beat
+        )
     }
 }

@@ -2,7 +2,7 @@
 
 /// One scrape.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Figures {
+pub struct Figures {
     samples: Vec<Sample>,
 }
 
@@ -25,19 +25,22 @@ impl Sample {
 
 impl Figures {
     /// The figures on a page in Prometheus' text format; lines that cannot be read are left out.
-    pub(super) fn parse(page: &str) -> Self {
+    #[must_use]
+    pub fn parse(page: &str) -> Self {
         let lines = page.lines().filter(|line| !line.starts_with('#'));
         Self { samples: lines.filter_map(sample).collect() }
     }
 
     /// The sum of all series of `name` that have these labels.
-    pub(super) fn sum(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
+    #[must_use]
+    pub fn sum(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
         // `Sum` of no floats is minus zero, which would show in the table.
         self.samples.iter().filter(|one| one.name == name && one.has(labels)).map(|one| one.value).sum::<f64>() + 0.0
     }
 
     /// As [`Figures::sum`], as a count.
-    pub(super) fn count(&self, name: &str, labels: &[(&str, &str)]) -> u64 {
+    #[must_use]
+    pub fn count(&self, name: &str, labels: &[(&str, &str)]) -> u64 {
         #[expect(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
@@ -51,7 +54,8 @@ impl Figures {
     /// its unit; `None` without samples.
     ///
     /// Between two bounds it is interpolated, as `histogram_quantile` does.
-    pub(super) fn quantile_since(&self, earlier: &Self, name: &str, share: f64) -> Option<f64> {
+    #[must_use]
+    pub fn quantile_since(&self, earlier: &Self, name: &str, share: f64) -> Option<f64> {
         let before = earlier.buckets(name);
         let mut buckets = self.buckets(name);
         for (bound, count) in &mut buckets {

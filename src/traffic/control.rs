@@ -1,4 +1,4 @@
-//! The operator's hand in the demo: flags, jobs, rollback and mismatches over the admin door, as anybody would use it.
+//! The operator's hand in the demo and the bench: flags, jobs, rollback and mismatches over the admin door, as anybody would use it.
 
 use anyhow::{Context, bail};
 use bytes::Bytes;
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tokio::time::{Duration, Instant, sleep};
 
 use crate::client::{Client, ClientError};
-use crate::traffic::demo::figures::Figures;
+use crate::traffic::figures::Figures;
 
 /// How long a change may wait for a barrier or for another change.
 const CHANGE_DEADLINE: Duration = Duration::from_secs(40);
@@ -18,17 +18,22 @@ const BACKFILL_DEADLINE: Duration = Duration::from_secs(90);
 const POLL: Duration = Duration::from_millis(50);
 
 /// A client of the admin door.
-pub(super) struct Control {
+pub struct Control {
     client: Client,
 }
 
 impl Control {
-    pub(super) fn new(admin_door: &str) -> Self {
+    /// A client of the admin door at this address.
+    #[must_use]
+    pub fn new(admin_door: &str) -> Self {
         Self { client: Client::new(admin_door) }
     }
 
     /// Changes the flag of all kinds. Waits where a barrier is not yet reached; returns how long it took.
-    pub(super) async fn change(&mut self, change: &Value) -> anyhow::Result<Duration> {
+    ///
+    /// # Errors
+    /// When the door refuses the change, or does not take it within the deadline.
+    pub async fn change(&mut self, change: &Value) -> anyhow::Result<Duration> {
         let began = Instant::now();
         loop {
             let flags = self.client.json(Method::GET, "/v1/flags", &[], None).await?;
@@ -47,7 +52,10 @@ impl Control {
     }
 
     /// Copies everything that was there before marking began; returns how long it took.
-    pub(super) async fn backfill(&mut self) -> anyhow::Result<Duration> {
+    ///
+    /// # Errors
+    /// When the job fails or does not end within its deadline.
+    pub async fn backfill(&mut self) -> anyhow::Result<Duration> {
         let began = Instant::now();
         let body = json!({"job": "backfill", "kinds": ["*"]});
         let started = self.client.json(Method::POST, "/v1/jobs", &[], Some(&body)).await?;
@@ -68,20 +76,29 @@ impl Control {
     }
 
     /// Takes all reads back to Redis; returns what the sidecar reports.
-    pub(super) async fn rollback(&mut self, reason: &str) -> anyhow::Result<Value> {
+    ///
+    /// # Errors
+    /// When the door does not answer with success.
+    pub async fn rollback(&mut self, reason: &str) -> anyhow::Result<Value> {
         let body = json!({"scope": "*", "reason": reason});
         Ok(self.client.json(Method::POST, "/v1/rollback", &[], Some(&body)).await?)
     }
 
     /// The classes of the stored mismatches of `kind`.
-    pub(super) async fn mismatch_classes(&mut self, kind: &str) -> anyhow::Result<Vec<String>> {
+    ///
+    /// # Errors
+    /// When the door does not answer with success.
+    pub async fn mismatch_classes(&mut self, kind: &str) -> anyhow::Result<Vec<String>> {
         let list = self.client.json(Method::GET, &format!("/v1/mismatches?kind={kind}"), &[], None).await?;
         let rows = list.get("mismatches").unwrap_or(&list).as_array().cloned().unwrap_or_default();
         Ok(rows.iter().filter_map(|row| row.get("class")?.as_str().map(str::to_owned)).collect())
     }
 
     /// All figures.
-    pub(super) async fn figures(&mut self) -> anyhow::Result<Figures> {
+    ///
+    /// # Errors
+    /// When the page cannot be read.
+    pub async fn figures(&mut self) -> anyhow::Result<Figures> {
         let answer = self.client.send(Method::GET, "/metrics", &[], Bytes::new()).await?;
         if !answer.status.is_success() {
             bail!("/metrics was answered with {}", answer.status);

@@ -1,0 +1,158 @@
+//! The apply against a bare upsert: what guards, epochs and typed columns cost where rows come in batches.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Context;
+use parallax::model::catalog::{Catalog, Table};
+use parallax::model::key::Key;
+use parallax::stores::postgres::Postgres;
+use parallax::stores::postgres::apply::{self, Basis, STATEMENT_ROWS_MAX};
+use parallax::stores::postgres::pool::Options;
+use parallax::stores::postgres::rows::{Fate, Item, RecordRow};
+use parallax::traffic::stack::Stack;
+use tokio::time::Instant;
+use tokio_postgres::{Client, NoTls, Statement};
+
+use crate::SIDECAR;
+use crate::measure::{interleaved, series};
+use crate::report::{Goal, Report, short};
+
+pub(super) const ABOUT: &str = "Rows a second of the guarded apply against a bare UNNEST upsert of the same rows: 5,000 rows, 500 a transaction, one connection.";
+
+const ROWS: usize = 5_000;
+const LASTING: Duration = Duration::from_secs(2);
+
+const TOKENS: [&str; 9] = [
+    "tokens",
+    "inputTokens",
+    "outputTokens",
+    "cacheCreateTokens",
+    "cacheReadTokens",
+    "allTokens",
+    "requests",
+    "ephemeral5mTokens",
+    "ephemeral1hTokens",
+];
+
+pub(super) async fn run(report: &mut Report) -> anyhow::Result<()> {
+    let stack = Stack::start(Path::new(SIDECAR), &[]).await?;
+    let (client, connection) = tokio_postgres::connect(&stack.postgres.url(), NoTls).await?;
+    tokio::spawn(connection);
+    let config: tokio_postgres::Config = stack.postgres.url().parse()?;
+    let options = Options { config, tls: None, pool_size: 1, wait: Duration::from_secs(5) };
+    let postgres = Postgres::new(options)?;
+    let epoch: i64 = client.query_one("SELECT max(epoch) FROM control", &[]).await?.get(0);
+    let mut version = 1_000_000_i64;
+    for (what, rows) in [
+        ("session bindings (table records)", rows(|row| format!("original_session_binding:{row}"))?),
+        ("daily usage counters (table usage_counters)", rows(|row| format!("usage:daily:key-{row}:2026-01-02"))?),
+    ] {
+        let bare = Bare::new(&client).await?;
+        let mut items = rows;
+        let measured = interleaved(&[true, false], async |is_guarded: &bool| {
+            let (mut count, began) = (0_usize, Instant::now());
+            while began.elapsed() < LASTING {
+                version += 1;
+                for batch in items.chunks_mut(STATEMENT_ROWS_MAX) {
+                    batch.iter_mut().for_each(|item| raise(item, version));
+                    if *is_guarded {
+                        apply::apply(&postgres, Basis { epoch, beat: 0 }, batch).await?;
+                    } else {
+                        bare.upsert(batch).await?;
+                    }
+                    count += batch.len();
+                }
+            }
+            Ok(rate(count, began.elapsed()))
+        })
+        .await?;
+        let [guarded, plain] = &measured[..] else { continue };
+        let (guarded, plain) = (series(guarded, |rate| *rate), series(plain, |rate| *rate));
+        report.figure(&format!("{what}: rows/s, times bare"), Goal::AtLeast(0.7), &guarded.over(&plain));
+        report.note(&format!(
+            "apply {} rows/s ({} us a row), bare {} rows/s ({} us a row)",
+            short(guarded.median()),
+            short(1e6 / guarded.median()),
+            short(plain.median()),
+            short(1e6 / plain.median()),
+        ));
+    }
+    stack.stop().await.map(drop)
+}
+
+#[expect(clippy::cast_precision_loss, reason = "some thousands of rows")]
+fn rate(count: usize, took: Duration) -> f64 {
+    count as f64 / took.as_secs_f64()
+}
+
+/// As many records of one kind as the relay might have, each with the document that it keeps.
+fn rows(key: impl Fn(usize) -> String) -> anyhow::Result<Vec<Item>> {
+    let catalog = Catalog::embedded();
+    let row = |number: usize| {
+        let key = Key::new(key(number));
+        let kind = catalog.kind_of(key.as_bytes());
+        let mut row = RecordRow::new(kind, &key, 0, 1_700_000_000_000_000, Fate::Present);
+        row.expires_at_ms = Some(4_000_000_000_000);
+        if kind.table == Table::UsageCounters {
+            let fields: serde_json::Map<String, serde_json::Value> =
+                TOKENS.iter().map(|field| ((*field).to_owned(), (number * 7).to_string().into())).collect();
+            row.type_name = "hash".to_owned();
+            row.doc = Some(serde_json::Value::Object(fields).to_string());
+        } else {
+            let text =
+                format!(r#"{{"accountId":"{number}","accountType":"claude","boundAt":"2026-01-02T03:04:05.678Z"}}"#);
+            row.type_name = "string".to_owned();
+            row.doc = Some(serde_json::Value::String(text).to_string());
+        }
+        Ok(Item::Record(kind.table, row))
+    };
+    (0..ROWS).map(row).collect::<anyhow::Result<Vec<Item>>>().context("making rows")
+}
+
+fn raise(item: &mut Item, version: i64) {
+    match item {
+        Item::Record(_, row) | Item::Elements(row, _) | Item::Absent(_, row) => row.version = version,
+        Item::Log { header, .. } => header.version = version,
+    }
+}
+
+/// What somebody would write who needs nothing but the rows: one table, one index, one statement.
+struct Bare<'a> {
+    client: &'a Client,
+    statement: Statement,
+}
+
+impl<'a> Bare<'a> {
+    async fn new(client: &'a Client) -> anyhow::Result<Self> {
+        client
+            .batch_execute(
+                "DROP TABLE IF EXISTS bare; CREATE TABLE bare (key text PRIMARY KEY, kind text, id text, type text,
+                    doc jsonb, version bigint, expires_at timestamptz, updated_at timestamptz)",
+            )
+            .await?;
+        let statement = client
+            .prepare(
+                "INSERT INTO bare SELECT key, kind, id, type, doc::jsonb, version, to_timestamp(expires / 1000.0), now()
+                 FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::bigint[], $7::bigint[])
+                    AS g(key, kind, id, type, doc, version, expires)
+                 ON CONFLICT (key) DO UPDATE SET type = excluded.type, doc = excluded.doc, version = excluded.version,
+                    expires_at = excluded.expires_at, updated_at = excluded.updated_at",
+            )
+            .await?;
+        Ok(Self { client, statement })
+    }
+
+    async fn upsert(&self, items: &[Item]) -> anyhow::Result<()> {
+        let rows: Vec<&RecordRow> = items.iter().map(Item::header).collect();
+        let texts = |of: fn(&RecordRow) -> String| rows.iter().map(|row| of(row)).collect::<Vec<_>>();
+        let (keys, kinds, ids) =
+            (texts(|row| row.key.text()), texts(|row| row.kind.clone()), texts(|row| row.id.clone()));
+        let types = texts(|row| row.type_name.clone());
+        let docs: Vec<Option<String>> = rows.iter().map(|row| row.doc.clone()).collect();
+        let versions: Vec<i64> = rows.iter().map(|row| row.version).collect();
+        let expiries: Vec<Option<i64>> = rows.iter().map(|row| row.expires_at_ms).collect();
+        self.client.execute(&self.statement, &[&keys, &kinds, &ids, &types, &docs, &versions, &expiries]).await?;
+        Ok(())
+    }
+}

@@ -1,0 +1,619 @@
+//! The verification: both stores compared as a whole, in both directions, while everybody writes.
+//!
+//! By default two passes of digests, one over each store, and a comparison record by record only where a bucket differs; a
+//! record that was written between the two passes makes its bucket differ and is then judged like any other. Whatever is
+//! judged is judged by the verdict table, so lag is never taken for a difference. The job around it stands in `jobs`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value as Json, json};
+use tokio::time::Instant;
+
+use crate::dual::compare::Judged;
+use crate::dual::digest::{self, Buckets, Head, Sums};
+use crate::dual::task::{Advance, Effort, TaskError};
+use crate::dual::verdict::Verdict;
+use crate::dual::{Engine, settle};
+use crate::model::catalog::{Kind, Layout, Table};
+use crate::model::key::Key;
+use crate::model::text;
+use crate::model::value::Value;
+use crate::stores::postgres::journal::{self, Mismatch};
+use crate::stores::postgres::pages::{self, LiveRow, Range};
+use crate::stores::postgres::proofs::{self, Proof};
+use crate::stores::redis::fence::{self, Seen};
+
+/// Rows in one page from Postgres' side.
+const PAGE_ROWS: i64 = 500;
+/// Records in one call of the script.
+const LOOK_RECORDS_MAX: usize = 64;
+/// How often a record is looked at when a look says nothing, and in the end.
+const LOOKS: u32 = 2;
+const LOOKS_LATER: u32 = 8;
+/// Records that wait for the end at most, and are looked at together then; what does not fit is counted as unsettled.
+const LATER_MAX: usize = 20_000;
+const LATER_AT_ONCE: usize = 512;
+/// Differences that a report lists; all are counted.
+pub const LISTED_MAX: usize = 10_000;
+/// The end of all hashes.
+const LAST_HASH: [u8; 17] = [0xff; 17];
+
+/// How a verification goes about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Digests first, and records where buckets differ.
+    Digests,
+    /// Every record.
+    Exhaustive,
+}
+
+/// A difference, as it is listed.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Difference {
+    /// The kind.
+    pub kind: String,
+    /// Its id within the kind.
+    pub id: String,
+    /// The hash of its key, by which both stores' rows are found.
+    pub key_hash: String,
+    /// `value`, `type`, `ttl`, `missing_in_postgres` or `missing_in_redis`.
+    pub class: String,
+    /// Names of the fields that differ.
+    pub fields: Vec<String>,
+}
+
+/// The kinds that can be compared.
+#[derive(Debug)]
+pub struct Verifiable {
+    /// They.
+    pub kinds: Vec<Arc<Kind>>,
+    /// Kinds that were asked for and cannot be compared, and why.
+    pub left_out: BTreeMap<String, String>,
+}
+
+/// A verification under way.
+pub struct Verify {
+    kinds: Vec<Arc<Kind>>,
+    names: Vec<String>,
+    tables: Vec<Table>,
+    /// Kinds that were asked for and cannot be compared, and why.
+    left_out: BTreeMap<String, String>,
+    mode: Mode,
+    run_id: String,
+    epoch: i64,
+    clock: i64,
+    began: Instant,
+    at: At,
+    redis: Buckets,
+    postgres: Buckets,
+    differing: Vec<bool>,
+    found: Found,
+    /// Records that had a mark whenever they were looked at: they are looked at once more in the end.
+    later: Vec<(Arc<Kind>, Key)>,
+}
+
+/// What was found so far.
+#[derive(Default)]
+struct Found {
+    in_redis: u64,
+    in_postgres: u64,
+    compared: u64,
+    bytes: u64,
+    unsettled: u64,
+    classes: BTreeMap<String, u64>,
+    kinds: BTreeMap<String, u64>,
+    modules: BTreeMap<String, u64>,
+    listed: Vec<Difference>,
+    /// What is listed, since a scan may come upon a key twice.
+    known: BTreeSet<Vec<u8>>,
+}
+
+#[derive(Clone, Debug)]
+enum At {
+    /// The digests of Redis, or all of its records.
+    Redis(String),
+    /// The digests of Postgres, or what it alone has.
+    Postgres(usize, Vec<u8>),
+    /// Records of Redis in buckets that differ.
+    RedisAgain(String),
+    /// Rows of Postgres in buckets that differ.
+    PostgresAgain(usize, usize, Vec<u8>),
+    /// What was under way all the time.
+    Later,
+    End,
+}
+
+impl Verify {
+    fn has(&self, kind: &Kind) -> bool {
+        self.kinds.iter().any(|wanted| wanted.index == kind.index)
+    }
+
+    /// Whether records of a kind are judged at once. Logs always: Postgres holds more of them than Redis.
+    fn is_direct(&self, kind: &Kind) -> bool {
+        self.mode == Mode::Exhaustive || kind.layout == Layout::Log
+    }
+
+    /// Whether anything differs.
+    #[must_use]
+    pub fn is_clean(&self) -> bool {
+        self.found.classes.is_empty()
+    }
+
+    /// Whether the stores are still those that it began with.
+    ///
+    /// # Errors
+    /// When Redis cannot be reached.
+    pub async fn holds(&self, engine: &Engine) -> Result<bool, TaskError> {
+        Ok(engine.lineage_now().await? == (self.run_id.clone(), self.epoch))
+    }
+
+    /// What it found, in the words of the original plan and in ours.
+    #[must_use]
+    pub fn report(&self) -> Json {
+        let found = &self.found;
+        let ids = |class: &str| {
+            let of_class = found.listed.iter().filter(|difference| difference.class == class);
+            of_class.collect::<Vec<_>>()
+        };
+        let inconsistent = found.listed.iter().filter(|difference| !difference.class.starts_with("missing"));
+        json!({
+            "totalRedis": found.in_redis,
+            "totalPostgres": found.in_postgres,
+            "missingInPostgres": ids("missing_in_postgres"),
+            "missingInRedis": ids("missing_in_redis"),
+            "dataInconsistencies": inconsistent.collect::<Vec<_>>(),
+            "differences": found.classes,
+            "differing_kinds": found.kinds,
+            "differing_buckets": self.differing.iter().filter(|differs| **differs).count(),
+            "compared": found.compared,
+            "unsettled": found.unsettled,
+            "modules": found.modules,
+            "left_out": self.left_out,
+            "bytes": found.bytes,
+            "duration_ms": u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX),
+        })
+    }
+}
+
+impl Engine {
+    /// Begins a verification of these kinds; `*` is all that can be compared.
+    ///
+    /// # Errors
+    /// When there is nothing to compare, or a store fails.
+    pub async fn verify_begin(&self, names: &[String], mode: Mode) -> Result<Verify, TaskError> {
+        let Verifiable { kinds, left_out } = self.verifiable_kinds(names)?;
+        let (run_id, epoch) = self.lineage_now().await?;
+        let (fence, _) = fence::fence(&self.jobs, &[]).await?;
+        let tables: BTreeSet<Table> = kinds.iter().map(|kind| kind.table).collect();
+        Ok(Verify {
+            names: kinds.iter().map(|kind| kind.name.clone()).collect(),
+            kinds,
+            tables: tables.into_iter().collect(),
+            left_out,
+            mode,
+            run_id,
+            epoch,
+            clock: fence.clock,
+            began: Instant::now(),
+            at: At::Redis("0".to_owned()),
+            redis: Buckets::default(),
+            postgres: Buckets::default(),
+            differing: Vec::new(),
+            found: Found::default(),
+            later: Vec::new(),
+        })
+    }
+
+    /// The kinds that a wish for a verification means, and those that are left out with the reason.
+    ///
+    /// # Errors
+    /// Which kinds there are not, or cannot be compared.
+    pub fn verifiable_kinds(&self, names: &[String]) -> Result<Verifiable, TaskError> {
+        let view = self.keeper.view();
+        let is_all = names.iter().any(|name| name == crate::dual::view::DEFAULT);
+        let (mut kinds, mut left_out) = (Vec::new(), BTreeMap::new());
+        for kind in self.marked_kinds(names)? {
+            let reason = if !view.is_backfilled(&kind) {
+                Some("its backfill is not complete, so what postgres does not have is not missing yet".to_owned())
+            } else {
+                view.unverifiable.get(&kind.name).map(|reason| format!("no mark can follow its writes: {reason}"))
+            };
+            match reason {
+                None => kinds.push(kind),
+                Some(reason) => drop(left_out.insert(kind.name.clone(), reason)),
+            }
+        }
+        if kinds.is_empty() || (!is_all && !left_out.is_empty()) {
+            let reasons: Vec<String> = left_out.iter().map(|(kind, reason)| format!("{kind}: {reason}")).collect();
+            return Err(TaskError::Unmet(reasons.join("; ")));
+        }
+        Ok(Verifiable { kinds, left_out })
+    }
+
+    /// Takes a verification one step further.
+    ///
+    /// # Errors
+    /// When a store fails, and then the step may be repeated; or for good.
+    pub async fn verify_step(&self, verify: &mut Verify, effort: Effort) -> Result<Advance, TaskError> {
+        let (seen, before) = ((verify.found.compared, verify.found.bytes), verify.at.clone());
+        let (advanced, next) = match before {
+            At::Redis(cursor) => self.verify_keys(verify, &cursor, effort, Pass::First).await?,
+            At::RedisAgain(cursor) => self.verify_keys(verify, &cursor, effort, Pass::Second).await?,
+            At::Postgres(table, after) => self.verify_rows(verify, table, &after).await?,
+            At::PostgresAgain(bucket, table, after) => self.verify_bucket(verify, bucket, table, &after).await?,
+            At::Later => self.verify_later(verify).await?,
+            At::End => (0, At::End),
+        };
+        let is_end = matches!(next, At::End);
+        if is_end {
+            self.prove(verify).await?;
+        }
+        verify.at = next;
+        let (done, bytes) = (verify.found.compared - seen.0, verify.found.bytes - seen.1);
+        Ok(Advance { seen: advanced, done, bytes, is_end })
+    }
+
+    async fn verify_keys(
+        &self,
+        verify: &mut Verify,
+        cursor: &str,
+        effort: Effort,
+        pass: Pass,
+    ) -> Result<(u64, At), TaskError> {
+        let (next, keys) = self.scan(cursor, effort.keys).await?;
+        let seen = u64::try_from(keys.len()).unwrap_or(u64::MAX);
+        let (mut direct, mut digested) = (Vec::new(), Vec::new());
+        for key in keys.into_iter().filter(|key| !key.is_control()) {
+            let kind = self.catalog.kind_of(key.as_bytes());
+            if !verify.has(kind) {
+                continue;
+            }
+            match pass {
+                Pass::First if verify.is_direct(kind) => direct.push((Arc::clone(kind), key)),
+                Pass::First => digested.push((Arc::clone(kind), key)),
+                Pass::Second => {
+                    let differs = verify.differing.get(digest::bucket_of(&key.hash())).copied().unwrap_or(false);
+                    if differs && !verify.is_direct(kind) {
+                        direct.push((Arc::clone(kind), key));
+                    }
+                }
+            }
+        }
+        if pass == Pass::First {
+            verify.found.in_redis += u64::try_from(direct.len()).unwrap_or(u64::MAX);
+        }
+        self.digest_redis(verify, digested).await?;
+        self.judge(verify, direct).await?;
+        let next = match (next.as_str(), pass) {
+            ("0", Pass::First) => At::Postgres(0, Vec::new()),
+            ("0", Pass::Second) => At::PostgresAgain(0, 0, Vec::new()),
+            (_, Pass::First) => At::Redis(next),
+            (_, Pass::Second) => At::RedisAgain(next),
+        };
+        Ok((seen, next))
+    }
+
+    async fn digest_redis(&self, verify: &mut Verify, mut wanted: Vec<(Arc<Kind>, Key)>) -> Result<(), TaskError> {
+        while !wanted.is_empty() {
+            let asked: Vec<Vec<_>> = wanted
+                .chunks(LOOK_RECORDS_MAX)
+                .map(|chunk| chunk.iter().map(|(kind, key)| (key.clone(), settle::shape(kind))).collect())
+                .collect();
+            let seen = futures_util::future::join_all(asked.iter().map(|chunk| fence::looks(&self.jobs, chunk))).await;
+            let mut all = Vec::with_capacity(wanted.len());
+            for chunk in seen {
+                all.extend(chunk?);
+            }
+            let mut later = Vec::new();
+            for ((kind, key), seen) in wanted.into_iter().zip(all) {
+                let head = |type_name, expires_at_ms| Head { key: &key, type_name, expires_at_ms };
+                let digest = match &seen {
+                    Seen::Later => {
+                        later.push((kind, key));
+                        continue;
+                    }
+                    Seen::Module(type_name) => {
+                        *verify.found.modules.entry(type_name.clone()).or_default() += 1;
+                        continue;
+                    }
+                    Seen::Parts(header) => {
+                        let sums = self.sum_redis(verify, &kind, &key, &header.type_name).await?;
+                        digest::collection(head(&header.type_name, header.expires_at_ms), sums)
+                    }
+                    Seen::Whole(look) => {
+                        let Some(value) = &look.value else { continue };
+                        verify.found.bytes += bytes_of(value);
+                        let head = head(&look.type_name, look.expires_at_ms);
+                        match kind.layout {
+                            Layout::Document => digest::document(&kind, head, value),
+                            Layout::Collection | Layout::Log => digest::collection(head, sums_of(value)),
+                        }
+                    }
+                };
+                verify.found.in_redis += 1;
+                verify.redis.add(&key.hash(), digest);
+            }
+            wanted = later;
+        }
+        Ok(())
+    }
+
+    async fn sum_redis(&self, verify: &mut Verify, kind: &Kind, key: &Key, type_name: &str) -> Result<Sums, TaskError> {
+        let (mut sums, mut cursor) = (Sums::default(), "0".to_owned());
+        if kind.layout != Layout::Collection {
+            return Ok(sums);
+        }
+        loop {
+            let (next, elements) = fence::elements_page(&self.jobs, key, type_name, &cursor).await?;
+            for (name, value) in &elements {
+                verify.found.bytes += u64::try_from(name.len() + value.len()).unwrap_or(0);
+                sums.add(digest::element(type_name, name, value));
+            }
+            cursor = next;
+            if cursor == "0" {
+                return Ok(sums);
+            }
+        }
+    }
+
+    /// One page of rows: digests, and for kinds that are judged at once what Redis does not have.
+    async fn verify_rows(&self, verify: &mut Verify, at: usize, after: &[u8]) -> Result<(u64, At), TaskError> {
+        let rows = self.live_rows(verify, at, after, &LAST_HASH).await?;
+        let seen = u64::try_from(rows.len()).unwrap_or(u64::MAX);
+        verify.found.in_postgres += seen;
+        let last = rows.last().map(|row| row.key().hash());
+        let (direct, digested): (Vec<LiveRow>, Vec<LiveRow>) =
+            rows.into_iter().partition(|row| self.catalog.by_name(&row.kind).is_none_or(|kind| verify.is_direct(kind)));
+        self.digest_postgres(verify, at, digested).await?;
+        let absent = self.absent(direct.iter().map(LiveRow::key).collect()).await?;
+        self.judge(verify, absent).await?;
+        Ok((
+            seen,
+            match last {
+                Some(last) => At::Postgres(at, last),
+                None if at + 1 < verify.tables.len() => At::Postgres(at + 1, Vec::new()),
+                None => {
+                    verify.differing = verify.redis.differing(&verify.postgres);
+                    if verify.differing.contains(&true) { At::RedisAgain("0".to_owned()) } else { At::Later }
+                }
+            },
+        ))
+    }
+
+    /// One page of rows in a bucket that differs: what Redis does not have is judged.
+    async fn verify_bucket(
+        &self,
+        verify: &mut Verify,
+        bucket: usize,
+        at: usize,
+        after: &[u8],
+    ) -> Result<(u64, At), TaskError> {
+        let next = |from: usize| verify.differing.iter().skip(from).position(|differs| *differs).map(|at| at + from);
+        let Some(bucket) = next(bucket) else { return Ok((0, At::Later)) };
+        let (first, until) = digest::range_of(bucket);
+        let rows = self.live_rows(verify, at, after.max(first.as_slice()), &until).await?;
+        let seen = u64::try_from(rows.len()).unwrap_or(u64::MAX);
+        let last = rows.last().map(|row| row.key().hash());
+        let digested = |row: &&LiveRow| self.catalog.by_name(&row.kind).is_some_and(|kind| !verify.is_direct(kind));
+        let keys = rows.iter().filter(digested).map(LiveRow::key).collect();
+        let absent = self.absent(keys).await?;
+        self.judge(verify, absent).await?;
+        Ok((
+            seen,
+            match last {
+                Some(last) => At::PostgresAgain(bucket, at, last),
+                None if at + 1 < verify.tables.len() => At::PostgresAgain(bucket, at + 1, Vec::new()),
+                None => At::PostgresAgain(bucket + 1, 0, Vec::new()),
+            },
+        ))
+    }
+
+    async fn live_rows(
+        &self,
+        verify: &Verify,
+        at: usize,
+        after: &[u8],
+        until: &[u8],
+    ) -> Result<Vec<LiveRow>, TaskError> {
+        let (Some(postgres), Some(table)) = (&self.postgres, verify.tables.get(at)) else { return Ok(Vec::new()) };
+        let (fence, _) = fence::fence(&self.jobs, &[]).await?;
+        let of_table = verify.kinds.iter().filter(|kind| kind.table == *table);
+        let kinds: Vec<String> = of_table.map(|kind| kind.name.clone()).collect();
+        let time_ms = fence.time_us / 1000;
+        let range = Range { table: *table, kinds: &kinds, after, until, time_ms, limit: PAGE_ROWS };
+        Ok(pages::live(postgres, &range).await?)
+    }
+
+    async fn digest_postgres(&self, verify: &mut Verify, at: usize, rows: Vec<LiveRow>) -> Result<(), TaskError> {
+        let Some(table) = verify.tables.get(at).copied() else { return Ok(()) };
+        let mut sums = self.sum_postgres(table, &rows).await?;
+        for row in rows {
+            let (key, Some(kind)) = (row.key(), self.catalog.by_name(&row.kind)) else { continue };
+            let head = Head { key: &key, type_name: &row.type_name, expires_at_ms: row.expires_ms };
+            let hash = key.hash();
+            let digest = match kind.layout {
+                Layout::Document => {
+                    let doc = row.doc.as_ref().and_then(|doc| serde_json::from_str(doc).ok());
+                    // A document that has not the form of its type makes its bucket differ.
+                    let Some(value) = doc.and_then(|doc| Value::from_doc(&row.type_name, &doc)) else { continue };
+                    digest::document(kind, head, &value)
+                }
+                Layout::Collection | Layout::Log if !row.complete => continue,
+                Layout::Collection | Layout::Log => digest::collection(head, sums.remove(&hash).unwrap_or_default()),
+            };
+            verify.postgres.add(&hash, digest);
+        }
+        Ok(())
+    }
+
+    /// The sums of the elements of these headers.
+    async fn sum_postgres(&self, table: Table, rows: &[LiveRow]) -> Result<BTreeMap<Vec<u8>, Sums>, TaskError> {
+        let mut sums: BTreeMap<Vec<u8>, Sums> = BTreeMap::new();
+        let (Some(postgres), Layout::Collection) = (&self.postgres, table.layout()) else { return Ok(sums) };
+        let types: BTreeMap<Vec<u8>, &str> =
+            rows.iter().map(|row| (row.key().hash(), row.type_name.as_str())).collect();
+        let hashes: Vec<Vec<u8>> = types.keys().cloned().collect();
+        let mut after = (Vec::new(), Vec::new());
+        while !hashes.is_empty() {
+            let page = pages::elements(postgres, table, &hashes, (&after.0, &after.1)).await?;
+            let Some(last) = page.last() else { break };
+            after = (last.key_hash.clone(), last.element_hash.clone());
+            for element in page {
+                let type_name = types.get(&element.key_hash).copied().unwrap_or_default();
+                let name = Bytes::from(text::decode(&element.element));
+                let doc: Option<Json> = element.doc.as_ref().and_then(|doc| serde_json::from_str(doc).ok());
+                let value = doc.as_ref().and_then(Json::as_str).map(|value| Bytes::from(text::decode(value)));
+                let digest = digest::element(type_name, &name, &value.unwrap_or_default());
+                sums.entry(element.key_hash).or_default().add(digest);
+            }
+        }
+        Ok(sums)
+    }
+
+    /// Those of `keys` that Redis does not have.
+    async fn absent(&self, keys: Vec<Key>) -> Result<Vec<(Arc<Kind>, Key)>, TaskError> {
+        if keys.is_empty() {
+            return Ok(Vec::new());
+        }
+        let (_, standings) = fence::fence(&self.jobs, &keys).await?;
+        let absent = keys.into_iter().zip(standings).filter(|(_, standing)| !standing.is_present);
+        Ok(absent.map(|(key, _)| (Arc::clone(self.catalog.kind_of(key.as_bytes())), key)).collect())
+    }
+
+    async fn verify_later(&self, verify: &mut Verify) -> Result<(u64, At), TaskError> {
+        let rest = verify.later.split_off(verify.later.len().min(LATER_AT_ONCE));
+        let wanted = std::mem::replace(&mut verify.later, rest);
+        if wanted.is_empty() {
+            return Ok((0, At::End));
+        }
+        for judged in self.judge_all(wanted, LOOKS_LATER).await?.judged {
+            verify.found.unsettled += u64::from(matches!(judged.verdict, Verdict::InFlight | Verdict::ReadAgain));
+            self.conclude(verify, judged).await?;
+        }
+        Ok((0, At::Later))
+    }
+
+    async fn judge(&self, verify: &mut Verify, wanted: Vec<(Arc<Kind>, Key)>) -> Result<(), TaskError> {
+        if wanted.is_empty() {
+            return Ok(());
+        }
+        let comparison = self.judge_all(wanted, LOOKS).await?;
+        for (kind, count) in comparison.modules {
+            *verify.found.modules.entry(kind).or_default() += count;
+        }
+        for judged in comparison.judged {
+            match judged.verdict {
+                Verdict::InFlight | Verdict::ReadAgain if verify.later.len() < LATER_MAX => {
+                    verify.later.push((judged.kind, judged.key));
+                }
+                Verdict::InFlight | Verdict::ReadAgain => verify.found.unsettled += 1,
+                Verdict::Match
+                | Verdict::Value(_)
+                | Verdict::Type
+                | Verdict::Ttl
+                | Verdict::MissingInPostgres
+                | Verdict::MissingInRedis => self.conclude(verify, judged).await?,
+            }
+        }
+        Ok(())
+    }
+
+    async fn conclude(&self, verify: &mut Verify, judged: Judged) -> Result<(), TaskError> {
+        verify.found.compared += 1;
+        self.metrics.compared(&judged.kind.name, judged.verdict.label());
+        let Some(class) = judged.verdict.class() else { return Ok(()) };
+        if !verify.found.known.insert(judged.key.hash()) {
+            return Ok(());
+        }
+        if verify.found.known.len() > LISTED_MAX * 2 {
+            // So many differences need no list; then a key that a scan shows twice may be counted twice.
+            verify.found.known.clear();
+        }
+        let fields = judged.verdict.fields();
+        *verify.found.classes.entry(class.to_owned()).or_default() += 1;
+        *verify.found.kinds.entry(judged.kind.name.clone()).or_default() += 1;
+        let mismatch = mismatch(&judged, class, &fields);
+        if verify.found.listed.len() < LISTED_MAX {
+            verify.found.listed.push(Difference {
+                kind: mismatch.kind.clone(),
+                id: mismatch.id.clone(),
+                key_hash: text::hex(&judged.key.hash()),
+                class: class.to_owned(),
+                fields,
+            });
+        }
+        if let Some(postgres) = &self.postgres {
+            journal::mismatch(postgres, &mismatch).await?;
+        }
+        Ok(())
+    }
+
+    /// Writes down what was proven. Another Redis or epoch than at the beginning proves nothing.
+    async fn prove(&self, verify: &Verify) -> Result<(), TaskError> {
+        if !verify.holds(self).await? {
+            return Err(TaskError::Overtaken);
+        }
+        let Some(postgres) = &self.postgres else { return Ok(()) };
+        let proof = Proof {
+            kinds: verify.names.clone(),
+            keys: verify.found.in_redis,
+            bytes: verify.found.bytes,
+            duration_ms: u64::try_from(verify.began.elapsed().as_millis()).unwrap_or(u64::MAX),
+            differences: json!(verify.found.classes),
+            version: verify.clock,
+            is_clean: verify.is_clean(),
+        };
+        Ok(proofs::write(postgres, &proof).await?)
+    }
+}
+
+/// Which time a key is come upon.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pass {
+    First,
+    Second,
+}
+
+/// A judgement as it is written down.
+pub(super) fn mismatch(judged: &Judged, class: &'static str, fields: &[String]) -> Mismatch {
+    Mismatch {
+        kind: judged.kind.name.clone(),
+        key: judged.key.clone(),
+        id: judged.kind.id_of(judged.key.as_bytes()),
+        class,
+        fields: fields.to_vec(),
+        redis_version: judged.versions.0,
+        postgres_version: judged.versions.1,
+    }
+}
+
+fn sums_of(value: &Value) -> Sums {
+    let mut sums = Sums::default();
+    match value {
+        Value::Hash(fields) => fields.iter().for_each(|(name, value)| sums.add(digest::element("hash", name, value))),
+        Value::Set(members) => members.iter().for_each(|name| sums.add(digest::element("set", name, &Bytes::new()))),
+        Value::Zset(members) => {
+            members.iter().for_each(|(name, score)| sums.add(digest::element("zset", name, score.text())));
+        }
+        // Not the type of a collection: the digest of none, so that the bucket differs and the record is judged.
+        Value::String(_) | Value::List(_) | Value::Stream(_) => {}
+    }
+    sums
+}
+
+fn bytes_of(value: &Value) -> u64 {
+    let bytes = match value {
+        Value::String(text) => text.len(),
+        Value::Hash(fields) => fields.iter().map(|(name, value)| name.len() + value.len()).sum(),
+        Value::List(items) => items.iter().map(Bytes::len).sum(),
+        Value::Set(members) => members.iter().map(Bytes::len).sum(),
+        Value::Zset(members) => members.iter().map(|(name, score)| name.len() + score.text().len()).sum(),
+        Value::Stream(entries) => {
+            entries.iter().map(|(id, parts)| id.len() + parts.iter().map(Bytes::len).sum::<usize>()).sum()
+        }
+    };
+    u64::try_from(bytes).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,91 @@
+//! What somebody wants done: the job, its kinds, its limits, and what is particular to it. Parsed at a door or from a
+//! command line, checked here once.
+
+use serde::{Deserialize, Serialize};
+
+use crate::jobs::pace::Limits;
+use crate::telemetry::labels::Job;
+
+/// A job by its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum JobName {
+    /// Everything that Redis holds goes to Postgres.
+    Backfill,
+    /// Both stores are compared.
+    Verify,
+}
+
+impl JobName {
+    /// The word in paths, rows and metrics.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Backfill => "backfill",
+            Self::Verify => "verify",
+        }
+    }
+
+    /// The label of its metrics.
+    #[must_use]
+    pub fn label(self) -> Job {
+        match self {
+            Self::Backfill => Job::Backfill,
+            Self::Verify => Job::Verify,
+        }
+    }
+}
+
+/// What somebody wants done.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Spec {
+    /// The job.
+    pub job: JobName,
+    /// Kinds by their names; `*` for all that it can be about.
+    pub kinds: Vec<String>,
+    /// Count, and change nothing.
+    #[serde(default)]
+    pub dry_run: bool,
+    /// Compare every record, without digests.
+    #[serde(default)]
+    pub exhaustive: bool,
+    /// Go on although Redis may evict records meanwhile.
+    #[serde(default)]
+    pub allow_eviction: bool,
+    /// What it may cost.
+    #[serde(default)]
+    pub pace: Limits,
+}
+
+/// A field that cannot be used, and why.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{field} {reason}")]
+pub struct WrongField {
+    /// Its name.
+    pub field: &'static str,
+    /// What it must be.
+    pub reason: &'static str,
+}
+
+impl Spec {
+    /// Checks what does not depend on the stores.
+    ///
+    /// # Errors
+    /// The first field that cannot be used.
+    pub fn check(&self) -> Result<(), WrongField> {
+        if self.exhaustive && self.job != JobName::Verify {
+            return Err(WrongField { field: "exhaustive", reason: "is for verify alone" });
+        }
+        if self.dry_run && self.job == JobName::Verify {
+            return Err(WrongField { field: "dry_run", reason: "is not for verify, which changes nothing" });
+        }
+        if self.kinds.is_empty() {
+            return Err(WrongField { field: "kinds", reason: "needs at least one kind, or *" });
+        }
+        match self.pace.wrong() {
+            Some((field, reason)) => Err(WrongField { field, reason }),
+            None => Ok(()),
+        }
+    }
+}

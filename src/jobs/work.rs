@@ -1,0 +1,88 @@
+//! The work inside a job: which task of the engine it is, and where that goes on.
+
+use std::sync::Arc;
+
+use serde_json::Value as Json;
+
+use crate::dual::Engine;
+use crate::dual::backfill::{Backfill, Run};
+use crate::dual::task::{Advance, Effort, TaskError};
+use crate::dual::verify::{Mode, Verify};
+use crate::jobs::spec::{JobName, Spec};
+use crate::model::catalog::Kind;
+
+/// A task under way.
+pub(super) enum Work {
+    Backfill(Backfill),
+    Verify(Box<Verify>),
+}
+
+impl Work {
+    /// The kinds that `spec` means.
+    ///
+    /// # Errors
+    /// Which kinds there are not, or cannot be meant now.
+    pub(super) fn kinds(engine: &Engine, spec: &Spec) -> Result<Vec<Arc<Kind>>, TaskError> {
+        match spec.job {
+            JobName::Backfill => Ok(engine.marked_kinds(&spec.kinds)?),
+            JobName::Verify => Ok(engine.verifiable_kinds(&spec.kinds)?.kinds),
+        }
+    }
+
+    /// Begins, or goes on at `place`.
+    ///
+    /// # Errors
+    /// When it may not run, or a store fails.
+    pub(super) async fn begin(engine: &Engine, id: &str, spec: &Spec, place: Option<&Json>) -> Result<Self, TaskError> {
+        match spec.job {
+            JobName::Backfill => {
+                let run = if spec.dry_run { Run::Count } else { Run::Write };
+                let kinds = Self::kinds(engine, spec)?;
+                Ok(Self::Backfill(engine.backfill_begin(kinds, id, run, place).await?))
+            }
+            JobName::Verify => {
+                let mode = if spec.exhaustive { Mode::Exhaustive } else { Mode::Digests };
+                Ok(Self::Verify(Box::new(engine.verify_begin(&spec.kinds, mode).await?)))
+            }
+        }
+    }
+
+    /// Whether it may go on as it is after a store failed; what may not begins again at its place.
+    ///
+    /// # Errors
+    /// When a store fails.
+    pub(super) async fn holds(&self, engine: &Engine) -> Result<bool, TaskError> {
+        match self {
+            Self::Backfill(_) => Ok(false),
+            Self::Verify(verify) => verify.holds(engine).await,
+        }
+    }
+
+    /// One step.
+    ///
+    /// # Errors
+    /// When a store fails, and then the step may be repeated; or for good.
+    pub(super) async fn step(&mut self, engine: &Engine, effort: Effort) -> Result<Advance, TaskError> {
+        match self {
+            Self::Backfill(backfill) => engine.backfill_step(backfill, effort).await,
+            Self::Verify(verify) => engine.verify_step(verify, effort).await,
+        }
+    }
+
+    /// Where it goes on, should its runner die; `None` for one that begins anew then.
+    pub(super) fn place(&self) -> Option<Json> {
+        match self {
+            Self::Backfill(backfill) => backfill.place(),
+            // What it summed would be worth nothing to another process at another time.
+            Self::Verify(_) => None,
+        }
+    }
+
+    /// What it found so far.
+    pub(super) fn report(&self) -> Json {
+        match self {
+            Self::Backfill(backfill) => backfill.report(),
+            Self::Verify(verify) => verify.report(),
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! Pages of live rows, for sweeps from Postgres' side: in the order of the hashes by which both stores know a record, so
+//! that a bucket of hashes is a range of the index.
+
+use diesel::QueryableByName;
+use diesel::sql_types::{BigInt, Binary, Bool, Nullable, Text};
+
+use crate::model::catalog::{Layout, Table};
+use crate::model::key::Key;
+use crate::stores::postgres::Postgres;
+use crate::stores::postgres::pool::PostgresError;
+use crate::stores::postgres::read::{Control, EXPIRES_MS};
+use crate::stores::postgres::statement::{Bind, Statement};
+
+/// Which rows a page is taken from.
+#[derive(Clone, Debug)]
+pub struct Range<'a> {
+    /// Where the records' rows or headers stand.
+    pub table: Table,
+    /// Names of the kinds.
+    pub kinds: &'a [String],
+    /// Behind this hash.
+    pub after: &'a [u8],
+    /// Up to and with this hash.
+    pub until: &'a [u8],
+    /// Live at this time of Redis, in milliseconds.
+    pub time_ms: i64,
+    /// At most so many.
+    pub limit: i64,
+}
+
+impl Range<'_> {
+    fn rows(&self) -> &'static str {
+        match self.table.layout() {
+            Layout::Document => self.table.name(),
+            Layout::Collection | Layout::Log => "collections",
+        }
+    }
+
+    fn binds(&self) -> Vec<Bind> {
+        vec![
+            Bind::TextList(self.kinds.to_vec()),
+            Bind::Bytes(self.after.to_vec()),
+            Bind::Bytes(self.until.to_vec()),
+            Bind::Number(self.time_ms),
+            Bind::Number(self.limit),
+        ]
+    }
+}
+
+const LIVE: &str =
+    "r.kind = ANY({}) AND r.key_hash > {} AND r.key_hash <= {} AND r.deleted_at IS NULL AND r.gone_at IS NULL
+    AND (r.expires_at IS NULL OR r.expires_at > timestamptz 'epoch' + {} * interval '1 millisecond')
+    ORDER BY r.key_hash LIMIT {}";
+
+/// A live row.
+#[derive(Clone, Debug, QueryableByName)]
+pub struct LiveRow {
+    /// The key in text form.
+    #[diesel(sql_type = Text)]
+    pub key: String,
+    /// Its kind.
+    #[diesel(sql_type = Text)]
+    pub kind: String,
+    /// Its type.
+    #[diesel(sql_type = Text)]
+    pub type_name: String,
+    /// Its document; none on a header.
+    #[diesel(sql_type = Nullable<Text>)]
+    pub doc: Option<String>,
+    /// Its version.
+    #[diesel(sql_type = BigInt)]
+    pub version: i64,
+    /// Its expiry, in milliseconds.
+    #[diesel(sql_type = Nullable<BigInt>)]
+    pub expires_ms: Option<i64>,
+    /// For a header: whether all elements are here.
+    #[diesel(sql_type = Bool)]
+    pub complete: bool,
+    /// For the header of a log: the oldest entry that Redis had, and the newest.
+    #[diesel(sql_type = Nullable<Text>)]
+    pub first_id: Option<String>,
+    /// The newest entry.
+    #[diesel(sql_type = Nullable<Text>)]
+    pub last_id: Option<String>,
+}
+
+impl LiveRow {
+    /// The key.
+    #[must_use]
+    pub fn key(&self) -> Key {
+        Key::from_text(&self.key)
+    }
+}
+
+/// Live rows in the order of their hashes.
+///
+/// # Errors
+/// When Postgres cannot be reached.
+pub async fn live(postgres: &Postgres, range: &Range<'_>) -> Result<Vec<LiveRow>, PostgresError> {
+    let own = match range.table.layout() {
+        Layout::Document => "r.doc::text AS doc, true AS complete, NULL::text AS first_id, NULL::text AS last_id",
+        Layout::Collection | Layout::Log => "NULL::text AS doc, r.complete, r.first_id, r.last_id",
+    };
+    let text = format!(
+        "SELECT r.key, r.kind, r.type AS type_name, r.version, {EXPIRES_MS} AS expires_ms, {own} FROM {} r WHERE {LIVE}",
+        range.rows()
+    );
+    Ok(Statement::new(text, range.binds()).rows(&mut *postgres.connection().await?).await?)
+}
+
+/// A live element of a collection, or entry of a log.
+#[derive(Clone, Debug, QueryableByName)]
+pub struct LiveElement {
+    /// The hash of its record's key.
+    #[diesel(sql_type = Binary)]
+    pub key_hash: Vec<u8>,
+    /// The hash of its name.
+    #[diesel(sql_type = Binary)]
+    pub element_hash: Vec<u8>,
+    /// Its name in text form.
+    #[diesel(sql_type = Text)]
+    pub element: String,
+    /// Its document.
+    #[diesel(sql_type = Nullable<Text>)]
+    pub doc: Option<String>,
+}
+
+/// Elements in one page.
+pub const ELEMENTS_MAX: i64 = 2_000;
+
+/// Live elements of these records, in order, behind one of them.
+///
+/// # Errors
+/// When Postgres cannot be reached.
+pub async fn elements(
+    postgres: &Postgres,
+    table: Table,
+    keys: &[Vec<u8>],
+    after: (&[u8], &[u8]),
+) -> Result<Vec<LiveElement>, PostgresError> {
+    let text = format!(
+        "SELECT e.key_hash, e.element_hash, e.element, e.doc::text AS doc FROM {} e
+         WHERE e.key_hash = ANY({{}}) AND (e.key_hash, e.element_hash) > ({{}}, {{}}) AND e.deleted_at IS NULL
+         ORDER BY e.key_hash, e.element_hash LIMIT {{}}",
+        table.name()
+    );
+    let binds = vec![
+        Bind::BytesList(keys.to_vec()),
+        Bind::Bytes(after.0.to_vec()),
+        Bind::Bytes(after.1.to_vec()),
+        Bind::Number(ELEMENTS_MAX),
+    ];
+    Ok(Statement::new(text, binds).rows(&mut *postgres.connection().await?).await?)
+}
+
+/// A part of a log as Postgres holds it, and its header.
+#[derive(Clone, Debug)]
+pub struct LogRows {
+    /// The control row.
+    pub control: Control,
+    /// The highest version of anything of it; `None` without a live header.
+    pub version: Option<i64>,
+    /// Ids and documents of live entries.
+    pub entries: Vec<(String, String)>,
+}
+
+#[derive(QueryableByName)]
+struct LogRow {
+    #[diesel(sql_type = BigInt)]
+    epoch: i64,
+    #[diesel(sql_type = BigInt)]
+    floor: i64,
+    #[diesel(sql_type = BigInt)]
+    beat: i64,
+    #[diesel(sql_type = Nullable<BigInt>)]
+    version: Option<i64>,
+    #[diesel(sql_type = Nullable<Text>)]
+    element: Option<String>,
+    #[diesel(sql_type = Nullable<Text>)]
+    doc: Option<String>,
+    #[diesel(sql_type = Nullable<BigInt>)]
+    element_version: Option<i64>,
+    #[diesel(sql_type = Bool)]
+    is_live: bool,
+}
+
+/// The entries of a log from `first` to `last`, both included.
+///
+/// # Errors
+/// When Postgres cannot be reached.
+pub async fn log(postgres: &Postgres, key: &Key, first: &str, last: &str) -> Result<LogRows, PostgresError> {
+    let text = "SELECT c.epoch, least(c.floor, d.floor) AS floor, coalesce((SELECT beat FROM heartbeat), 0) AS beat,
+            greatest(r.version, r.last_version) AS version, e.element, e.doc::text AS doc, e.version AS element_version,
+            (e.deleted_at IS NULL) AS is_live
+         FROM control c JOIN control d ON d.table_name = 'collections'
+            LEFT JOIN collections r ON r.key_hash = {} AND r.deleted_at IS NULL AND r.gone_at IS NULL
+            LEFT JOIN event_logs e ON e.key_hash = r.key_hash AND e.element >= {} AND e.element <= {}
+         WHERE c.table_name = 'event_logs' ORDER BY e.element";
+    let binds = vec![Bind::Bytes(key.hash()), Bind::Text(first.to_owned()), Bind::Text(last.to_owned())];
+    let rows: Vec<LogRow> = Statement::new(text, binds).rows(&mut *postgres.connection().await?).await?;
+    let head = rows.first().ok_or(diesel::result::Error::NotFound)?;
+    let control = Control { epoch: head.epoch, floor: head.floor, beat: head.beat };
+    let elements = rows.iter().filter_map(|row| row.element_version).max().unwrap_or(0);
+    let version = head.version.map(|version| version.max(elements));
+    let live = rows.into_iter().filter(|row| row.is_live).filter_map(|row| Some((row.element?, row.doc?)));
+    Ok(LogRows { control, version, entries: live.collect() })
+}

@@ -1,0 +1,156 @@
+//! The verification finds whatever differs, calls it by its name, and never cries wolf, while everybody writes.
+
+use serde_json::{Value as Json, json};
+
+use crate::equality::{self, Load};
+use crate::jobs::planted::{self, CLASSES};
+use crate::jobs::{begin, plant, program, reaches};
+use crate::support::sidecar::{PATIENCE, Sidecar};
+use crate::support::{self, Database, raw, wait_until};
+
+/// Corruptions of each of the classes, and clean comparisons, when nobody asks for more.
+const EACH: usize = 50;
+const CLEAN: u64 = 100_000;
+/// Of `make soak`.
+const SOAK_EACH: usize = 500;
+const SOAK_CLEAN: u64 = 3_000_000;
+
+fn is_soak() -> bool {
+    std::env::var_os("PARALLAX_SOAK").is_some()
+}
+
+/// Verifies by the command; its exit status and its report.
+async fn verify(redis: &parallax::dev::servers::PrivateRedis, database: &Database, more: &[&str]) -> (i32, Json) {
+    let arguments = [&["verify", "--json"], more].concat();
+    let output = program(redis, database, &arguments).output().await.unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let report = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {said}"));
+    (output.status.code().unwrap(), report)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn soak_every_planted_corruption_is_found_by_its_class_while_writers_run() {
+    let each = if is_soak() { SOAK_EACH } else { EACH };
+    let (redis, database) = (support::redis().await, support::postgres().await);
+    let sidecar = Sidecar::start(&redis, &database).await;
+    sidecar.raise("dualwrite").await;
+    planted::make(&redis, &sidecar, each).await;
+    plant(&redis, 5_000).await;
+    sidecar.drained().await;
+    sidecar.backfill().await;
+    sidecar.flag("*", json!({ "stage": "shadow", "sample_rate": 0.0 })).await;
+    let load = Load::start(&sidecar.data, 4, false);
+    let (status, clean) = verify(&redis, &database, &[]).await;
+    assert_eq!((status, &clean["differences"]), (0, &json!({})), "{clean}");
+    assert!(clean["totalRedis"].as_u64() > Some(5_000), "{clean}");
+
+    let corruptions = planted::corrupt(&database, each).await;
+    let expected = corruptions.iter().map(|(hash, class)| (hash.clone(), class.verdict.to_owned())).collect();
+    let mut reports = Vec::new();
+    for more in [&[][..], &["--exhaustive"]] {
+        let (status, report) = verify(&redis, &database, more).await;
+        assert_eq!(status, 1, "{more:?}");
+        let found = planted::listed(&report);
+        for (hash, class) in &corruptions {
+            assert_eq!(found.get(hash).map(String::as_str), Some(class.verdict), "{} with {more:?}", class.name);
+        }
+        assert_eq!(found, expected, "something was found that nobody planted");
+        reports.push(report);
+    }
+    equality::assert_no_failures(&load.finish().await);
+    let usual = planted::usual_comparisons(&redis, &database, each).await;
+    print_table(each, &reports, &usual);
+    let row = database
+        .client()
+        .await
+        .query_one("SELECT count(*), count(*) FILTER (WHERE valid_until > now()) FROM proofs", &[])
+        .await
+        .unwrap();
+    assert_eq!((row.get::<_, i64>(0), row.get::<_, i64>(1)), (3, 1), "only the clean one holds");
+    sidecar.stop_expecting(&[]).await;
+}
+
+/// What `docs/results/verifier.txt` shows.
+fn print_table(each: usize, reports: &[Json], usual: &std::collections::BTreeMap<&str, (usize, usize)>) {
+    eprintln!("{:<36} {:>8} {:>10} {:>12} {:>10}", "planted", "", "parallax", "by length", "type+ttl");
+    for class in CLASSES {
+        let (length, kind) = usual[class.name];
+        eprintln!("{:<36} {each:>8} {each:>10} {length:>12} {kind:>10}", class.name);
+    }
+    let (length, kind) = usual.values().fold((0, 0), |all, one| (all.0 + one.0, all.1 + one.1));
+    let all = each * CLASSES.len();
+    eprintln!("{:<36} {all:>8} {all:>10} {length:>12} {kind:>10}", "all");
+    for (name, report) in ["digests", "exhaustive"].iter().zip(reports) {
+        eprintln!(
+            "{name}: {} records in redis, {} in postgres, {} compared one by one, {} ms",
+            report["totalRedis"], report["totalPostgres"], report["compared"], report["duration_ms"]
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn soak_clean_stores_are_never_called_different_while_everybody_writes() {
+    let wanted = if is_soak() { SOAK_CLEAN } else { CLEAN };
+    let (redis, database) = (support::redis().await, support::postgres().await);
+    let sidecar = Sidecar::start(&redis, &database).await;
+    sidecar.raise("dualwrite").await;
+    plant(&redis, 20_000).await;
+    sidecar.backfill().await;
+    sidecar.flag("*", json!({ "stage": "shadow", "sample_rate": 0.0 })).await;
+    let mut load = Load::start(&sidecar.data, 4, false);
+    let mut compared = 0;
+    while compared < wanted {
+        let spec = json!({ "job": "verify", "kinds": ["*"], "exhaustive": true });
+        let job = reaches(&sidecar, &begin(&sidecar, spec).await, "done").await;
+        assert_eq!(job["report"]["differences"], json!({}), "{job}");
+        compared += job["report"]["compared"].as_u64().unwrap();
+        load.goes_on(1).await;
+    }
+    equality::assert_no_failures(&load.finish().await);
+    sidecar.stop_expecting(&[]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_collection_is_compared_part_by_part() {
+    let (redis, database) = (support::redis().await, support::postgres().await);
+    let sidecar = Sidecar::start(&redis, &database).await;
+    sidecar.raise("dualwrite").await;
+    let mut connection = equality::connection(&redis).await;
+    let mut pipeline = redis::pipe();
+    for number in 0..5_000 {
+        pipeline.cmd("ZADD").arg("cost_rank:large").arg(number).arg(format!("member-{number}")).ignore();
+    }
+    let () = pipeline.query_async(&mut connection).await.unwrap();
+    sidecar.backfill().await;
+    let spec = json!({ "job": "verify", "kinds": ["cost_rank"] });
+    let clean = reaches(&sidecar, &begin(&sidecar, spec.clone()).await, "done").await;
+    assert_eq!(clean["report"]["differences"], json!({}), "{clean}");
+    let client = database.client().await;
+    client.batch_execute("DELETE FROM elements WHERE element = 'member-17'").await.unwrap();
+    client.batch_execute("UPDATE elements SET element_hash = '\\x00112233445566778899aabbccddeeff', element = 'nobody' WHERE element = 'member-4000'").await.unwrap();
+    let found = reaches(&sidecar, &begin(&sidecar, spec).await, "done").await;
+    let fields = &found["report"]["dataInconsistencies"][0]["fields"];
+    assert_eq!(fields, &json!(["member-17", "member-4000"]), "{found}");
+    sidecar.stop_expecting(&[]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_backfilled_or_cannot_be_followed_is_not_called_verified() {
+    let (redis, database) = (support::redis().await, support::postgres().await);
+    let sidecar = Sidecar::start(&redis, &database).await;
+    sidecar.flag("user", json!({ "stage": "dualwrite" })).await;
+    sidecar.flag("apikey", json!({ "stage": "dualwrite" })).await;
+    let wish = json!({ "job": "verify", "kinds": ["user"] });
+    let early = sidecar.admin("POST", "/v1/jobs", Some(wish), &[]).await;
+    assert!(early.status == 409 && early.json()["detail"].as_str().unwrap().contains("backfill"), "{:?}", early.body);
+    raw(&redis, "HSET parallax:unverifiable apikey somebody").await;
+    sidecar.backfill().await;
+    wait_until("it knows", PATIENCE, || async {
+        sidecar.get("/v1/status").await.json()["unverifiable"]["apikey"] == "somebody"
+    })
+    .await;
+    let spec = json!({ "job": "verify", "kinds": ["*"] });
+    let done = reaches(&sidecar, &begin(&sidecar, spec).await, "done").await;
+    assert!(done["report"]["left_out"]["apikey"].as_str().unwrap().contains("somebody"), "{done}");
+    sidecar.stop_expecting(&[]).await;
+}
