@@ -26,7 +26,7 @@ const READ_BYTES_MAX: usize = 1024 * 1024;
 /// Reads that are made of what a client has sent until the door closes.
 const DRAIN_READS_MAX: usize = 64;
 /// How long a client that was sent away may take to see it.
-const PARTING_MAX: Duration = Duration::from_millis(500);
+const PARTING_MAX: Duration = Duration::from_secs(5);
 /// Commands that one run of the engine takes.
 const RUN_COMMANDS_MAX: usize = 1024;
 

@@ -153,12 +153,19 @@ impl Client {
     /// Serves a command that goes over the client's own connection.
     pub(super) async fn own_command(&mut self, command: Command) -> Go {
         let name = command.name();
-        if matches!(name.as_str(), "QUIT" | "RESET" | "HELLO" | "AUTH" | "POST" | "HOST:" | "REPLCONF") {
+        if matches!(name.as_str(), "QUIT" | "RESET" | "POST" | "HOST:") {
             return self.connection_command(command).await;
         }
+        // What was forwarded before is answered before.
+        self.output.answered().await;
         let Some(own) = self.own.as_mut() else { return Go::On };
         if own.transaction.is_some() {
             return self.in_transaction(command).await;
+        }
+        let is_ours = matches!(name.as_str(), "HELLO" | "AUTH" | "REPLCONF")
+            || (name == "CLIENT" && own.is_elsewhere && !own.is_queueing);
+        if is_ours {
+            return self.connection_command(command).await;
         }
         if is_subscription(&name) || (own.is_subscribed() && own.is_two) {
             return self.synchronised(&command).await;
@@ -295,15 +302,15 @@ impl Client {
         let mut next = Some(first);
         let (mut bytes, mut expected) = (BytesMut::new(), Vec::new());
         let mut last = None;
+        let mut stays = false;
         while let Some(command) = next.take() {
             let Some(transaction) = self.own.as_ref().and_then(|own| own.transaction.as_ref()) else { break };
-            if matches!(
-                command.name().as_str(),
-                "EXEC" | "DISCARD" | "RESET" | "QUIT" | "HELLO" | "AUTH" | "POST" | "HOST:"
-            ) {
+            if matches!(command.name().as_str(), "EXEC" | "DISCARD" | "RESET" | "QUIT" | "POST" | "HOST:") {
                 last = Some(command);
                 break;
             }
+            // EXEC changes the connection, so nobody else gets it afterwards.
+            stays |= is_subscription(&command.name()) || command.is_word(0, "CLIENT");
             let more = self.thread.engine.queue(transaction, self.thread.policy, command, &mut bytes);
             expected.extend(more);
             if expected.len() < QUEUED_AT_ONCE_MAX
@@ -311,6 +318,9 @@ impl Client {
             {
                 next = Some(self.take(found));
             }
+        }
+        if let Some(own) = self.own.as_mut() {
+            own.is_pinned |= stays;
         }
         match Box::pin(self.settle(bytes, expected, last.as_ref())).await {
             Ok(()) => {}
@@ -350,6 +360,9 @@ impl Client {
             return Ok(());
         }
         own.is_watching = false;
+        if own.is_pinned {
+            frame.parts().iter().flatten().for_each(|part| own.note_subscriptions(part));
+        }
         let transaction = own.transaction.take();
         let told = match transaction {
             Some(transaction) if command.is_word(0, "EXEC") => {
@@ -459,6 +472,7 @@ impl Client {
                     own.is_elsewhere = command.integer(1) != Some(database);
                 }
                 let ends = command.0.len() == 1 && (command.is_word(0, "EXEC") || command.is_word(0, "DISCARD"));
+                own.is_pinned |= own.is_queueing && (is_subscription(&command.name()) || command.is_word(0, "CLIENT"));
                 own.is_queueing = (own.is_queueing && !ends) || (command.is_word(0, "MULTI") && is_ok);
                 self.output.reply(frame.bytes());
                 self.release();

@@ -144,7 +144,9 @@ pub(crate) fn reads(is_read: impl Fn(&str) -> bool) -> (Vec<Words>, Vec<Words>) 
     for family in Family::ALL {
         for of in TYPES.iter().filter(|of| family.holds(of)) {
             seeds.extend(seeded(&family.key(&format!("k-{of}")), of, 0));
-            seeds.extend(seeded(&family.key(&format!("j-{of}")), of, 1));
+            if family != Family::StreamLog {
+                seeds.extend(seeded(&family.key(&format!("j-{of}")), of, 1));
+            }
         }
         for of in TYPES {
             let lines = lines().filter(|line| line.types.0 != "-");

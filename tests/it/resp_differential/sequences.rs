@@ -7,8 +7,9 @@ use super::cases::{self, Family};
 use super::policy::is_refused;
 use super::wire::{Words, words};
 
-/// Lines whose effect depends on the time or on a lot, so that the two sides would part for good.
-const PARTING: [&str; 8] = [" * ", "-* ", "nosort", "DUMP", "RESTORE", "MIGRATE", "CONFIG", "SELECT"];
+/// Lines whose effect depends on the time or on a lot, so that the two sides would part for good; and what the door
+/// refuses in a transaction.
+const PARTING: [&str; 10] = [" * ", "-* ", "nosort", "DUMP", "RESTORE", "MIGRATE", "CONFIG", "SELECT", "HELLO", "AUTH"];
 
 /// The keys of each family.
 const ROLES: [&str; 3] = ["k", "r1", "r2"];

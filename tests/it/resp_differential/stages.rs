@@ -170,8 +170,13 @@ struct Group {
 fn groups(dice: &mut Dice, cases: &[cases::Case]) -> Vec<Group> {
     let alone = |case: &cases::Case| Group { seeds: case.seeds.clone(), commands: vec![case.command.clone()] };
     let mut groups: Vec<Group> = cases.iter().map(alone).collect();
+    // What the door refuses in a transaction would make all of it fail.
+    let changes_connection = |case: &&cases::Case| {
+        ["SELECT", "HELLO", "AUTH"].iter().any(|name| case.command[0].eq_ignore_ascii_case(name.as_bytes()))
+    };
+    let mixable: Vec<&cases::Case> = cases.iter().filter(|case| !changes_connection(case)).collect();
     for number in 0..GROUPS {
-        let chosen: Vec<&cases::Case> = (0..2 + dice.below(GROUP_COMMANDS)).map(|_| dice.pick(cases)).collect();
+        let chosen: Vec<&cases::Case> = (0..2 + dice.below(GROUP_COMMANDS)).map(|_| *dice.pick(&mixable)).collect();
         let seeds = chosen.iter().flat_map(|case| case.seeds.iter().cloned()).collect();
         let mut commands: Vec<Words> = chosen.iter().map(|case| case.command.clone()).collect();
         if number % 2 == 0 {
@@ -201,7 +206,12 @@ async fn soak_the_keys_marked_cover_the_keys_changed() {
     });
     let mut pair = Pair::connect(&address(&bare), &sidecar.resp, Protocol::Resp2, Policy::Mirrored).await;
     let (mut look, catalog, mut wrong) = (Look::at(&address(&behind)).await, Catalog::embedded(), Vec::new());
-    let mut changed = 0;
+    let (readers, mut changed) = (readers(&bare).await, 0);
+    let is_read = |command: &Words| {
+        let name = String::from_utf8_lossy(&command[0]).to_ascii_uppercase();
+        // Redis calls PFCOUNT a reader, and yet it writes.
+        name != "PFCOUNT" && (name == "MULTI" || name == "EXEC" || readers.contains(&name))
+    };
     for group in groups(&mut dice, &cases) {
         pair.tell(&group.seeds).await;
         look.forget_marks().await;
@@ -210,6 +220,9 @@ async fn soak_the_keys_marked_cover_the_keys_changed() {
         let (after, marks) = (look.states().await, look.marks().await);
         changed += usize::from(before != after);
         wrong.extend(marks::missed(&catalog, &group.commands, &before, &after, &marks));
+        if group.commands.iter().all(is_read) && !marks.tokens.is_empty() {
+            wrong.push(format!("a read left a mark: {:?}", group.commands));
+        }
     }
     eprintln!("seed {seed}: {} replies, {changed} groups changed something", pair.judge(&format!("seed {seed}")));
     assert!(wrong.is_empty(), "seed {seed}: {} marks are missing or wrong\n  {}", wrong.len(), wrong.join("\n  "));

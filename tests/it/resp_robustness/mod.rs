@@ -15,7 +15,7 @@ use crate::support::sidecar::Sidecar;
 use crate::support::{self, Database};
 
 /// How late an answer to somebody else may be, on a machine that does more than this test.
-const UNNOTICED: Duration = Duration::from_secs(2);
+const UNNOTICED: Duration = Duration::from_secs(3);
 
 /// A sidecar whose writes are mirrored, with its stores.
 struct Stage {
