@@ -1,5 +1,6 @@
-//! Where a command of a connection goes: to Redis as it is, through the engine, or to a connection of its own. Decided for
-//! most commands from the server's table and the kinds of their keys, without copying anything.
+//! Where a command of a connection goes: to Redis as it is, through the engine, or to a connection of its own.
+//!
+//! For most commands the server's table and the kinds of their keys decide, and nothing is copied.
 //!
 //! A [`Path`] is a way to Redis for the connections of one thread, with its own lane and its own batches.
 
@@ -119,6 +120,11 @@ impl Engine {
     #[must_use]
     pub fn route(&self, view: &View, policy: Policy, words: Words<'_>) -> Route {
         let Some(info) = self.table.get(words.name()) else {
+            // Redis closes the connection that says these, and ours is shared.
+            let is_of_a_browser = [&b"POST"[..], b"HOST:"].iter().any(|name| words.name().eq_ignore_ascii_case(name));
+            if is_of_a_browser {
+                return Route::Connection;
+            }
             self.metrics.keyless_write("");
             return Route::Forward;
         };

@@ -1,5 +1,7 @@
-//! A client's own transaction, queued live on a connection of its own, so that QUEUED, errors at queueing, WATCH and EXECABORT
-//! are Redis' own. Our marks are queued between its commands, in the same EXEC (W1), and cut out of EXEC's answer.
+//! A client's own transaction, queued live on a connection of its own.
+//!
+//! So QUEUED, errors at queueing, WATCH and EXECABORT are Redis' own. Our marks are queued between its commands, in the same
+//! EXEC (W1), and cut out of EXEC's answer.
 
 use std::sync::Arc;
 
@@ -10,7 +12,7 @@ use crate::dual::route::{Policy, Route};
 use crate::dual::view::View;
 use crate::dual::{Engine, EngineError, Options, hide};
 use crate::model::command::Command;
-use crate::model::command::table::Class;
+use crate::model::command::table::{Access, Class};
 use crate::model::frame::{Frame, Protocol, encode};
 use crate::model::key::Key;
 
@@ -101,7 +103,19 @@ impl Engine {
             encode::command(out, &command);
             return vec![Expected::Theirs(Theirs { touches: Vec::new(), lists_keys: false })];
         }
+        let is_write = match self.table.class(&command) {
+            Class::Data(Access::Write) => true,
+            // XREAD blocks as well, and writes nothing.
+            Class::Blocking => name != "XREAD",
+            Class::Data(Access::Read) | Class::Connection | Class::Administrative | Class::Server | Class::Unknown => {
+                false
+            }
+        };
         let command = hide::in_place_of(&name, command);
+        if !is_write {
+            encode::command(out, &command);
+            return vec![Expected::Theirs(Theirs { touches: Vec::new(), lists_keys })];
+        }
         let positions = self.table.key_positions(&command);
         let step = self.step(view, command, &positions);
         let theirs = Theirs { touches: step.touches.clone(), lists_keys };
@@ -135,8 +149,9 @@ impl Engine {
         {
             return Some(reason);
         }
-        // What follows it would be marked in another database than it stands in.
-        (name == "SELECT").then(|| "SELECT inside MULTI is refused: select the database before".to_owned())
+        // What follows would be marked in another database than it stands in, or answered in another protocol than we read.
+        let changes_connection = matches!(name, "SELECT" | "HELLO" | "AUTH");
+        changes_connection.then(|| format!("{name} inside MULTI is refused: send it before"))
     }
 
     /// Ends a transaction with what EXEC answered. Answers what the client is told.

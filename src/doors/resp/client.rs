@@ -4,12 +4,13 @@
 //! engine must see, all that has come is one run of the engine, so that a pipeline shares one EXEC.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use tokio::sync::watch;
 
 use crate::doors::resp::Thread;
-use crate::doors::resp::output::{IN_FLIGHT_MAX, Output, WAITING_BYTES, failure};
+use crate::doors::resp::output::{Output, WAITING_BYTES, failure};
 use crate::doors::resp::own::Own;
 use crate::doors::resp::parse::{Found, Parser, Trust};
 use crate::dual::route::Route;
@@ -22,6 +23,10 @@ use crate::model::frame::{Protocol, encode};
 const READ_BYTES: usize = 16 * 1024;
 /// Bytes that are asked for at once of an argument that is still coming.
 const READ_BYTES_MAX: usize = 1024 * 1024;
+/// Reads that are made of what a client has sent until the door closes.
+const DRAIN_READS_MAX: usize = 64;
+/// How long a client that was sent away may take to see it.
+const PARTING_MAX: Duration = Duration::from_secs(5);
 /// Commands that one run of the engine takes.
 const RUN_COMMANDS_MAX: usize = 1024;
 
@@ -84,8 +89,12 @@ impl Client {
                 break;
             }
             if *running.borrow() == Running::Draining {
-                // What has come until now was received, and is answered.
-                while self.read() == Some(true) {}
+                // What has come until now was received, and is answered. A client that goes on sending is not followed.
+                for _ in 0..DRAIN_READS_MAX {
+                    if self.read() != Some(true) {
+                        break;
+                    }
+                }
                 Box::pin(self.serve()).await;
                 break;
             }
@@ -95,6 +104,27 @@ impl Client {
         }
         self.output.answered().await;
         self.output.written(0).await;
+        self.part().await;
+    }
+
+    /// Waits, a little, until the client has seen the end. A socket that is closed while something unread lies in it takes back
+    /// what the client has not read yet: answers to commands that were done.
+    async fn part(&mut self) {
+        let ends = async {
+            self.output.socket.end_sending()?;
+            loop {
+                self.output.socket.readable().await?;
+                self.input.clear();
+                match self.output.socket.try_read(&mut self.input) {
+                    Ok(0) => return Ok(()),
+                    Ok(_) => {}
+                    Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+                    Err(error) => return Err(error),
+                }
+            }
+        };
+        // Whether it goes by itself makes no difference to anybody.
+        drop(tokio::time::timeout(PARTING_MAX, ends).await);
     }
 
     /// Waits for more of the client. False when it is gone.
@@ -128,7 +158,7 @@ impl Client {
     }
 
     /// Reads what is there: whether there was anything, or `None` at the end.
-    fn read(&mut self) -> Option<bool> {
+    pub(super) fn read(&mut self) -> Option<bool> {
         let wanted = self.parser.wants(self.input.len()).clamp(READ_BYTES, READ_BYTES_MAX);
         self.input.reserve(wanted);
         match self.output.socket.try_read(&mut self.input) {
@@ -150,7 +180,7 @@ impl Client {
                 Err(error) => {
                     self.forward(&mut run, &view).await;
                     self.output.answered().await;
-                    self.output.reply(format!("-ERR {error}\r\n").as_bytes());
+                    self.output.reply(&[b"-ERR ", error.as_slice(), b"\r\n"].concat());
                     return Go::Ends;
                 }
             };
@@ -163,7 +193,8 @@ impl Client {
                 if self.thread.engine.route(&view, self.thread.policy, words) == Route::Forward {
                     run.to += length;
                     run.count += 1;
-                    if run.count == IN_FLIGHT_MAX / 2 {
+                    // Half of what may be in flight, so that the next piece leaves while this one is answered.
+                    if run.count >= self.output.window().div_ceil(2) {
                         self.forward(&mut run, &view).await;
                         view = self.thread.engine.view();
                     }
@@ -262,7 +293,7 @@ impl Client {
     /// Runs a command through the engine, together with what has come behind it.
     async fn engine_run(&mut self, first: Command) {
         let mut commands = vec![first];
-        while commands.len() < RUN_COMMANDS_MAX {
+        while commands.len() < RUN_COMMANDS_MAX.min(self.output.window()) {
             let Ok(found @ Found::Array(length)) = self.parser.next(&self.input, self.trust) else { break };
             let bytes = self.input.get(..length).unwrap_or_default();
             let words = Words { bytes, ranges: &self.parser.ranges };

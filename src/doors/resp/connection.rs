@@ -40,15 +40,22 @@ impl Client {
                 self.answer(OK).await;
                 return Go::Ends;
             }
+            // What a browser says, sent here by somebody else's page: Redis hangs up, and would do so to all of us.
+            "POST" | "HOST:" => {
+                self.output.answered().await;
+                return Go::Ends;
+            }
             "RESET" if command.0.len() == 1 => self.reset().await,
             "SELECT" => return self.select(&command).await,
             "CLIENT" => return self.client(&command).await,
             "MULTI" if command.0.len() == 1 => return self.multi(&command).await,
             "WATCH" if command.0.len() > 1 => return self.watch(&command).await,
             "UNWATCH" if self.own.is_some() => return self.watch(&command).await,
-            "MONITOR" | "SYNC" | "PSYNC" | "REPLCONF" if command.0.len() == 1 || name != "MONITOR" => {
+            "MONITOR" | "SYNC" | "PSYNC" if command.0.len() == 1 || name != "MONITOR" => {
                 return self.pipe(&command).await;
             }
+            // It tells of the connection, and makes no replica of it yet.
+            "REPLCONF" => return self.pin(&command).await,
             name if is_subscription(name) => return self.synchronised(&command).await,
             // EXEC and DISCARD without MULTI, too few arguments, and what only a cluster has: Redis says what is wrong.
             _ => self.forward_one(&command).await,
@@ -138,7 +145,7 @@ impl Client {
     }
 
     /// RESET: as if the client had connected anew.
-    async fn reset(&mut self) {
+    pub(super) async fn reset(&mut self) {
         self.output.answered().await;
         self.forget_own();
         self.protocol = Protocol::Resp2;

@@ -14,7 +14,11 @@ use crate::telemetry::labels::{Door, Outcome};
 use crate::telemetry::metrics::Metrics;
 
 /// Commands of one client that wait for their replies; more of them stay in its socket.
-pub(super) const IN_FLIGHT_MAX: usize = 1024;
+const IN_FLIGHT_MAX: usize = 1024;
+/// As many of a client that has not shown yet how large its replies are.
+const IN_FLIGHT_FIRST: usize = 32;
+/// Bytes of replies that a client's commands in flight should not exceed: the others wait behind them.
+const IN_FLIGHT_BYTES: usize = 2 * 1024 * 1024;
 /// Bytes of replies that wait for a client; before they are taken nothing more of it is looked at.
 pub(super) const WAITING_BYTES: usize = 256 * 1024;
 /// Bytes of replies at which a client that does not read is given up: one reply may be as large as Redis allows.
@@ -36,6 +40,11 @@ pub(super) enum Replies {
 struct Inner {
     out: BytesMut,
     in_flight: usize,
+    /// How many may be.
+    window: usize,
+    /// Replies since the window was last set, and their bytes.
+    seen: usize,
+    seen_bytes: usize,
     /// What the commands in flight were decided under; held until they are answered (S2).
     view: Option<Arc<View>>,
     replies: Replies,
@@ -56,17 +65,7 @@ pub(super) struct Output {
 
 impl Output {
     pub(super) fn new(socket: Socket, metrics: Metrics) -> Self {
-        let inner = Inner {
-            out: BytesMut::new(),
-            in_flight: 0,
-            view: None,
-            replies: Replies::On,
-            begins: true,
-            is_told: false,
-            is_awaited: false,
-            is_broken: false,
-        };
-        Self { socket, inner: Mutex::new(inner), woken: Notify::new(), metrics }
+        Self { socket, inner: Mutex::new(Inner::new()), woken: Notify::new(), metrics }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -79,7 +78,7 @@ impl Output {
     pub(super) fn begin(&self, count: usize, view: &Arc<View>) -> bool {
         let mut inner = self.lock();
         let is_other = inner.view.as_ref().is_some_and(|held| !Arc::ptr_eq(held, view));
-        if inner.in_flight > 0 && (is_other || inner.in_flight + count > IN_FLIGHT_MAX) {
+        if inner.in_flight > 0 && (is_other || inner.in_flight + count > inner.window) {
             return false;
         }
         inner.in_flight += count;
@@ -87,6 +86,11 @@ impl Output {
             inner.view = Some(Arc::clone(view));
         }
         true
+    }
+
+    /// How many commands may be in flight, by the size of the replies before them.
+    pub(super) fn window(&self) -> usize {
+        self.lock().window
     }
 
     /// Takes back what [`Self::begin`] noted: nothing was sent.
@@ -193,7 +197,24 @@ impl Output {
 }
 
 impl Inner {
+    fn new() -> Self {
+        Self {
+            out: BytesMut::new(),
+            in_flight: 0,
+            window: IN_FLIGHT_FIRST,
+            seen: 0,
+            seen_bytes: 0,
+            view: None,
+            replies: Replies::On,
+            begins: true,
+            is_told: false,
+            is_awaited: false,
+            is_broken: false,
+        }
+    }
+
     fn append(&mut self, piece: &[u8], ends: bool) {
+        self.see(piece.len(), ends);
         if self.replies == Replies::On && !self.is_broken {
             if self.out.len() + piece.len() > OUTPUT_BYTES_MAX {
                 self.is_broken = true;
@@ -204,6 +225,22 @@ impl Inner {
         if ends && self.replies == Replies::Skip {
             self.replies = Replies::On;
         }
+    }
+
+    /// Opens the window while replies are small, and closes it to what fits when they are large.
+    fn see(&mut self, bytes: usize, ends: bool) {
+        self.seen += usize::from(ends);
+        self.seen_bytes += bytes;
+        let is_too_much = self.seen_bytes > IN_FLIGHT_BYTES;
+        if !ends || (self.seen < self.window.div_ceil(2) && !is_too_much) {
+            return;
+        }
+        self.window = if is_too_much {
+            (self.seen * IN_FLIGHT_BYTES / self.seen_bytes).max(1)
+        } else {
+            (self.window * 2).min(IN_FLIGHT_MAX)
+        };
+        (self.seen, self.seen_bytes) = (0, 0);
     }
 
     fn ended(&mut self, count: usize) {
@@ -258,4 +295,24 @@ impl Sink for Output {
 /// What a client is told when Redis fails.
 pub(super) fn failure(error: &impl std::fmt::Display) -> Vec<u8> {
     format!("-PARALLAX {error}\r\n").into_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_window_opens_for_small_replies_and_closes_for_large_ones() {
+        let mut inner = Inner::new();
+        (0..IN_FLIGHT_MAX).for_each(|_| inner.see(5, true));
+        assert_eq!(inner.window, IN_FLIGHT_MAX);
+        for _ in 0..3 {
+            // One that comes in pieces is one.
+            (0..17).for_each(|_| inner.see(256 * 1024, false));
+            inner.see(2, true);
+        }
+        assert_eq!(inner.window, 1);
+        (0..10).for_each(|_| inner.see(5, true));
+        assert!(inner.window > 4, "{}", inner.window);
+    }
 }

@@ -1,7 +1,7 @@
 //! A connection to Redis that one client has to itself, for as long as it needs one: WATCH and MULTI, subscriptions, blocking
 //! commands, another database, and what a client asks of its own connection.
 
-use bytes::BytesMut;
+use bytes::{Buf, BytesMut};
 use futures_util::FutureExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -12,9 +12,14 @@ use crate::dual::route::{RedisError, Route, Wire};
 use crate::dual::transaction::{Expected, Transaction};
 use crate::model::command::Command;
 use crate::model::frame::{Frame, Protocol, encode};
+use crate::model::reply::Reply;
 
 /// Commands of a client's transaction that are queued at once.
 const QUEUED_AT_ONCE_MAX: usize = 1024;
+/// Why something is refused in another database than the configured one.
+const COMES_BACK: &str = "what comes into the mirrored database from another one cannot be marked: select it before";
+/// Bytes of a client that wait while a command of its own blocks.
+const INPUT_BYTES_MAX: usize = 1024 * 1024;
 /// Bytes that are carried at once where nothing is looked at.
 const PIPE_BYTES: usize = 64 * 1024;
 
@@ -27,6 +32,8 @@ pub(super) struct Own {
     shard_channels: i64,
     /// Another database than the configured one is selected.
     is_elsewhere: bool,
+    /// There, between MULTI and EXEC.
+    is_queueing: bool,
     /// What it was asked for stays with it: tracking, its id.
     is_pinned: bool,
     is_two: bool,
@@ -41,6 +48,7 @@ impl Own {
             channels: 0,
             shard_channels: 0,
             is_elsewhere: false,
+            is_queueing: false,
             is_pinned: false,
             is_two: protocol == Protocol::Resp2,
         }
@@ -77,10 +85,7 @@ impl Own {
 
     /// `[subscribe, channel, count]` and its like tell how many subscriptions there are.
     fn note_subscriptions(&mut self, frame: &Frame) {
-        let parts = match frame.decode() {
-            crate::model::reply::Reply::Array(parts) | crate::model::reply::Reply::Push(parts) => parts,
-            _ => return,
-        };
+        let (Reply::Array(parts) | Reply::Push(parts)) = frame.decode() else { return };
         let (Some(kind), Some(count)) = (parts.first().and_then(|kind| kind.as_bulk()), parts.get(2)) else { return };
         let Some(count) = count.integer() else { return };
         match kind.as_ref() {
@@ -148,12 +153,19 @@ impl Client {
     /// Serves a command that goes over the client's own connection.
     pub(super) async fn own_command(&mut self, command: Command) -> Go {
         let name = command.name();
-        if matches!(name.as_str(), "QUIT" | "RESET" | "HELLO" | "AUTH") {
+        if matches!(name.as_str(), "QUIT" | "RESET" | "POST" | "HOST:") {
             return self.connection_command(command).await;
         }
+        // What was forwarded before is answered before.
+        self.output.answered().await;
         let Some(own) = self.own.as_mut() else { return Go::On };
         if own.transaction.is_some() {
             return self.in_transaction(command).await;
+        }
+        let is_ours = matches!(name.as_str(), "HELLO" | "AUTH" | "REPLCONF")
+            || (name == "CLIENT" && own.is_elsewhere && !own.is_queueing);
+        if is_ours {
+            return self.connection_command(command).await;
         }
         if is_subscription(&name) || (own.is_subscribed() && own.is_two) {
             return self.synchronised(&command).await;
@@ -176,27 +188,48 @@ impl Client {
         Go::On
     }
 
-    /// Passes one command over the client's own connection, and its reply back.
+    /// Passes one command over the client's own connection, and its reply back. It may block for ever, so a client that goes
+    /// meanwhile is noticed; what it sends meanwhile waits.
     async fn pass(&mut self, command: &Command) -> Go {
+        let mut bytes = BytesMut::new();
+        encode::command(&mut bytes, command);
         let output = std::sync::Arc::clone(&self.output);
-        let asked = match self.own().await {
-            Ok(own) => own.ask(command, &output).await,
+        let written = match self.own().await {
+            Ok(own) => own.write(&bytes).await,
             Err(error) => Err(error),
         };
-        match asked {
-            Ok(frame) => {
-                self.output.reply(frame.bytes());
-                self.release();
-                Go::On
-            }
-            Err(error) => self.lost(&error),
+        if let Err(error) = written {
+            return self.lost(&error);
+        }
+        output.flush();
+        let Some(own) = self.own.as_mut() else { return Go::On };
+        loop {
+            let has_room = self.input.len() < INPUT_BYTES_MAX;
+            let asked = tokio::select! {
+                biased;
+                asked = own.reply(&output) => asked,
+                ready = output.socket.readable(), if has_room => {
+                    self.input.reserve(PIPE_BYTES);
+                    let is_over = ready.is_err() || matches!(output.socket.try_read(&mut self.input), Ok(0));
+                    if is_over {
+                        return Go::Ends;
+                    }
+                    continue;
+                }
+            };
+            return match asked {
+                Ok(frame) => {
+                    output.reply(frame.bytes());
+                    self.release();
+                    Go::On
+                }
+                Err(error) => self.lost(&error),
+            };
         }
     }
 
     /// A blocking command has the connection until it is answered, or the client goes.
     pub(super) async fn blocking(&mut self, command: Command) -> Go {
-        self.output.answered().await;
-        self.output.flush();
         self.pass(&command).await
     }
 
@@ -269,12 +302,15 @@ impl Client {
         let mut next = Some(first);
         let (mut bytes, mut expected) = (BytesMut::new(), Vec::new());
         let mut last = None;
+        let mut stays = false;
         while let Some(command) = next.take() {
             let Some(transaction) = self.own.as_ref().and_then(|own| own.transaction.as_ref()) else { break };
-            if matches!(command.name().as_str(), "EXEC" | "DISCARD" | "RESET" | "QUIT" | "HELLO" | "AUTH") {
+            if matches!(command.name().as_str(), "EXEC" | "DISCARD" | "RESET" | "QUIT" | "POST" | "HOST:") {
                 last = Some(command);
                 break;
             }
+            // EXEC changes the connection, so nobody else gets it afterwards.
+            stays |= is_subscription(&command.name()) || command.is_word(0, "CLIENT");
             let more = self.thread.engine.queue(transaction, self.thread.policy, command, &mut bytes);
             expected.extend(more);
             if expected.len() < QUEUED_AT_ONCE_MAX
@@ -282,6 +318,9 @@ impl Client {
             {
                 next = Some(self.take(found));
             }
+        }
+        if let Some(own) = self.own.as_mut() {
+            own.is_pinned |= stays;
         }
         match Box::pin(self.settle(bytes, expected, last.as_ref())).await {
             Ok(()) => {}
@@ -321,6 +360,9 @@ impl Client {
             return Ok(());
         }
         own.is_watching = false;
+        if own.is_pinned {
+            frame.parts().iter().flatten().for_each(|part| own.note_subscriptions(part));
+        }
         let transaction = own.transaction.take();
         let told = match transaction {
             Some(transaction) if command.is_word(0, "EXEC") => {
@@ -410,12 +452,28 @@ impl Client {
             return Go::On;
         }
         let output = std::sync::Arc::clone(&self.output);
+        let database = self.thread.engine.database();
         let Some(own) = self.own.as_mut() else { return Go::On };
-        match own.ask(command, &output).await {
+        let comes_back = comes_into(command, database) || (own.is_queueing && command.is_word(0, "SELECT"));
+        // No command has this name, so Redis discards a transaction that holds it, as for any other error.
+        let refused = Command::new(["parallax.refused"]);
+        if comes_back && !own.is_queueing {
+            self.output.reply(&failure(&COMES_BACK));
+            return Go::On;
+        }
+        match own.ask(if comes_back { &refused } else { command }, &output).await {
+            Ok(_) if comes_back => {
+                self.output.reply(&failure(&COMES_BACK));
+                Go::On
+            }
             Ok(frame) => {
-                if command.is_word(0, "SELECT") && frame.bytes() == &b"+OK\r\n"[..] {
-                    own.is_elsewhere = command.integer(1) != Some(self.thread.engine.database());
+                let is_ok = frame.bytes() == &b"+OK\r\n"[..];
+                if command.is_word(0, "SELECT") && is_ok {
+                    own.is_elsewhere = command.integer(1) != Some(database);
                 }
+                let ends = command.0.len() == 1 && (command.is_word(0, "EXEC") || command.is_word(0, "DISCARD"));
+                own.is_pinned |= own.is_queueing && (is_subscription(&command.name()) || command.is_word(0, "CLIENT"));
+                own.is_queueing = (own.is_queueing && !ends) || (command.is_word(0, "MULTI") && is_ok);
                 self.output.reply(frame.bytes());
                 self.release();
                 Go::On
@@ -471,25 +529,56 @@ impl Client {
         output.push(&std::mem::take(&mut own.wire.buffer));
         let mut coming = BytesMut::with_capacity(PIPE_BYTES);
         loop {
-            output.written(0).await;
-            if output.is_broken() {
-                return Go::Ends;
+            // What it sends meanwhile is read for its end alone: after RESET it is a client as any other.
+            match self.piped(&mut bytes).await {
+                Ok(None) => {}
+                Ok(Some(go)) => return go,
+                Err(error) => return self.lost(&error),
             }
+            output.written(0).await;
+            let Some(own) = self.own.as_mut().filter(|_| !output.is_broken()) else { return Go::Ends };
             coming.reserve(PIPE_BYTES);
-            tokio::select! {
+            let is_readable = tokio::select! {
                 read = own.wire.stream.read_buf(&mut coming) => match read {
-                    Ok(read) if read > 0 => output.push(&coming.split()),
+                    Ok(read) if read > 0 => false,
                     Ok(_) | Err(_) => return Go::Ends,
                 },
                 ready = output.socket.readable() => {
-                    let mut sent = BytesMut::with_capacity(PIPE_BYTES);
-                    let is_over = ready.is_err() || matches!(output.socket.try_read(&mut sent), Ok(0));
-                    if is_over || own.write(&sent).await.is_err() {
+                    if ready.is_err() {
                         return Go::Ends;
                     }
+                    true
                 }
+            };
+            output.push(&coming.split());
+            if is_readable && self.read().is_none() {
+                return Go::Ends;
             }
         }
+    }
+
+    /// Passes on the commands that have come. Answers how it goes on when they end what is passed on blindly.
+    async fn piped(&mut self, bytes: &mut BytesMut) -> Result<Option<Go>, RedisError> {
+        bytes.clear();
+        loop {
+            match self.parser.next(&self.input, self.trust) {
+                Ok(Found::Incomplete) => break,
+                Ok(Found::Empty(length)) => self.input.advance(length),
+                Ok(found @ (Found::Array(_) | Found::Line(_))) => {
+                    let command = self.take(found);
+                    if command.is_word(0, "RESET") && command.0.len() == 1 {
+                        self.reset().await;
+                        return Ok(Some(Go::On));
+                    }
+                    encode::command(bytes, &command);
+                }
+                Err(_) => return Ok(Some(Go::Ends)),
+            }
+        }
+        if let Some(own) = self.own.as_mut().filter(|_| !bytes.is_empty()) {
+            own.write(bytes).await?;
+        }
+        Ok(None)
     }
 
     /// HELLO over the connection whose protocol it names.
@@ -511,6 +600,12 @@ impl Client {
     pub(super) fn forget_own(&mut self) {
         self.own = None;
     }
+}
+
+/// Whether a command in another database writes into this one.
+fn comes_into(command: &Command, database: i64) -> bool {
+    let names_it = |at: usize| command.is_word(at, "DB") && command.integer(at + 1) == Some(database);
+    command.is_word(0, "COPY") && (3..command.0.len()).any(names_it)
 }
 
 /// Whether Redis has closed a connection that nobody used.

@@ -54,7 +54,7 @@ impl Parser {
     ///
     /// # Errors
     /// What Redis says of it.
-    pub(super) fn next(&mut self, input: &[u8], trust: Trust) -> Result<Found, String> {
+    pub(super) fn next(&mut self, input: &[u8], trust: Trust) -> Result<Found, Vec<u8>> {
         if self.at == 0 {
             self.ranges.clear();
             self.words.clear();
@@ -67,9 +67,9 @@ impl Parser {
                 return Ok(Found::Incomplete);
             };
             let count = number.filter(|count| *count <= i64::from(i32::MAX));
-            let count = count.ok_or("Protocol error: invalid multibulk length")?;
+            let count = count.ok_or(b"Protocol error: invalid multibulk length")?;
             if trust == Trust::Unknown && count > ARGUMENTS_MAX_UNKNOWN {
-                return Err("Protocol error: unauthenticated multibulk length".to_owned());
+                return Err(b"Protocol error: unauthenticated multibulk length".to_vec());
             }
             if count <= 0 {
                 return Ok(Found::Empty(used));
@@ -99,40 +99,42 @@ impl Parser {
         self.bulk.map_or(0, |length| (self.at + length + 2).saturating_sub(input))
     }
 
-    fn bulk_length(&mut self, input: &[u8], trust: Trust) -> Result<Option<usize>, String> {
+    fn bulk_length(&mut self, input: &[u8], trust: Trust) -> Result<Option<usize>, Vec<u8>> {
         let rest = input.get(self.at..).unwrap_or_default();
         let Some((number, used)) = head(rest, "too big bulk count string")? else { return Ok(None) };
         if let Some(sign) = rest.first().filter(|sign| **sign != b'$') {
-            return Err(format!("Protocol error: expected '$', got '{}'", char::from(*sign)));
+            // It stands there as the byte that it is, unless it would end the line.
+            let sign = if matches!(sign, b'\r' | b'\n') { b' ' } else { *sign };
+            return Err([b"Protocol error: expected '$', got '".as_slice(), &[sign], b"'"].concat());
         }
         let length = number.filter(|length| (0..=BULK_BYTES_MAX).contains(length));
-        let length = length.ok_or("Protocol error: invalid bulk length")?;
+        let length = length.ok_or(b"Protocol error: invalid bulk length")?;
         if trust == Trust::Unknown && length > BULK_BYTES_MAX_UNKNOWN {
-            return Err("Protocol error: unauthenticated bulk length".to_owned());
+            return Err(b"Protocol error: unauthenticated bulk length".to_vec());
         }
         self.at += used;
         Ok(usize::try_from(length).ok())
     }
 
-    fn line(&mut self, input: &[u8]) -> Result<Found, String> {
-        let Some(end) = input.iter().take(LINE_BYTES_MAX + 1).position(|byte| *byte == b'\n') else {
+    fn line(&mut self, input: &[u8]) -> Result<Found, Vec<u8>> {
+        let Some(end) = end_of_line(input, b'\n') else {
             if input.len() > LINE_BYTES_MAX {
-                return Err("Protocol error: too big inline request".to_owned());
+                return Err(b"Protocol error: too big inline request".to_vec());
             }
             return Ok(Found::Incomplete);
         };
         let line = input.get(..end).unwrap_or_default();
         let line = line.strip_suffix(b"\r").unwrap_or(line);
-        self.words = words(line).ok_or("Protocol error: unbalanced quotes in request")?;
+        self.words = words(line).ok_or(b"Protocol error: unbalanced quotes in request")?;
         Ok(if self.words.is_empty() { Found::Empty(end + 1) } else { Found::Line(end + 1) })
     }
 }
 
 /// The number behind the sign of a head, `None` in its place when it is none, and the bytes of the head.
-fn head(bytes: &[u8], too_big: &str) -> Result<Option<(Option<i64>, usize)>, String> {
-    let Some(end) = bytes.iter().take(LINE_BYTES_MAX + 1).position(|byte| *byte == b'\r') else {
+fn head(bytes: &[u8], too_big: &str) -> Result<Option<(Option<i64>, usize)>, Vec<u8>> {
+    let Some(end) = end_of_line(bytes, b'\r') else {
         if bytes.len() > LINE_BYTES_MAX {
-            return Err(format!("Protocol error: {too_big}"));
+            return Err(format!("Protocol error: {too_big}").into_bytes());
         }
         return Ok(None);
     };
@@ -141,6 +143,17 @@ fn head(bytes: &[u8], too_big: &str) -> Result<Option<(Option<i64>, usize)>, Str
         return Ok(None);
     }
     Ok(Some((integer(bytes.get(1..end).unwrap_or_default()), end + 2)))
+}
+
+/// Where a line ends. Redis looks for the end as for that of a text in C: behind a NUL it sees nothing, and waits.
+fn end_of_line(bytes: &[u8], end: u8) -> Option<usize> {
+    let found = bytes.iter().take(LINE_BYTES_MAX + 1).position(|byte| *byte == end || *byte == 0)?;
+    (bytes.get(found) == Some(&end)).then_some(found)
+}
+
+/// What stands between words; within a word only some of it ends it.
+fn is_space(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t' | b'\n' | b'\r' | 0x0b | 0x0c)
 }
 
 /// A number as Redis reads one: no sign but a minus, no leading zero, nothing around it.
@@ -154,15 +167,14 @@ fn words(line: &[u8]) -> Option<Vec<Vec<u8>>> {
     let mut rest = line;
     let mut words = Vec::new();
     loop {
-        let start = rest.iter().position(|byte| !byte.is_ascii_whitespace() && *byte != 0x0b);
-        let Some(start) = start else { return Some(words) };
+        let Some(start) = rest.iter().position(|byte| !is_space(*byte)) else { return Some(words) };
         rest = rest.get(start..)?;
         let mut word = Vec::new();
         loop {
             match *rest {
                 [b'"', ref inside @ ..] => rest = quoted(inside, &mut word)?,
                 [b'\'', ref inside @ ..] => rest = quoted_plainly(inside, &mut word)?,
-                [byte, ref after @ ..] if !(byte.is_ascii_whitespace() || byte == 0x0b || byte == 0) => {
+                [byte, ref after @ ..] if !matches!(byte, b' ' | b'\t' | b'\n' | b'\r') => {
                     word.push(byte);
                     rest = after;
                     continue;
@@ -170,14 +182,10 @@ fn words(line: &[u8]) -> Option<Vec<Vec<u8>>> {
                 _ => break,
             }
             // A closing quote ends its word.
-            if rest.first().is_some_and(|byte| !byte.is_ascii_whitespace()) {
+            if rest.first().is_some_and(|byte| !is_space(*byte)) {
                 return None;
             }
             break;
-        }
-        if rest.first() == Some(&0) {
-            words.push(word);
-            return Some(words);
         }
         words.push(word);
     }
@@ -233,17 +241,17 @@ fn quoted_plainly<'a>(mut rest: &'a [u8], word: &mut Vec<u8>) -> Option<&'a [u8]
 mod tests {
     use super::*;
 
-    fn parse(input: &[u8]) -> Result<Found, String> {
+    fn parse(input: &[u8]) -> Result<Found, Vec<u8>> {
         Parser::default().next(input, Trust::Known)
     }
 
     #[test]
     fn a_command_is_found_however_it_is_cut() {
         let input = b"*2\r\n$3\r\nGET\r\n$4\r\na\r\nb\r\n*1\r\n";
-        for cut in 0..24 {
+        for cut in 0..23 {
             let mut parser = Parser::default();
             assert_eq!(parser.next(&input[..cut], Trust::Known), Ok(Found::Incomplete), "{cut}");
-            assert_eq!(parser.next(input, Trust::Known), Ok(Found::Array(24)));
+            assert_eq!(parser.next(input, Trust::Known), Ok(Found::Array(23)));
             assert_eq!(parser.ranges, [(8, 11), (17, 21)]);
         }
     }
@@ -259,20 +267,21 @@ mod tests {
         let (_, words) = line(b"set k \"a\\x41\\n\" 'it\\'s'\n");
         assert_eq!(words, [&b"set"[..], b"k", b"aA\n", b"it's"].map(<[u8]>::to_vec));
         assert_eq!(line(b"\r\n").0, Ok(Found::Empty(2)));
-        assert_eq!(line(b"GET \"a\r\n").0, Err("Protocol error: unbalanced quotes in request".to_owned()));
-        assert_eq!(line(b"GET \"a\"b\r\n").0, Err("Protocol error: unbalanced quotes in request".to_owned()));
+        assert_eq!(line(b"GET \"a\r\n").0, Err(b"Protocol error: unbalanced quotes in request".to_vec()));
+        assert_eq!(line(b"GET \"a\"b\r\n").0, Err(b"Protocol error: unbalanced quotes in request".to_vec()));
     }
 
     #[test]
     fn what_is_wrong_gets_the_words_of_redis() {
-        let error = |input: &[u8]| parse(input).expect_err("refused");
+        let text = |found: Result<Found, Vec<u8>>| String::from_utf8(found.expect_err("refused")).expect("text");
+        let error = |input: &[u8]| text(parse(input));
         assert_eq!(error(b"*x\r\n"), "Protocol error: invalid multibulk length");
         assert_eq!(error(b"*2147483648\r\n"), "Protocol error: invalid multibulk length");
         assert_eq!(error(b"*1\r\n:1\r\n"), "Protocol error: expected '$', got ':'");
         assert_eq!(error(b"*1\r\n$-1\r\n"), "Protocol error: invalid bulk length");
         assert_eq!(error(b"*1\r\n$536870913\r\n"), "Protocol error: invalid bulk length");
         assert_eq!(error(&[b'a'; 65_537]), "Protocol error: too big inline request");
-        let unknown = |input: &[u8]| Parser::default().next(input, Trust::Unknown).expect_err("refused");
+        let unknown = |input: &[u8]| text(Parser::default().next(input, Trust::Unknown));
         assert_eq!(unknown(b"*11\r\n"), "Protocol error: unauthenticated multibulk length");
         assert_eq!(unknown(b"*1\r\n$16385\r\n"), "Protocol error: unauthenticated bulk length");
         assert_eq!(parse(b"*-1\r\n"), Ok(Found::Empty(5)));

@@ -1,6 +1,8 @@
 //! A client's socket: TCP or unix, read and written without waiting by whoever has something to do.
 
 use std::io;
+use std::net::Shutdown;
+use std::os::fd::AsFd;
 
 use bytes::BytesMut;
 use tokio::net::{TcpStream, UnixStream};
@@ -28,6 +30,18 @@ impl Socket {
         match self {
             Self::Tcp(stream) => stream.try_write(bytes),
             Self::Unix(stream) => stream.try_write(bytes),
+        }
+    }
+
+    /// Ends what is sent: the other side reads the rest, and then the end.
+    pub(super) fn end_sending(&self) -> io::Result<()> {
+        match self {
+            Self::Tcp(stream) => {
+                std::net::TcpStream::from(stream.as_fd().try_clone_to_owned()?).shutdown(Shutdown::Write)
+            }
+            Self::Unix(stream) => {
+                std::os::unix::net::UnixStream::from(stream.as_fd().try_clone_to_owned()?).shutdown(Shutdown::Write)
+            }
         }
     }
 

@@ -204,7 +204,7 @@ impl Table {
             return if acts { Class::Administrative } else { Class::Server };
         }
         if (name == "SCRIPT" || name == "FUNCTION") && (command.is_word(1, "FLUSH") || command.is_word(1, "KILL")) {
-            return Class::Administrative;
+            return Class::Server;
         }
         let Some(info) = self.commands.get(&name) else {
             return Class::Unknown;
@@ -215,7 +215,7 @@ impl Table {
         }
         let is_script = SCRIPTS.contains(&name.as_str());
         let is_group_write = name == "XGROUP" || name == "XREADGROUP";
-        if info.is_write || is_script || is_group_write || name == WRITING_READER {
+        if info.is_write || is_script || is_group_write {
             Class::Data(Access::Write)
         } else {
             Class::Data(Access::Read)
@@ -259,7 +259,7 @@ fn info(row: &Reply) -> Option<(String, Info)> {
     let has_keys = number(3) > 0;
     let info = Info {
         arity: number(1),
-        is_write: has("write"),
+        is_write: has("write") || name == WRITING_READER,
         is_blocking: has("blocking"),
         // A write without a key, and what has keys that only its arguments tell, are looked at closely.
         is_plain: !is_special && !has("blocking") && !has("movablekeys") && (has_keys || !has("write")),

@@ -12,6 +12,8 @@ enum Excuse {
     Order,
     /// As `Order`, where two elements after one another belong together.
     Pairs,
+    /// As `Order`, where the page is the last one; others hold what the hash table's order brings.
+    Page,
     /// As `Pairs`, and only where a hash is answered by Postgres or is no listpack.
     Fields,
     /// Whole numbers may be so far apart: time went on.
@@ -36,6 +38,7 @@ const EXCUSES: &[(&str, Excuse, &str)] = &[
     ("TIME", Excuse::Form, "is the time"),
     ("LASTSAVE", Excuse::Form, "is when the server started"),
     ("OBJECT IDLETIME", Excuse::Near(5), "counts up"),
+    ("OBJECT REFCOUNT", Excuse::Near(1), "counts what waits in the same EXEC too"),
     ("XADD *", Excuse::Form, "an id is made of the time"),
     ("XINFO STREAM", Excuse::Near(10_000), "tells when entries were delivered"),
     ("XINFO CONSUMERS", Excuse::Near(10_000), "tells for how long a consumer was idle"),
@@ -58,9 +61,9 @@ const EXCUSES: &[(&str, Excuse, &str)] = &[
     ("SDIFF", Excuse::Order, "a set"),
     ("KEYS", Excuse::Order, "walks the keyspace"),
     ("SCAN", Excuse::Order, "walks the keyspace"),
-    ("SSCAN", Excuse::Order, "walks a hash table"),
-    ("HSCAN", Excuse::Order, "walks a hash table"),
-    ("ZSCAN", Excuse::Order, "walks a hash table"),
+    ("SSCAN", Excuse::Page, "walks a hash table"),
+    ("HSCAN", Excuse::Page, "walks a hash table"),
+    ("ZSCAN", Excuse::Page, "walks a hash table"),
     ("DUMP", Excuse::Form, "holds a hash table in its order"),
     ("ACL CAT", Excuse::Order, "walks the table of commands"),
     ("COMMAND", Excuse::Order, "walks the table of commands"),
@@ -101,6 +104,8 @@ pub(crate) fn agree(command: &Words, one: &Frame, other: &Frame, reader: Reader)
         // An error has no order and no time in it.
         Some(_) if one.mark() == b'-' || other.mark() == b'-' => false,
         Some(Excuse::Order) => sorted(one, 1) == sorted(other, 1),
+        Some(Excuse::Page) if is_last(one) && is_last(other) => sorted(one, 1) == sorted(other, 1),
+        Some(Excuse::Page) => one.mark() == other.mark(),
         Some(Excuse::Pairs) => sorted(one, 2) == sorted(other, 2),
         Some(Excuse::Fields) => {
             let is_map = one.mark() == b'%' || name_of(command) == "HGETALL";
@@ -129,6 +134,11 @@ fn excuse(command: &Words) -> Option<Excuse> {
             of => of == name || second.as_deref() == Some(of),
         })
         .map(|(_, excuse, _)| *excuse)
+}
+
+/// Whether a scan ends with this page.
+fn is_last(frame: &Frame) -> bool {
+    matches!(frame, Frame::Many(_, Some(items)) if matches!(items.first(), Some(Frame::Blob(_, Some(zero))) if zero.as_ref() == b"0"))
 }
 
 fn length(frame: &Frame) -> usize {

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
+use parallax::model::catalog::{Kind, Layout, PushSide};
 
 use super::wire::{Frame, Heard, Wire, encoded, words};
 
@@ -27,6 +28,16 @@ impl State {
     /// Whether a collection of this type is kept by element; another one is captured whole.
     pub(crate) fn is_kept_by_element(&self) -> bool {
         matches!(self.of.as_str(), "hash" | "set" | "zset")
+    }
+
+    /// Whether the tables of a kind can hold it.
+    pub(crate) fn fits(&self, kind: &Kind) -> bool {
+        match (kind.layout, kind.log.map(|log| log.push)) {
+            (Layout::Log, Some(PushSide::Stream)) => self.of == "stream",
+            (Layout::Log, _) => self.of == "list",
+            (Layout::Collection, _) => self.is_kept_by_element(),
+            (Layout::Document, _) => true,
+        }
     }
 
     /// Whether both hold the same; expiries may be two seconds apart, since they were set relative to now.

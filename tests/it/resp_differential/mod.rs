@@ -3,6 +3,7 @@
 
 pub(crate) mod cases;
 mod connections;
+mod escapes;
 pub(crate) mod excuses;
 pub(crate) mod look;
 mod marks;

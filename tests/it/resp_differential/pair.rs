@@ -5,7 +5,7 @@ use parallax::dev::servers::{PrivateRedis, RedisOptions};
 
 use super::cases::Case;
 use super::excuses::{Reader, agree};
-use super::policy;
+use super::policy::{self, Place};
 use super::wire::{Frame, Heard, Wire, Words, encoded, shown, words};
 
 /// Cases that go out in one write.
@@ -43,6 +43,7 @@ pub(crate) struct Pair {
     policy: policy::Policy,
     /// What stands between a MULTI and its EXEC, so that each reply in it is held against its own command.
     queued: Vec<Words>,
+    place: Place,
     /// What was not the same, in words.
     pub(crate) differences: Vec<String>,
     /// Replies that were compared.
@@ -59,6 +60,7 @@ impl Pair {
             reader: policy.reader(),
             policy,
             queued: Vec::new(),
+            place: Place::Alone,
             differences: Vec::new(),
             compared: 0,
         };
@@ -90,7 +92,7 @@ impl Pair {
     /// Sends commands to both in one write each, and compares a reply for each of them. What the door refuses is not told
     /// to the bare Redis, which would do it.
     pub(crate) async fn tell(&mut self, commands: &[Words]) {
-        let refused: Vec<bool> = commands.iter().map(|command| self.policy.refuses(command)).collect();
+        let refused: Vec<bool> = commands.iter().map(|command| self.refuses(command)).collect();
         let allowed = commands.iter().zip(&refused).filter(|(_, refused)| !**refused);
         let to_bare: Vec<u8> = allowed.flat_map(|(command, _)| encoded(command)).collect();
         let to_other: Vec<u8> = commands.iter().flat_map(|command| encoded(command)).collect();
@@ -115,6 +117,17 @@ impl Pair {
                 return;
             }
         }
+    }
+
+    /// Whether the door refuses this, which is sent next.
+    fn refuses(&mut self, command: &Words) -> bool {
+        let is = |names: &[&str]| names.iter().any(|name| command[0].eq_ignore_ascii_case(name.as_bytes()));
+        if is(&["MULTI"]) {
+            self.place = Place::Queued;
+        } else if is(&["EXEC", "DISCARD", "RESET"]) {
+            self.place = Place::Alone;
+        }
+        self.policy.refuses(command, self.place)
     }
 
     /// Keeps what was queued until the command after the one that ends its transaction.

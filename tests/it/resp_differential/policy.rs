@@ -18,6 +18,15 @@ pub(crate) enum Policy {
     Live,
 }
 
+/// Where a command stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// Between MULTI and EXEC.
+    Queued,
+    /// Anywhere else.
+    Alone,
+}
+
 /// What the door refuses while anything is mirrored, each in a form that Redis would do.
 pub(crate) const REFUSED: &[&str] = &[
     "FLUSHALL",
@@ -60,10 +69,13 @@ impl Policy {
     }
 
     /// Whether the command is answered with an error of the door's own.
-    pub(crate) fn refuses(self, command: &Words) -> bool {
+    pub(crate) fn refuses(self, command: &Words, place: Place) -> bool {
         match self {
             Self::Bare | Self::Off => false,
-            Self::Mirrored | Self::Live => is_refused(command) || blocks_a_mirrored_key(command),
+            Self::Mirrored | Self::Live => {
+                // Between MULTI and EXEC nothing blocks.
+                is_refused(command) || (place == Place::Alone && blocks_a_mirrored_key(command))
+            }
         }
     }
 }
@@ -73,12 +85,12 @@ fn name_of(command: &Words, count: usize) -> String {
     words.collect::<Vec<_>>().join(" ")
 }
 
-fn is_refused(command: &Words) -> bool {
-    let one = name_of(command, 1);
-    let name = if CONTAINERS.contains(&one.as_str()) { name_of(command, 2) } else { one };
-    REFUSED
-        .iter()
-        .any(|line| line.strip_prefix(name.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with(' ')))
+/// Whether the command acts on the server, and not on what it names alone.
+pub(crate) fn is_refused(command: &Words) -> bool {
+    let count = if CONTAINERS.contains(&name_of(command, 1).as_str()) { 2 } else { 1 };
+    let name = name_of(command, count);
+    let first = |line: &str| line.split(' ').take(count).collect::<Vec<_>>().join(" ");
+    REFUSED.iter().any(|line| first(line) == name)
 }
 
 fn blocks_a_mirrored_key(command: &Words) -> bool {

@@ -4,18 +4,21 @@
 use parallax::traffic::world::Dice;
 
 use super::cases::{self, Family};
+use super::policy::is_refused;
 use super::wire::{Words, words};
 
-/// Lines whose effect depends on the time or on a lot, so that the two sides would part for good.
-const PARTING: [&str; 8] = [" * ", "-* ", "nosort", "DUMP", "RESTORE", "MIGRATE", "CONFIG", "SELECT"];
+/// Lines whose effect depends on the time or on a lot, so that the two sides would part for good; and what the door
+/// refuses in a transaction.
+const PARTING: [&str; 10] = [" * ", "-* ", "nosort", "DUMP", "RESTORE", "MIGRATE", "CONFIG", "SELECT", "HELLO", "AUTH"];
 
 /// The keys of each family.
 const ROLES: [&str; 3] = ["k", "r1", "r2"];
 
 /// Pipelines of a sequence.
 pub(super) fn sequence(dice: &mut Dice, pipelines: usize) -> Vec<Vec<Words>> {
-    let lines: Vec<&str> =
-        cases::lines_of_commands().filter(|line| !PARTING.iter().any(|part| line.contains(part))).collect();
+    let lines: Vec<&str> = cases::lines_of_commands()
+        .filter(|line| !PARTING.iter().any(|part| line.contains(part)) && !is_refused(&words(line)))
+        .collect();
     (0..pipelines).map(|_| pipeline(dice, &lines)).collect()
 }
 

@@ -8,12 +8,14 @@ use parallax::traffic::world::Dice;
 
 use super::look::Look;
 use super::pair::{Pair, Protocol, address, server};
-use super::policy::{Policy, REFUSED};
+use super::policy::{Policy, REFUSED, is_refused};
 use super::wire::{Frame, Wire, Words, words};
 use super::{cases, everything, hold_the_same, is_harmless, is_soak, marks};
 use crate::support::sidecar::Sidecar;
 use crate::support::{self, Database};
 
+/// What the log says of a record whose type does not fit the layout of its kind.
+const MISFIT: &str = "cannot be mirrored";
 /// Pipelines and transactions whose marks are looked at.
 const GROUPS: usize = 300;
 /// Commands in one of them.
@@ -48,14 +50,28 @@ impl Setting {
             everything(&address(&self.bare), &self.sidecar.resp, protocol, policy).await;
         }
         hold_the_same(&address(&self.bare), &address(&self.behind)).await;
-        self.sidecar.drained().await;
         if policy != Policy::Off {
+            self.without_misfits().await;
+            self.sidecar.drained().await;
             let equality =
                 compare::stores(&self.behind.url(), &self.database.url(), &Catalog::embedded()).await.unwrap();
             assert!(equality.holds() && equality.records > 0, "{:?}", equality.differences);
         }
         assert!(self.sidecar.metric("parallax_mismatches_total", &[]).await.abs() < 0.5);
-        self.sidecar.stop_expecting(&[]).await;
+        self.sidecar.stop_with(&[], &[MISFIT]).await;
+    }
+
+    /// Deletes what no table can hold: its marks stay for as long as it is there.
+    async fn without_misfits(&self) {
+        let states = Look::at(&address(&self.behind)).await.states().await;
+        let catalog = Catalog::embedded();
+        let mut door = Wire::connect(&self.sidecar.resp).await;
+        for (key, _) in states.iter().filter(|(key, state)| !state.fits(catalog.kind_of(key))) {
+            door.send(&super::wire::encoded(&["DEL".into(), key.clone()])).await;
+            door.hear().await;
+        }
+        // One that fits, so that there is something to compare.
+        door.ask("SET user:differential-last v").await;
     }
 }
 
@@ -123,7 +139,7 @@ async fn what_postgres_answers_is_what_redis_would_have_said() {
     eprintln!("{} reads, {from_postgres} answers from postgres", reads.len());
     assert!(from_postgres > 500.0, "only {from_postgres} reads were answered by Postgres");
     assert!(setting.sidecar.metric("parallax_mismatches_total", &[]).await.abs() < 0.5);
-    setting.sidecar.stop_expecting(&[]).await;
+    setting.sidecar.stop_with(&[], &[MISFIT]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -154,8 +170,13 @@ struct Group {
 fn groups(dice: &mut Dice, cases: &[cases::Case]) -> Vec<Group> {
     let alone = |case: &cases::Case| Group { seeds: case.seeds.clone(), commands: vec![case.command.clone()] };
     let mut groups: Vec<Group> = cases.iter().map(alone).collect();
+    // What the door refuses in a transaction would make all of it fail.
+    let changes_connection = |case: &&cases::Case| {
+        ["SELECT", "HELLO", "AUTH"].iter().any(|name| case.command[0].eq_ignore_ascii_case(name.as_bytes()))
+    };
+    let mixable: Vec<&cases::Case> = cases.iter().filter(|case| !changes_connection(case)).collect();
     for number in 0..GROUPS {
-        let chosen: Vec<&cases::Case> = (0..2 + dice.below(GROUP_COMMANDS)).map(|_| dice.pick(cases)).collect();
+        let chosen: Vec<&cases::Case> = (0..2 + dice.below(GROUP_COMMANDS)).map(|_| *dice.pick(&mixable)).collect();
         let seeds = chosen.iter().flat_map(|case| case.seeds.iter().cloned()).collect();
         let mut commands: Vec<Words> = chosen.iter().map(|case| case.command.clone()).collect();
         if number % 2 == 0 {
@@ -179,10 +200,18 @@ async fn soak_the_keys_marked_cover_the_keys_changed() {
     let seed: u64 = rand::random();
     let mut dice = Dice::new(seed);
     let mut cases = cases::all();
-    cases.retain(|case| is_harmless(case) && (is_soak() || dice.below(100) < super::SHARE * 2));
+    // What is refused makes an EXEC fail, as a command does that Redis refuses to queue.
+    cases.retain(|case| {
+        is_harmless(case) && !is_refused(&case.command) && (is_soak() || dice.below(100) < super::SHARE * 2)
+    });
     let mut pair = Pair::connect(&address(&bare), &sidecar.resp, Protocol::Resp2, Policy::Mirrored).await;
     let (mut look, catalog, mut wrong) = (Look::at(&address(&behind)).await, Catalog::embedded(), Vec::new());
-    let mut changed = 0;
+    let (readers, mut changed) = (readers(&bare).await, 0);
+    let is_read = |command: &Words| {
+        let name = String::from_utf8_lossy(&command[0]).to_ascii_uppercase();
+        // Redis calls PFCOUNT a reader, and yet it writes.
+        name != "PFCOUNT" && (name == "MULTI" || name == "EXEC" || readers.contains(&name))
+    };
     for group in groups(&mut dice, &cases) {
         pair.tell(&group.seeds).await;
         look.forget_marks().await;
@@ -191,11 +220,14 @@ async fn soak_the_keys_marked_cover_the_keys_changed() {
         let (after, marks) = (look.states().await, look.marks().await);
         changed += usize::from(before != after);
         wrong.extend(marks::missed(&catalog, &group.commands, &before, &after, &marks));
+        if group.commands.iter().all(is_read) && !marks.tokens.is_empty() {
+            wrong.push(format!("a read left a mark: {:?}", group.commands));
+        }
     }
     eprintln!("seed {seed}: {} replies, {changed} groups changed something", pair.judge(&format!("seed {seed}")));
     assert!(wrong.is_empty(), "seed {seed}: {} marks are missing or wrong\n  {}", wrong.len(), wrong.join("\n  "));
     assert!(changed > 500, "only {changed} groups changed anything");
     hold_the_same(&address(&bare), &address(&behind)).await;
     database.server.resume().unwrap();
-    sidecar.stop_with(&[], &["postgres", "left with marks"]).await;
+    sidecar.stop_with(&[], &["postgres", "Postgres", "left with marks", MISFIT]).await;
 }

@@ -19,7 +19,7 @@ fn piece() -> impl Strategy<Value = Vec<u8>> {
 
 /// Commands that do no harm, on few keys, mirrored and not.
 fn command() -> impl Strategy<Value = Vec<u8>> {
-    let key = select(vec!["user:fuzz", "lock:fuzz", "account_group_members:fuzz"]);
+    let key = select(vec!["user:fuzz", "lock:fuzz", "user:fuzz-2"]);
     let value = vec(any::<u8>(), 0..40);
     (select(vec!["GET", "SET", "get", "ECHO", "PING", "MULTI", "EXEC", "NOSUCH", "STRLEN", "APPEND"]), key, value)
         .prop_map(|(name, key, value)| match name {

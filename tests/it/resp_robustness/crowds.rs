@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior};
 
-use super::{UNNOTICED, memory_bytes, others, stage};
+use super::{UNNOTICED, memory_bytes, others, stage, stage_with};
 use crate::resp_differential::wire::Wire;
 use crate::support::sidecar::PATIENCE;
 use crate::support::wait_until;
@@ -30,7 +30,7 @@ async fn ten_thousand_idle_connections_cost_less_than_ten_kilobytes_each() {
     if count < IDLE {
         eprintln!("SKIPPED: {count} of {IDLE} connections, since this process may not open more files");
     }
-    let stage = stage().await;
+    let stage = stage_with(&[("PARALLAX_RESP_CONNECTIONS_MAX", "11000")]).await;
     let door = stage.sidecar.resp.clone();
     // What the first connections bring to life belongs to none of them.
     let mut crowd: Vec<Wire> = Vec::new();

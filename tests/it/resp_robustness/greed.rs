@@ -14,7 +14,7 @@ use crate::resp_differential::wire::{Heard, Wire, encoded, words};
 
 const MIB: u64 = 1024 * 1024;
 /// What one client that never reads may make the sidecar hold.
-const UNREAD_BYTES_MAX: u64 = 128 * MIB;
+const UNREAD_BYTES_MAX: u64 = 256 * MIB;
 /// What each of them asks for, a MiB each time.
 const GREEDY_COMMANDS: usize = 500;
 /// What many clients that announce much and send nothing may.

@@ -15,7 +15,7 @@ use crate::support::sidecar::Sidecar;
 use crate::support::{self, Database};
 
 /// How late an answer to somebody else may be, on a machine that does more than this test.
-const UNNOTICED: Duration = Duration::from_secs(2);
+const UNNOTICED: Duration = Duration::from_secs(3);
 
 /// A sidecar whose writes are mirrored, with its stores.
 struct Stage {
@@ -26,8 +26,12 @@ struct Stage {
 }
 
 async fn stage() -> Stage {
+    stage_with(&[]).await
+}
+
+async fn stage_with(settings: &[(&str, &str)]) -> Stage {
     let (redis, database) = tokio::join!(support::redis(), support::postgres());
-    let sidecar = Sidecar::start(&redis, &database).await;
+    let sidecar = Sidecar::start_with(&redis, Some(&database), settings).await;
     sidecar.raise("dualwrite").await;
     Stage { sidecar, redis, _database: database }
 }
