@@ -8,10 +8,12 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use crate::doors::resp::client::{Client, Go};
 use crate::doors::resp::output::{Output, failure};
 use crate::doors::resp::parse::Found;
+use crate::dual::Engine;
 use crate::dual::route::{RedisError, Route, Wire};
 use crate::dual::transaction::{Expected, Transaction};
 use crate::model::command::Command;
 use crate::model::frame::{Frame, Protocol, encode};
+use crate::model::reply::Reply;
 
 /// Commands of a client's transaction that are queued at once.
 const QUEUED_AT_ONCE_MAX: usize = 1024;
@@ -71,14 +73,18 @@ impl Own {
     }
 
     fn push(&mut self, frame: &Frame, output: &Output) {
-        self.note_subscriptions(frame);
+        let reply = frame.decode();
+        if Engine::hides(&reply) {
+            return;
+        }
+        self.note_subscriptions(reply);
         output.push(frame.bytes());
     }
 
     /// `[subscribe, channel, count]` and its like tell how many subscriptions there are.
-    fn note_subscriptions(&mut self, frame: &Frame) {
-        let parts = match frame.decode() {
-            crate::model::reply::Reply::Array(parts) | crate::model::reply::Reply::Push(parts) => parts,
+    fn note_subscriptions(&mut self, reply: Reply) {
+        let parts = match reply {
+            Reply::Array(parts) | Reply::Push(parts) => parts,
             _ => return,
         };
         let (Some(kind), Some(count)) = (parts.first().and_then(|kind| kind.as_bulk()), parts.get(2)) else { return };
@@ -372,6 +378,10 @@ impl Client {
 
     /// A command whose replies cannot be counted: a question behind it tells where they end.
     pub(super) async fn synchronised(&mut self, command: &Command) -> Go {
+        if let Route::Refuse(reason) = self.route(command) {
+            self.output.reply(&failure(&reason));
+            return Go::On;
+        }
         let output = std::sync::Arc::clone(&self.output);
         let mark = format!("parallax:{:016x}", rand::random::<u64>());
         let mut bytes = BytesMut::new();
