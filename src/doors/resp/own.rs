@@ -83,10 +83,7 @@ impl Own {
 
     /// `[subscribe, channel, count]` and its like tell how many subscriptions there are.
     fn note_subscriptions(&mut self, reply: Reply) {
-        let parts = match reply {
-            Reply::Array(parts) | Reply::Push(parts) => parts,
-            _ => return,
-        };
+        let (Reply::Array(parts) | Reply::Push(parts)) = reply else { return };
         let (Some(kind), Some(count)) = (parts.first().and_then(|kind| kind.as_bulk()), parts.get(2)) else { return };
         let Some(count) = count.integer() else { return };
         match kind.as_ref() {
