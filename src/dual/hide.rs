@@ -37,6 +37,18 @@ pub(super) fn shows_ours(message: &Message) -> bool {
         || (channel.starts_with(b"__keyevent@") && message.payload.starts_with(CONTROL_PREFIX))
 }
 
+/// Whether a frame that Redis sends unasked is a message that would show what is ours.
+pub(super) fn is_message_of_ours(reply: &Reply) -> bool {
+    let (Reply::Array(parts) | Reply::Push(parts)) = reply else { return false };
+    let part = |index: usize| parts.get(index).and_then(Reply::as_bulk).cloned().unwrap_or_default();
+    let (channel, payload) = match part(0).as_ref() {
+        b"message" | b"smessage" => (part(1), part(2)),
+        b"pmessage" => (part(2), part(3)),
+        _ => return false,
+    };
+    shows_ours(&Message { pattern: None, channel, payload })
+}
+
 /// Whether a command names what is ours where no key stands: channels, keys that a script or a pattern of SORT reaches.
 pub(super) fn names_control_keys(name: &str, command: &Command) -> bool {
     let contains = |arg: &bytes::Bytes| arg.windows(CONTROL_PREFIX.len()).any(|window| window == CONTROL_PREFIX);
@@ -48,7 +60,9 @@ pub(super) fn names_control_keys(name: &str, command: &Command) -> bool {
             let is_pattern = |index: &usize| command.is_word(index - 1, "GET") || command.is_word(index - 1, "BY");
             (2..command.0.len()).filter(is_pattern).filter_map(|index| command.arg(index)).any(|arg| may_expand(arg))
         }
-        "PUBLISH" | "SPUBLISH" | "PUBSUB" => command.0.iter().skip(1).any(|arg| is_control_channel(arg)),
+        "PUBLISH" | "SPUBLISH" | "PUBSUB" | "SUBSCRIBE" | "PSUBSCRIBE" | "SSUBSCRIBE" => {
+            command.0.iter().skip(1).any(|arg| is_control_channel(arg))
+        }
         _ => false,
     }
 }
@@ -72,7 +86,7 @@ pub(super) fn in_place_of(name: &str, command: Command) -> Command {
 
 /// Whether the command shows keys that it does not name.
 pub(super) fn shows_keys(name: &str) -> bool {
-    matches!(name, "SCAN" | "KEYS" | "RANDOMKEY" | "DBSIZE")
+    matches!(name, "SCAN" | "KEYS" | "RANDOMKEY" | "DBSIZE" | "PUBSUB")
 }
 
 /// Whether the reply is a list of keys or of channels.
@@ -163,6 +177,9 @@ mod tests {
         assert!(shows("__keyspace@0__:parallax:outbox", "hset"));
         assert!(shows("__keyevent@15__:hset", "parallax:outbox"));
         assert!(!shows("news", "parallax:outbox"), "what people write to each other is theirs");
+        let frame = |parts: [&'static str; 3]| Reply::Push(parts.map(Reply::bulk).to_vec());
+        assert!(is_message_of_ours(&frame(["message", "parallax:flags:changed", "7"])));
+        assert!(!is_message_of_ours(&frame(["message", "news", "7"])) && !is_message_of_ours(&Reply::Nil));
         assert!(!shows("__keyspace@0__:a:parallax:outbox", "hset"));
         assert!(!shows("__keyevent@0__:hset", "a"));
     }

@@ -13,6 +13,7 @@ use crate::model::command::table::{Access, Class};
 use crate::model::command::{Command, Words};
 use crate::model::frame::Protocol;
 use crate::model::key::{CONTROL_PREFIX, Key};
+use crate::model::reply::Reply;
 pub use crate::stores::redis::connection::RedisError;
 use crate::stores::redis::lane::Lane;
 pub use crate::stores::redis::lane::{Sink, Turn};
@@ -96,6 +97,12 @@ impl Engine {
         Path { batcher: Batcher::start(Arc::clone(&self.shared), Arc::clone(&lane)), lane, callers }
     }
 
+    /// Whether a frame that came unasked is a message that would show what is ours, so that no client may see it.
+    #[must_use]
+    pub fn hides(reply: &Reply) -> bool {
+        hide::is_message_of_ours(reply)
+    }
+
     /// A connection of its own for a client that needs one.
     ///
     /// # Errors
@@ -165,6 +172,7 @@ impl Engine {
     fn route_closely(&self, view: &View, policy: Policy, command: &Command) -> Route {
         let name = command.name();
         match self.table.class(command) {
+            Class::Connection if hide::names_control_keys(&name, command) => Route::Refuse(hide::CLOSED.to_owned()),
             Class::Connection => Route::Connection,
             Class::Server | Class::Unknown => Route::Forward,
             Class::Administrative => self.route_acting(view, policy, &name),

@@ -8,6 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use crate::doors::resp::client::{Client, Go};
 use crate::doors::resp::output::{Output, failure};
 use crate::doors::resp::parse::Found;
+use crate::dual::Engine;
 use crate::dual::route::{RedisError, Route, Wire};
 use crate::dual::transaction::{Expected, Transaction};
 use crate::model::command::Command;
@@ -79,13 +80,17 @@ impl Own {
     }
 
     fn push(&mut self, frame: &Frame, output: &Output) {
-        self.note_subscriptions(frame);
+        let reply = frame.decode();
+        if Engine::hides(&reply) {
+            return;
+        }
+        self.note_subscriptions(reply);
         output.push(frame.bytes());
     }
 
     /// `[subscribe, channel, count]` and its like tell how many subscriptions there are.
-    fn note_subscriptions(&mut self, frame: &Frame) {
-        let (Reply::Array(parts) | Reply::Push(parts)) = frame.decode() else { return };
+    fn note_subscriptions(&mut self, reply: Reply) {
+        let (Reply::Array(parts) | Reply::Push(parts)) = reply else { return };
         let (Some(kind), Some(count)) = (parts.first().and_then(|kind| kind.as_bulk()), parts.get(2)) else { return };
         let Some(count) = count.integer() else { return };
         match kind.as_ref() {
@@ -361,7 +366,7 @@ impl Client {
         }
         own.is_watching = false;
         if own.is_pinned {
-            frame.parts().iter().flatten().for_each(|part| own.note_subscriptions(part));
+            frame.parts().iter().flatten().for_each(|part| own.note_subscriptions(part.decode()));
         }
         let transaction = own.transaction.take();
         let told = match transaction {
@@ -414,6 +419,10 @@ impl Client {
 
     /// A command whose replies cannot be counted: a question behind it tells where they end.
     pub(super) async fn synchronised(&mut self, command: &Command) -> Go {
+        if let Route::Refuse(reason) = self.route(command) {
+            self.output.reply(&failure(&reason));
+            return Go::On;
+        }
         let output = std::sync::Arc::clone(&self.output);
         let mark = format!("parallax:{:016x}", rand::random::<u64>());
         let mut bytes = BytesMut::new();

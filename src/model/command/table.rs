@@ -116,7 +116,7 @@ const ADMINISTRATIVE: [&str; 12] = [
 const SERVER: [&str; 9] =
     ["CONFIG", "SAVE", "BGSAVE", "BGREWRITEAOF", "CLUSTER", "ACL", "MODULE", "LATENCY", "SLOWLOG"];
 /// Commands whose arguments must be read to know their keys or what they do; of all others the table knows it.
-const NOT_PLAIN: [&str; 33] = [
+const NOT_PLAIN: [&str; 36] = [
     "EVAL",
     "EVALSHA",
     "EVAL_RO",
@@ -150,6 +150,9 @@ const NOT_PLAIN: [&str; 33] = [
     "RANDOMKEY",
     "DBSIZE",
     "WAIT",
+    "PUBLISH",
+    "SPUBLISH",
+    "PUBSUB",
 ];
 const CONTAINERS_WITH_KEY: [&str; 4] = ["OBJECT", "XINFO", "XGROUP", "MEMORY"];
 /// Commands that write only with their last word: without it they are in the table as writes all the same.

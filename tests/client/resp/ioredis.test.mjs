@@ -118,6 +118,19 @@ test('keys of the sidecar are neither listed nor open', async () => {
   await assert.rejects(redis.publish('parallax:flags:changed', '1'), /PARALLAX/)
 })
 
+test('channels of the sidecars are neither open nor listed, and no pattern hears them', async () => {
+  const subscriber = open()
+  const heard = []
+  subscriber.on('pmessage', (_pattern, channel) => heard.push(channel))
+  for (const call of ['subscribe', 'psubscribe']) await assert.rejects(open()[call]('parallax:flags:changed'), /PARALLAX .* closed/)
+  await subscriber.psubscribe('*')
+  await sidecar.flag({ sample_rate: 0.5 })
+  await redis.publish('last', '1')
+  await waitUntil('the last was heard', () => heard.includes('last'))
+  assert.deepEqual(heard.filter((channel) => channel.startsWith('parallax:')), [])
+  assert.deepEqual(await redis.pubsub('CHANNELS', '*'), [])
+})
+
 test('errors are those of Redis, word for word', async () => {
   const bare = open(sidecar.redisPort)
   await redis.set('thing:string', 'x')
