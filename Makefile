@@ -4,7 +4,7 @@ CARGO ?= cargo
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build check fmt test soak demo bench dev chart clean
+.PHONY: help setup build check fmt test soak model demo bench dev chart clean
 
 help: ## List every target
 	@echo "usage: make TARGET [ARGS=\"...\"]"
@@ -17,17 +17,21 @@ build: ## Build the binary for release (target/release/parallax; several minutes
 	$(CARGO) build --release --locked
 
 check: ## Formatting and lints, every warning an error
-	$(CARGO) fmt --check
-	$(CARGO) clippy --all-targets --locked -- -D warnings
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
 
 fmt: ## Format the sources
-	$(CARGO) fmt
+	$(CARGO) fmt --all
 
 test: setup ## Every test, against real servers started for it (ARGS filters by name)
 	@scripts/test $(ARGS)
 
 soak: setup ## The kill tests with many more rounds (long)
 	@PARALLAX_SOAK=1 scripts/test $(or $(ARGS),soak)
+
+model: ## Explore the protocol's rules and hunt every mutant (ARGS=a-mutant prints its shortest trace)
+	@$(CARGO) build --quiet --locked -p parallax-model
+	@target/debug/parallax-model $(ARGS)
 
 demo: setup ## The whole way from Redis to Redis + PostgreSQL and back, on relay-shaped traffic
 	$(CARGO) run --profile demo --locked -- demo $(ARGS)

@@ -49,11 +49,11 @@ pub async fn serve(settings: Settings, shutdown: Shutdown, background: &Handle) 
     let admin_guard = admin::guard(settings.admin.listen, &settings.admin)?;
     let commands = CommandLimits::default();
     let data_door = Arc::new(DataDoor::new(Arc::clone(&engine), catalog, data_guard, commands, metrics.clone()));
-    let jobs = {
+    let (jobs, origins) = {
         let _entered = background.enter();
-        Jobs::start(Arc::clone(&engine))
+        (Jobs::start(Arc::clone(&engine)), &settings.admin.origins)
     };
-    let admin_door = Arc::new(AdminDoor::new(Arc::clone(&engine), jobs, admin_guard, metrics.clone()));
+    let admin_door = Arc::new(AdminDoor::new(Arc::clone(&engine), jobs, admin_guard, origins, metrics.clone()));
     let resp = match &settings.resp {
         Some(resp) => Some((listen_resp(&resp.listen).await?, RespDoor::start(&engine, resp, &metrics)?)),
         None => None,

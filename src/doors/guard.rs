@@ -119,6 +119,14 @@ impl Guard {
         if head.headers.contains_key(header::ORIGIN) || is_cross_site {
             return Err(Problem::new(ProblemKind::ForeignOrigin, "requests from web pages are refused"));
         }
+        self.check_host(head)
+    }
+
+    /// Whether the request asks for a host that is ours; says nothing about who has sent it.
+    ///
+    /// # Errors
+    /// 403 for a foreign host; 400 for a request without one.
+    pub fn check_host(&self, head: &Parts) -> Result<(), Problem> {
         // The target's authority, where there is one, outranks the header (RFC 9112, 3.2.2); neither may be foreign.
         let mut hosts = head.headers.get_all(header::HOST).iter();
         let named = match (hosts.next(), hosts.next(), head.uri.authority()) {

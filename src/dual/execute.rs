@@ -16,12 +16,12 @@ use crate::model::catalog::UNMATCHED;
 use crate::model::command::Command;
 use crate::model::command::effect;
 use crate::model::command::table::{Access, Class};
-use crate::model::flag::{Ack, Stage};
+use crate::model::flag::Ack;
 use crate::model::frame::{Frame, Protocol};
 use crate::model::key::Key;
 use crate::stores::redis::connection::RedisError;
 use crate::stores::redis::lane::Lane;
-use crate::telemetry::labels::{Operation, Store};
+use crate::telemetry::labels::{Operation, RouteReason, Store};
 
 /// How long a pipeline waits for a log to be captured before it pushes on (G3), at most.
 const LOG_CAPTURE_WAIT: std::time::Duration = std::time::Duration::from_millis(250);
@@ -365,19 +365,16 @@ impl Engine {
     }
 
     pub(super) fn note_redis_read(&self, view: &View, command: &Command, keys: &[Key]) {
-        use crate::telemetry::labels::RouteReason;
+        // A key that could be read from Postgres was held back by another key of the command, or by the command itself.
+        let other = keys.iter().find_map(|key| self.may_leave_redis(view, key).err());
         for key in keys {
             let kind = self.catalog.kind_of(key.as_bytes());
-            let is_sent = kind.is_readable() && view.flag(kind).sends_to_postgres(&kind.name, key.as_bytes());
-            if is_sent && !answer::is_answerable(command) {
+            let own = self.may_leave_redis(view, key).err();
+            if own.is_none() && !answer::is_answerable(command) {
                 self.metrics.not_cut_over(&command.name());
             }
-            let reason = match view.flag(kind).stage {
-                Stage::Off | Stage::Dualwrite | Stage::Shadow => RouteReason::Stage,
-                Stage::Live if !kind.is_readable() => RouteReason::NotReadable,
-                Stage::Live if self.breakers.is_open(kind.index) => RouteReason::Breaker,
-                Stage::Live => RouteReason::Percent,
-            };
+            let broken = self.breakers.is_open(kind.index).then_some(RouteReason::Breaker);
+            let reason = own.or(broken).or(other).unwrap_or(RouteReason::NotReadable);
             self.metrics.read_routed(&kind.name, Store::Redis, reason);
         }
     }

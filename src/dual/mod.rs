@@ -11,6 +11,7 @@ mod breaker;
 mod check;
 pub mod compare;
 pub mod digest;
+pub mod direction;
 mod drain;
 mod execute;
 pub mod flags;

@@ -23,17 +23,9 @@ use tokio::time::Instant;
 impl Engine {
     /// Whether the flags let Postgres answer this read; the fence has the last word.
     pub(super) fn may_read_postgres(&self, view: &View, command: &Command, keys: &[Key]) -> bool {
-        if keys.is_empty() || self.postgres.is_none() || !self.trusts_postgres() || !answer::is_answerable(command) {
-            return false;
-        }
-        // Checked once more when the rows are there: the lease must hold when the answer is given.
-        self.keeper.has_lease()
-            && keys.iter().all(|key| {
-                let kind = self.catalog.kind_of(key.as_bytes());
-                kind.is_readable()
-                    && view.backfilled(kind).is_some()
-                    && view.flag(kind).sends_to_postgres(&kind.name, key.as_bytes())
-            })
+        !keys.is_empty()
+            && answer::is_answerable(command)
+            && keys.iter().all(|key| self.may_leave_redis(view, key).is_ok())
             // Last, because an open breaker lets through the one read that asks it at the right moment.
             && keys.iter().all(|key| self.breakers.allows(self.catalog.kind_of(key.as_bytes()).index, Instant::now()))
     }

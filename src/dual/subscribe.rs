@@ -10,6 +10,7 @@ use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use crate::dual::{Engine, EngineError, Refusal, RefusalCause, hide};
+use crate::stores::redis::connection::RedisError;
 use crate::stores::redis::subscription::Subscription as Connection;
 use crate::telemetry::metrics::Metrics;
 
@@ -55,7 +56,14 @@ impl Engine {
         }
         let place = Arc::clone(&self.subscriptions).try_acquire_owned().map_err(|_| EngineError::Overloaded)?;
         let opened = Connection::open(&self.client, self.command_deadline, kind, names).await;
-        let connection = opened.map_err(EngineError::of_a_read)?;
+        let connection = match opened {
+            Ok(connection) => connection,
+            Err(RedisError::Answered(code)) => {
+                let message = format!("redis refuses it ({code}): the sidecar's user needs these channels in its ACL");
+                return Ok(Err(Refusal { cause: RefusalCause::Connection, message }));
+            }
+            Err(error) => return Err(EngineError::of_a_read(error)),
+        };
         let (sender, messages) = mpsc::channel(MESSAGES_WAITING_MAX);
         let waiting = Arc::new(AtomicUsize::new(0));
         let reader = Reader { sender, waiting: Arc::clone(&waiting), metrics: self.metrics.clone(), _place: place };

@@ -153,6 +153,7 @@ pub(super) fn admin(reader: &mut Reader<'_>) -> AdminSettings {
         operator_tokens: reader.tokens("admin.operator_token"),
         secrets_tokens: reader.tokens("admin.secrets_token"),
         hosts: reader.list("admin.hosts"),
+        origins: reader.origins("admin.origins"),
     };
     let count = door.viewer_tokens.len() + door.operator_tokens.len() + door.secrets_tokens.len();
     if count == 0 && !door.listen.ip().is_loopback() {

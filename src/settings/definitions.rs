@@ -161,6 +161,8 @@ pub const DEFINITIONS: &[Definition] = &[
         "The bearer tokens that may also see credentials unmasked"),
     plain("admin.hosts", &["PARALLAX_ADMIN_HOSTS"], "admin-hosts", None,
         "Further names by which clients may call the admin door (`Host`), separated by commas"),
+    plain("admin.origins", &["PARALLAX_ADMIN_ORIGINS"], "admin-origins", None,
+        "Web pages that may evaluate flags (OFREP) and nothing else: their origins, separated by commas"),
 
     plain("cache.ttl_seconds", &["CACHE_TTL_SECONDS"], "cache-ttl-seconds", Some("3600"),
         "How long a record stays in Redis without being used"),

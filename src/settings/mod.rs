@@ -179,6 +179,8 @@ pub struct AdminSettings {
     pub secrets_tokens: Vec<SecretString>,
     /// Further names by which clients may call it.
     pub hosts: Vec<String>,
+    /// Origins whose pages may evaluate flags, as browsers send them: `https://app.example`.
+    pub origins: Vec<String>,
 }
 
 /// Defaults of the cache-first stage.

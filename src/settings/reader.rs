@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use secrecy::SecretString;
+use url::Url;
 
 use crate::settings::SettingError;
 use crate::settings::definitions::definition;
@@ -54,6 +55,21 @@ impl Reader<'_> {
             self.refuse(key, "a token may hold visible ASCII characters only, since it travels in a header");
         }
         tokens.into_iter().map(SecretString::from).collect()
+    }
+
+    /// Origins of web pages, separated by commas, each as a browser writes it.
+    pub(super) fn origins(&mut self, key: &str) -> Vec<String> {
+        let origins = self.list(key);
+        for origin in &origins {
+            let written = Url::parse(origin).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
+            match written.map(|url| url.origin().ascii_serialization()) {
+                Some(written) if written == *origin => {}
+                Some(written) => self.refuse(key, format!("`{origin}` will not do: browsers write `{written}`")),
+                // `*` is among them: on loopback, where no token is asked for, it would mean every page that is open.
+                None => self.refuse(key, format!("`{origin}` is no origin: name each one, like https://app.example")),
+            }
+        }
+        origins
     }
 
     pub(super) fn number<T: FromStr + PartialOrd + Display + Copy>(

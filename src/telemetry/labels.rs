@@ -68,6 +68,10 @@ labels! {
         NoLease = "no_lease",
         /// The kind has no finished backfill.
         NotBackfilled = "not_backfilled",
+        /// Postgres is switched off.
+        PostgresOff = "postgres_off",
+        /// A mark has failed: nobody knows any more what Postgres is owed.
+        MarksBroken = "marks_broken",
         /// The record has a mark.
         Pending = "pending",
         /// Redis does not hold the record, and absence is believed from Redis alone.

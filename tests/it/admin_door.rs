@@ -57,6 +57,7 @@ fn settings(listen: SocketAddr, has_tokens: bool) -> AdminSettings {
         operator_tokens: tokens(OPERATOR),
         secrets_tokens: tokens(SECRETS),
         hosts: Vec::new(),
+        origins: Vec::new(),
     }
 }
 
@@ -96,7 +97,7 @@ impl Door {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("bound");
         let guard = admin::guard(address, &settings(address, has_tokens)).expect("loopback");
-        let door = Arc::new(AdminDoor::new(Arc::clone(&engine), Jobs::start(engine), guard, metrics.clone()));
+        let door = Arc::new(AdminDoor::new(Arc::clone(&engine), Jobs::start(engine), guard, &[], metrics.clone()));
         tokio::spawn(server::serve(listener, admin::limits(), door, std::future::pending()));
         Self { address, metrics, _redis: redis, database }
     }

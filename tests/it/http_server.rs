@@ -5,6 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
+use futures_util::stream::{self, Stream};
+use parallax::doors::body::Body;
 use parallax::doors::server::{self, Drained, Handler, Request, Response, ServerLimits};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -15,7 +18,8 @@ use tokio::time::{Instant, interval, timeout};
 /// Longer than anything here may take; only a failure waits for it.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Answers `/echo` with the body, `/gate` when the gate opens, `/big` with more than socket buffers hold.
+/// Answers `/echo` with the body, `/gate` when the gate opens, `/big` with more than socket buffers hold, `/ticks` and
+/// `/flood` without an end.
 struct Door {
     entered: Notify,
     gate: Semaphore,
@@ -34,9 +38,19 @@ impl Handler for Door {
                 Response::new("opened".into())
             }
             "/big" => Response::new(vec![b'x'; 64 << 20].into()),
+            "/ticks" => Response::new(Body::stream(ticks(Duration::from_millis(20), 8))),
+            "/flood" => Response::new(Body::stream(ticks(Duration::from_millis(1), 1 << 20))),
             _ => Response::new(request.body.into()),
         }
     }
+}
+
+/// Pieces of so many bytes, one after each `pause`, for ever.
+fn ticks(pause: Duration, bytes: usize) -> impl Stream<Item = Bytes> + Send {
+    stream::unfold(interval(pause), move |mut pace| async move {
+        pace.tick().await;
+        Some((Bytes::from(vec![b'.'; bytes]), pace))
+    })
 }
 
 struct Server {
@@ -263,4 +277,58 @@ async fn a_drain_cuts_at_its_deadline_but_lets_the_call_go_on() {
     assert_eq!(door.finished.load(Ordering::SeqCst), 0);
     door.gate.add_permits(1);
     timeout(PATIENCE, door.was_finished.notified()).await.expect("the call ended");
+}
+
+#[tokio::test]
+async fn a_stream_goes_on_longer_than_a_connection_may_idle_or_an_answer_may_take() {
+    let limits = ServerLimits {
+        idle_timeout_ms: 100,
+        write_timeout_ms: 100,
+        stream_pause_ms: 100,
+        ..ServerLimits::default()
+    };
+    let server = Server::start(limits).await;
+    let mut client = server.connect().await;
+    client.write_all(post("/ticks", "").as_bytes()).await.expect("sent");
+    let (began, mut received) = (Instant::now(), String::new());
+    while began.elapsed() < Duration::from_millis(600) {
+        received.push_str(&read_until(&mut client, "\r\n").await);
+    }
+    assert!(received.contains("transfer-encoding: chunked"), "{received}");
+    let pieces = received.matches("........").count();
+    assert!(pieces > 10, "{pieces} pieces in {:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn a_client_that_stops_reading_its_stream_is_cut() {
+    let limits =
+        ServerLimits { connections_max: 1, write_timeout_ms: 100, stream_pause_ms: 100, ..ServerLimits::default() };
+    let server = Server::start(limits).await;
+    let mut deaf = server.connect().await;
+    deaf.write_all(post("/flood", "").as_bytes()).await.expect("sent");
+    let next = server.exchange(b"GET / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").await;
+    assert!(next.starts_with("HTTP/1.1 200"), "the slot came back: {next}");
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_its_stream_gives_its_slot_back_at_once() {
+    let server = Server::start(ServerLimits { connections_max: 1, ..ServerLimits::default() }).await;
+    let mut leaving = server.connect().await;
+    leaving.write_all(post("/ticks", "").as_bytes()).await.expect("sent");
+    read_until(&mut leaving, "........\r\n").await;
+    drop(leaving);
+    let next = server.exchange(b"GET / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").await;
+    assert!(next.starts_with("HTTP/1.1 200"), "{next}");
+}
+
+#[tokio::test]
+async fn a_drain_ends_a_stream_whole() {
+    let server = Server::start(ServerLimits::default()).await;
+    let mut client = server.connect().await;
+    client.write_all(post("/ticks", "").as_bytes()).await.expect("sent");
+    read_until(&mut client, "........\r\n").await;
+    let stopping = tokio::spawn(server.stop());
+    let rest = until_closed(&mut client).await;
+    assert!(rest.ends_with("0\r\n\r\n"), "the last chunk says that this is the end: {rest:?}");
+    assert_eq!(timeout(PATIENCE, stopping).await.expect("in time").expect("no panic"), Drained { cut: 0 });
 }

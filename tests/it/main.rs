@@ -22,6 +22,8 @@ mod logs_of_events;
 mod main_job;
 mod metrics;
 mod metrics_live;
+mod ofrep;
+mod openapi;
 mod operating;
 mod properties;
 mod records_api;

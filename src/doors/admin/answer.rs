@@ -23,6 +23,11 @@ pub(super) fn json(status: StatusCode, body: &Value) -> Response {
     whole(status, "application/json", body.to_string())
 }
 
+/// What this door understands and answers, as OpenAPI 3.1.
+pub(super) fn description() -> Response {
+    whole(StatusCode::OK, "application/json", include_str!("openapi.json").to_owned())
+}
+
 /// One line for a probe.
 pub(super) fn text(status: StatusCode, line: &str) -> Response {
     whole(status, "text/plain; charset=utf-8", format!("{line}\n"))

@@ -77,7 +77,8 @@ pub(super) fn version(headers: &HeaderMap) -> Result<u64, Problem> {
     let tag = value.to_str().unwrap_or_default().trim();
     let digits = tag.strip_prefix('"').and_then(|tag| tag.strip_suffix('"')).unwrap_or(tag);
     match (digits.parse(), more) {
-        (Ok(version), None) => Ok(version),
+        // Rust reads a plus sign too.
+        (Ok(version), None) if digits.bytes().all(|byte| byte.is_ascii_digit()) => Ok(version),
         (Ok(_) | Err(_), _) => {
             Err(Problem::new(ProblemKind::BadRequest, "If-Match must be one version, such as `If-Match: \"12\"`"))
         }
@@ -99,6 +100,8 @@ pub(super) fn flag_change(body: &[u8], mode: FlagMode) -> Result<FlagChange, Pro
     let reason = fields.reason()?;
     fields.end()?;
     let given = FlagChange { stage, percent, sample_rate, ack, deadline_ms, resume, reason };
+    // A value that no flag can have is told first, whatever version the caller has seen.
+    given.applied_to(&Flag::default()).map_err(|error| wrong(error.field, &error.reason))?;
     Ok(match mode {
         FlagMode::Patch => given,
         FlagMode::Replace => replaced(given),
@@ -171,6 +174,8 @@ pub(super) fn mismatch_page(query: &str) -> Result<MismatchPage, Problem> {
                 let limit = value.parse().ok().filter(|limit| (1..=MISMATCHES_MAX).contains(limit));
                 page.limit = limit.ok_or_else(|| wrong("limit", &format!("must be 1 to {MISMATCHES_MAX}")))?;
             }
+            // Postgres takes no NUL in a text.
+            "kind" if value.contains('\0') => return Err(wrong("kind", "must be the name of a kind")),
             "kind" => page.kind = Some(value.into_owned()),
             other => return Err(wrong(other, "is not known here: limit, kind")),
         }
@@ -244,7 +249,7 @@ mod tests {
         assert_eq!(version(&if_match("\"12\"")).unwrap(), 12);
         assert_eq!(version(&if_match("12")).unwrap(), 12);
         assert_eq!(refusal(version(&HeaderMap::new())).0, ProblemKind::PreconditionRequired);
-        for wrong in ["*", "\"12", "\"12\", \"13\"", "W/\"12\"", "\"-1\"", ""] {
+        for wrong in ["*", "\"12", "\"12\", \"13\"", "W/\"12\"", "\"-1\"", "\"+1\"", ""] {
             assert_eq!(refusal(version(&if_match(wrong))).0, ProblemKind::BadRequest, "{wrong}");
         }
     }
@@ -268,6 +273,8 @@ mod tests {
             (r#"{"percent": null}"#, "percent"),
             (r#"{"deadline_ms": 1.5}"#, "deadline_ms"),
             (r#"{"ack": true}"#, "ack"),
+            (r#"{"percent": 100.5}"#, "percent"),
+            (r#"{"resume": true}"#, "reason"),
             (r#"{"latched": false}"#, "latched"),
         ] {
             let (kind, detail) = refusal(flag_change(body.as_bytes(), FlagMode::Patch));
@@ -318,7 +325,7 @@ mod tests {
         assert_eq!(mismatch_page("").unwrap(), MismatchPage { limit: 100, kind: None });
         let page = mismatch_page("kind=api%6Bey&limit=5").unwrap();
         assert_eq!(page, MismatchPage { limit: 5, kind: Some("apikey".into()) });
-        for query in ["limit=0", "limit=1001", "limit=x", "limits=5"] {
+        for query in ["limit=0", "limit=1001", "limit=x", "limits=5", "kind=%00"] {
             assert_eq!(refusal(mismatch_page(query)).0, ProblemKind::InvalidField, "{query}");
         }
     }

@@ -1,7 +1,8 @@
 //! The admin door: flags, rollback, status, mismatches, jobs, probes and metrics, for operators and their machines.
 //!
 //! It stands on a port of its own, so that it can be closed to the application and stays answerable while the data door
-//! is busy. [`route`] says what a path and a method ask for and which right that needs, [`input`] reads what was sent,
+//! is busy. [`ofrep`] tells applications which store a key is read from, and [`pages`] lets web pages ask for that alone.
+//! [`route`] says what a path and a method ask for and which right that needs, [`input`] reads what was sent,
 //! [`answer`] writes what is returned; the engine decides everything.
 //!
 //! `/livez` and `/readyz` need no token, since a kubelet has none and they tell nothing. Everything else, `/healthz` and
@@ -19,7 +20,8 @@ use tokio::sync::Semaphore;
 use tokio::time;
 
 use crate::doors::admin::input::FlagMode;
-use crate::doors::admin::route::{Action, Change, Report, Routes};
+use crate::doors::admin::pages::Pages;
+use crate::doors::admin::route::{Action, Change, Report, Resource, Routes};
 use crate::doors::guard::{Guard, OpenDoor, Role, Tokens};
 use crate::doors::problem::{Problem, ProblemKind};
 use crate::doors::server::{Handler, Request, Response, ServerLimits};
@@ -32,6 +34,8 @@ use crate::telemetry::labels::Door;
 
 mod answer;
 mod input;
+mod ofrep;
+mod pages;
 mod route;
 
 /// How long a caller without the right waits for its refusal, so that guessing a token is slow.
@@ -68,6 +72,7 @@ pub struct AdminDoor {
     engine: Arc<Engine>,
     jobs: Arc<Jobs>,
     guard: Guard,
+    pages: Pages,
     metrics: Metrics,
     routes: Routes,
     refusals: Semaphore,
@@ -88,10 +93,11 @@ impl Asked<'_> {
 }
 
 impl AdminDoor {
-    /// A door to `engine`.
+    /// A door to `engine`. Pages of `origins` may evaluate flags.
     #[must_use]
-    pub fn new(engine: Arc<Engine>, jobs: Arc<Jobs>, guard: Guard, metrics: Metrics) -> Self {
-        Self { engine, jobs, guard, metrics, routes: Routes::new(), refusals: Semaphore::new(REFUSALS_DELAYED_MAX) }
+    pub fn new(engine: Arc<Engine>, jobs: Arc<Jobs>, guard: Guard, origins: &[String], metrics: Metrics) -> Self {
+        let (routes, refusals) = (Routes::new(), Semaphore::new(REFUSALS_DELAYED_MAX));
+        Self { engine, jobs, guard, pages: Pages::new(origins), metrics, routes, refusals }
     }
 
     async fn answer(&self, request: &Request) -> Result<Response, Problem> {
@@ -134,6 +140,7 @@ impl AdminDoor {
             Report::Ready => Ok(answer::text(StatusCode::SERVICE_UNAVAILABLE, "not ready")),
             Report::Health => Ok(answer::health(&self.engine.health().await)),
             Report::Metrics => Ok(answer::metrics(self.metrics.render())),
+            Report::Description => Ok(answer::description()),
             Report::Flags => answer::flags(&self.engine.flags()),
             Report::Flag => answer::flag(&self.engine.flags(), &asked.name),
             Report::FlagHistory => {
@@ -160,6 +167,14 @@ impl AdminDoor {
             Report::Job => {
                 let job = self.jobs.get(&asked.name).await.map_err(answer::jobs_problem)?;
                 Ok(answer::json(StatusCode::OK, &answer::masked_job(answer::value(&job)?, asked.role)))
+            }
+            Report::Evaluation => {
+                input::require_json(asked.request)?;
+                Ok(ofrep::single(&self.engine, &asked.name, &asked.request.body))
+            }
+            Report::Evaluations => {
+                input::require_json(asked.request)?;
+                Ok(ofrep::bulk(&self.engine, &asked.request.headers, &asked.request.body))
             }
         }
     }
@@ -202,14 +217,21 @@ impl AdminDoor {
 impl Handler for AdminDoor {
     fn admit(&self, head: &Parts) -> Result<(), Problem> {
         // A kubelet asks by the pod's address and without a token, and a probe's answer is no secret.
-        if self.routes.find(head.uri.path()).is_some_and(|found| found.resource.is_open()) {
+        let resource = self.routes.find(head.uri.path()).map(|found| found.resource);
+        if resource.is_some_and(Resource::is_open) {
             return Ok(());
         }
-        self.guard.check_source(head)
+        self.pages.check_source(resource, &self.guard, head)
     }
 
     async fn call(self: Arc<Self>, request: Request) -> Response {
-        self.answer(&request).await.unwrap_or_else(Problem::into_response)
+        let resource = self.routes.find(request.path()).map(|found| found.resource);
+        let mut response = match self.pages.preflight(resource, &request) {
+            Some(response) => response,
+            None => self.answer(&request).await.unwrap_or_else(Problem::into_response),
+        };
+        self.pages.open(resource, &request.headers, &mut response);
+        response
     }
 
     fn answered(&self, status: StatusCode, took: Duration) {

@@ -14,6 +14,7 @@ pub(super) enum Resource {
     Ready,
     Health,
     Metrics,
+    Description,
     Flags,
     Flag,
     FlagHistory,
@@ -26,7 +27,32 @@ pub(super) enum Resource {
     PauseJob,
     ResumeJob,
     CancelJob,
+    Evaluation,
+    Evaluations,
 }
+
+/// What stands where. Each path and its methods are described in openapi.json; a test holds both to each other.
+const PATHS: [(&str, Resource); 19] = [
+    ("/livez", Resource::Live),
+    ("/readyz", Resource::Ready),
+    ("/healthz", Resource::Health),
+    ("/metrics", Resource::Metrics),
+    ("/openapi.json", Resource::Description),
+    ("/v1/flags", Resource::Flags),
+    ("/v1/flags/{name}", Resource::Flag),
+    ("/v1/flags/{name}/history", Resource::FlagHistory),
+    ("/v1/fleet", Resource::Fleet),
+    ("/v1/rollback", Resource::Rollback),
+    ("/v1/status", Resource::Status),
+    ("/v1/mismatches", Resource::Mismatches),
+    ("/v1/jobs", Resource::Jobs),
+    ("/v1/jobs/{name}", Resource::Job),
+    ("/v1/jobs/{name}/pause", Resource::PauseJob),
+    ("/v1/jobs/{name}/resume", Resource::ResumeJob),
+    ("/v1/jobs/{name}/cancel", Resource::CancelJob),
+    ("/ofrep/v1/evaluate/flags/{name}", Resource::Evaluation),
+    ("/ofrep/v1/evaluate/flags", Resource::Evaluations),
+];
 
 /// What a caller wants done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +70,7 @@ pub(super) enum Report {
     Ready,
     Health,
     Metrics,
+    Description,
     Flags,
     Flag,
     FlagHistory,
@@ -52,6 +79,8 @@ pub(super) enum Report {
     Mismatches,
     Jobs,
     Job,
+    Evaluation,
+    Evaluations,
 }
 
 /// What can be changed.
@@ -80,25 +109,7 @@ pub(super) struct Routes(Router<Resource>);
 impl Routes {
     pub(super) fn new() -> Self {
         let mut router = Router::new();
-        let paths = [
-            ("/livez", Resource::Live),
-            ("/readyz", Resource::Ready),
-            ("/healthz", Resource::Health),
-            ("/metrics", Resource::Metrics),
-            ("/v1/flags", Resource::Flags),
-            ("/v1/flags/{name}", Resource::Flag),
-            ("/v1/flags/{name}/history", Resource::FlagHistory),
-            ("/v1/fleet", Resource::Fleet),
-            ("/v1/rollback", Resource::Rollback),
-            ("/v1/status", Resource::Status),
-            ("/v1/mismatches", Resource::Mismatches),
-            ("/v1/jobs", Resource::Jobs),
-            ("/v1/jobs/{name}", Resource::Job),
-            ("/v1/jobs/{name}/pause", Resource::PauseJob),
-            ("/v1/jobs/{name}/resume", Resource::ResumeJob),
-            ("/v1/jobs/{name}/cancel", Resource::CancelJob),
-        ];
-        for (path, resource) in paths {
+        for (path, resource) in PATHS {
             router.insert(path, resource).expect("the paths above do not overlap");
         }
         Self(router)
@@ -120,6 +131,33 @@ impl Resource {
             Self::Live | Self::Ready => true,
             Self::Health
             | Self::Metrics
+            | Self::Description
+            | Self::Flags
+            | Self::Flag
+            | Self::FlagHistory
+            | Self::Fleet
+            | Self::Rollback
+            | Self::Status
+            | Self::Mismatches
+            | Self::Jobs
+            | Self::Job
+            | Self::PauseJob
+            | Self::ResumeJob
+            | Self::CancelJob
+            | Self::Evaluation
+            | Self::Evaluations => false,
+        }
+    }
+
+    /// Whether pages of the configured origins may ask for it: what `OpenFeature`'s providers in browsers need, and no more.
+    pub(super) fn is_for_pages(self) -> bool {
+        match self {
+            Self::Evaluation | Self::Evaluations => true,
+            Self::Live
+            | Self::Ready
+            | Self::Health
+            | Self::Metrics
+            | Self::Description
             | Self::Flags
             | Self::Flag
             | Self::FlagHistory
@@ -149,17 +187,25 @@ impl Resource {
             Method::POST => Ok(Action::Change(change)),
             _ => Err(Problem::method_not_allowed("POST")),
         };
+        let asks = |report| match *method {
+            Method::POST => Ok(Action::Report(report)),
+            _ => Err(Problem::method_not_allowed("POST")),
+        };
         match self {
             Self::Live => reads(Report::Live),
             Self::Ready => reads(Report::Ready),
             Self::Health => reads(Report::Health),
             Self::Metrics => reads(Report::Metrics),
+            Self::Description => reads(Report::Description),
             Self::Flags => reads(Report::Flags),
             Self::FlagHistory => reads(Report::FlagHistory),
             Self::Fleet => reads(Report::Fleet),
             Self::Status => reads(Report::Status),
             Self::Mismatches => reads(Report::Mismatches),
             Self::Job => reads(Report::Job),
+            // A question too long for a query: it changes nothing.
+            Self::Evaluation => asks(Report::Evaluation),
+            Self::Evaluations => asks(Report::Evaluations),
             Self::Flag => match *method {
                 Method::GET => Ok(Action::Report(Report::Flag)),
                 Method::PUT => Ok(Action::Change(Change::ReplaceFlag)),
@@ -218,9 +264,28 @@ mod tests {
             ("POST", "/v1/jobs/7/resume", Action::Change(Change::ResumeJob), "7"),
             ("POST", "/v1/jobs/7/cancel", Action::Change(Change::CancelJob), "7"),
             ("GET", "/v1/jobs/7", Action::Report(Report::Job), "7"),
+            ("POST", "/ofrep/v1/evaluate/flags", Action::Report(Report::Evaluations), ""),
+            ("POST", "/ofrep/v1/evaluate/flags/*", Action::Report(Report::Evaluation), "*"),
         ] {
             assert_eq!(action(method, path), Ok((expected, name.to_owned())), "{method} {path}");
         }
+    }
+
+    #[test]
+    fn the_description_has_every_path_and_method_and_no_other() {
+        let description: serde_json::Value = serde_json::from_str(include_str!("openapi.json")).unwrap();
+        let described = description["paths"].as_object().unwrap();
+        for (path, resource) in PATHS {
+            let item = described.get(path).unwrap_or_else(|| panic!("{path} is not described"));
+            for method in ["GET", "PUT", "POST", "DELETE", "PATCH", "OPTIONS", "TRACE"] {
+                let name = method.to_lowercase();
+                let is_served = resource.action(&method.parse().unwrap()).is_ok();
+                assert_eq!(is_served, item.get(&name).is_some(), "{method} {path}");
+                let security = item.get(&name).and_then(|operation| operation.get("security"));
+                assert_eq!(security.is_some(), is_served && resource.is_open(), "the token of {method} {path}");
+            }
+        }
+        assert!(described.keys().all(|path| PATHS.iter().any(|(known, _)| known == path)), "{:?}", described.keys());
     }
 
     #[test]

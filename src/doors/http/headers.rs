@@ -75,7 +75,7 @@ pub(super) fn precondition(headers: &HeaderMap) -> Result<Precondition, Problem>
 }
 
 /// Whether a reader has the record already: its `If-None-Match` names this etag.
-pub(super) fn has_already(headers: &HeaderMap, etag: &str) -> bool {
+pub(in crate::doors) fn has_already(headers: &HeaderMap, etag: &str) -> bool {
     headers.get_all(header::IF_NONE_MATCH).iter().any(|value| {
         value.to_str().is_ok_and(|tags| {
             tags.split(',')

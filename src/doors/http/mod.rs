@@ -6,18 +6,21 @@
 pub mod arguments;
 pub mod reply;
 
+pub(super) mod headers;
+
 mod commands;
 mod documents;
 mod events;
-mod headers;
 mod json;
 mod records;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::StatusCode;
+use bytes::Bytes;
 use http::request::Parts;
+use http::{HeaderValue, Method, StatusCode, header};
+use matchit::Router;
 use secrecy::ExposeSecret;
 
 use crate::doors::guard::{Guard, OpenDoor, Role, Tokens};
@@ -59,6 +62,32 @@ pub fn guard(settings: &DoorSettings) -> Result<Guard, OpenDoor> {
     Guard::new(settings.listen, &settings.hosts, tokens, Role::Operator)
 }
 
+/// What stands at a path; the rest of the path belongs to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Area {
+    Commands,
+    Records,
+    Description,
+}
+
+/// What stands where. Everything below is described in openapi.json; a test holds both to each other.
+const PATHS: [(&str, Area); 6] = [
+    ("/redis", Area::Commands),
+    ("/redis/", Area::Commands),
+    ("/redis/{*rest}", Area::Commands),
+    ("/v1/records/", Area::Records),
+    ("/v1/records/{*rest}", Area::Records),
+    ("/openapi.json", Area::Description),
+];
+
+fn routes() -> Router<Area> {
+    let mut router = Router::new();
+    for (path, area) in PATHS {
+        router.insert(path, area).expect("the paths above do not overlap");
+    }
+    router
+}
+
 /// The data door.
 pub struct DataDoor {
     engine: Arc<Engine>,
@@ -66,6 +95,7 @@ pub struct DataDoor {
     guard: Guard,
     limits: CommandLimits,
     metrics: Metrics,
+    routes: Router<Area>,
 }
 
 impl DataDoor {
@@ -77,21 +107,27 @@ impl DataDoor {
         limits: CommandLimits,
         metrics: Metrics,
     ) -> Self {
-        Self { engine, catalog, guard, limits, metrics }
+        Self { engine, catalog, guard, limits, metrics, routes: routes() }
     }
 
     async fn route(&self, request: Request) -> Result<Response, Problem> {
-        let path = request.path();
-        if let Some(rest) = path.strip_prefix("/redis")
-            && (rest.is_empty() || rest.starts_with('/'))
-        {
-            return commands::answer(self, request).await;
+        let area = self.routes.at(request.path()).map(|found| *found.value);
+        match area.map_err(|_| Problem::not_found())? {
+            Area::Commands => commands::answer(self, request).await,
+            Area::Records => records::answer(self, request).await,
+            Area::Description => description(&request),
         }
-        if path.starts_with("/v1/records/") {
-            return records::answer(self, request).await;
-        }
-        Err(Problem::not_found())
     }
+}
+
+/// What this door understands and answers, as OpenAPI 3.1.
+fn description(request: &Request) -> Result<Response, Problem> {
+    if ![Method::GET, Method::HEAD].contains(&request.method) {
+        return Err(Problem::method_not_allowed("GET, HEAD"));
+    }
+    let mut response = Response::new(Bytes::from_static(include_bytes!("openapi.json")).into());
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    Ok(response)
 }
 
 impl Handler for DataDoor {
@@ -113,5 +149,35 @@ impl Handler for DataDoor {
 
     fn answered(&self, status: StatusCode, took: Duration) {
         self.metrics.http_request(Door::Http, status.as_u16(), took);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::doors::problem::ProblemKind;
+
+    #[test]
+    fn every_area_is_described_and_everything_described_is_an_area() {
+        let description: serde_json::Value = serde_json::from_str(include_str!("openapi.json")).unwrap();
+        let described: Vec<&String> = description["paths"].as_object().unwrap().keys().collect();
+        let mut seen = Vec::new();
+        for path in described {
+            let found = routes();
+            let found = found.at(path).unwrap_or_else(|_| panic!("nothing stands at {path}"));
+            seen.push(*found.value);
+        }
+        assert!(PATHS.iter().all(|(path, area)| seen.contains(area) || panic!("{path} is not described")));
+    }
+
+    #[test]
+    fn both_descriptions_name_every_problem() {
+        let types: Vec<String> =
+            ProblemKind::ALL.iter().map(|kind| format!("urn:parallax:problem:{}", kind.slug())).collect();
+        for description in [include_str!("openapi.json"), include_str!("../admin/openapi.json")] {
+            let description: serde_json::Value = serde_json::from_str(description).unwrap();
+            let named = &description["components"]["schemas"]["Problem"]["properties"]["type"]["enum"];
+            assert_eq!(*named, serde_json::json!(types));
+        }
     }
 }

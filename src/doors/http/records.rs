@@ -14,6 +14,7 @@ use crate::dual::Source;
 use crate::dual::records::{RecordBody, WriteOutcome, Written};
 use crate::model::catalog::{Body, Kind};
 use crate::model::key::Key;
+use crate::model::text;
 
 /// Records of one page of a list.
 const PAGE_MAX: u64 = 1000;
@@ -115,6 +116,13 @@ async fn list(door: &DataDoor, kind: &Arc<Kind>, request: &Request) -> Result<Re
     let limit = query.number("limit", PAGE_MAX)?.unwrap_or(PAGE_USUAL);
     let after = query.text("after")?;
     query.end("limit, after")?;
+    if let Some(after) = after.as_deref()
+        && text::encode(&text::decode(after)) != after
+    {
+        // No page has named such an id, and Postgres would refuse a NUL in it.
+        let detail = "after must be the `next` of the page before";
+        return Err(Problem::new(ProblemKind::InvalidField, detail).with("field", "after"));
+    }
     let limit = usize::try_from(limit).expect("a page is small");
     // One more than asked for, to know whether there is a next page.
     let records = door.engine.record_list(kind, after.as_deref(), limit + 1).await?;

@@ -40,7 +40,7 @@ impl Subscription {
     /// Subscribes to all `names`.
     ///
     /// # Errors
-    /// When Redis cannot be reached within `deadline`, or refuses.
+    /// When Redis cannot be reached within `deadline`; [`RedisError::Answered`] with the code (`NOPERM`) when it refuses.
     pub async fn open(
         client: &redis::Client,
         deadline: Duration,
@@ -57,7 +57,10 @@ impl Subscription {
             Ok(Self { messages: connection.into_on_message() })
         };
         match tokio::time::timeout(deadline, opened).await {
-            Ok(opened) => opened.map_err(|error: redis::RedisError| RedisError::Unreachable(error.to_string())),
+            Ok(opened) => opened.map_err(|error: redis::RedisError| match error.code() {
+                Some(code) => RedisError::Answered(code.to_owned()),
+                None => RedisError::Unreachable(error.to_string()),
+            }),
             Err(_) => Err(RedisError::Late),
         }
     }

@@ -32,13 +32,17 @@ export class Sidecar {
   #isAsked = false
 
   /** Starts one; `variables` are further settings. */
-  static async start(variables = {}) {
-    const sidecar = new Sidecar()
-    await sidecar.#begin(variables)
-    return sidecar
+  static start(variables = {}) {
+    return new Sidecar().#begin('dev', variables)
   }
 
-  async #begin(variables) {
+  /** Starts one more on the servers of `other`, which outlive it. */
+  static startBeside(other, variables = {}) {
+    const stores = { REDIS_HOST: '127.0.0.1', REDIS_PORT: String(other.redisPort), DATABASE_URL: other.databaseUrl }
+    return new Sidecar().#begin('serve', { ...stores, ...variables })
+  }
+
+  async #begin(role, variables) {
     const program = process.env.PARALLAX_BIN ?? fileURLToPath(new URL('../../../target/debug/parallax', import.meta.url))
     assert.ok(existsSync(program), `${program} is not there: cargo build, or name it in PARALLAX_BIN`)
     const env = {
@@ -46,26 +50,30 @@ export class Sidecar {
       PARALLAX_LOG_FORMAT: 'json',
       PARALLAX_HTTP_LISTEN: '127.0.0.1:0',
       PARALLAX_ADMIN_LISTEN: '127.0.0.1:0',
+      PARALLAX_RESP_LISTEN: '127.0.0.1:0',
       PARALLAX_HTTP_TOKEN: TOKEN,
       PARALLAX_CATALOG: CATALOG,
       ...variables,
     }
-    this.#child = spawn(program, ['dev'], { env, stdio: ['ignore', 'pipe', 'pipe'] })
+    this.#child = spawn(program, [role], { env, stdio: ['ignore', 'pipe', 'pipe'] })
     this.#ended = new Promise((resolve) => this.#child.once('exit', (code, signal) => resolve({ code, signal })))
     // Should a test file end without ending it: the child goes by its id, and takes its servers along.
     process.once('exit', () => this.#child.exitCode === null && this.#child.kill('SIGTERM'))
     createInterface(this.#child.stderr).on('line', (line) => this.#log.push(parsed(line)))
     createInterface(this.#child.stdout).on('line', (line) => {
       this.redisPort ??= Number(/redis-cli -p (\d+)/.exec(line)?.[1]) || undefined
+      this.databaseUrl ??= /psql (postgres:\S+)/.exec(line)?.[1]
     })
     const doors = () => this.#log.find((line) => line.data && line.admin)
     await waitUntil('the doors are open', () => {
       assert.equal(this.#child.exitCode, null, `it ended at its start: ${JSON.stringify(this.#log)}`)
-      return Boolean(doors() && this.redisPort)
+      return Boolean(doors() && (role === 'serve' || (this.redisPort && this.databaseUrl)))
     })
     this.data = `http://${doors().data}`
     this.admin = `http://${doors().admin}`
+    this.respPort = Number(doors().resp?.split(':').at(-1))
     await waitUntil('the sidecar is ready', async () => (await fetch(`${this.admin}/readyz`)).ok)
+    return this
   }
 
   /** What the Upstash clients call the URL of the database. */

@@ -137,6 +137,14 @@ test('bad requests to subscribe are told what is wrong', async () => {
   }
 })
 
+test('a channel that the ACL of Redis keeps from the sidecar is refused with what to do', async () => {
+  await raw('ACL', 'SETUSER', 'default', 'resetchannels', '&parallax:*')
+  const answer = await sidecar.fetch('/redis/subscribe/secret')
+  await raw('ACL', 'SETUSER', 'default', 'allchannels')
+  assert.equal(answer.status, 403)
+  assert.match((await answer.json()).error, /^PARALLAX redis refuses it \(NOPERM\): .* ACL$/)
+})
+
 test('more subscriptions than the limit are refused, and there is room again when one ends', async () => {
   await waitUntil('the earlier ones have ended', async () => (await open()) === 0)
   const limit = 256

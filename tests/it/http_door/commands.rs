@@ -51,6 +51,7 @@ async fn a_command_that_is_refused_is_answered_403_with_the_reason() {
         json!(["DEBUG", "SLEEP", "1"]),
         json!(["SUBSCRIBE", "c"]),
         json!(["MULTI"]),
+        json!(["MONITOR"]),
     ] {
         let refused = door.post("/redis", command.clone()).await;
         assert_eq!((refused.status, refused.problem()), (StatusCode::FORBIDDEN, "command-refused".into()), "{command}");
@@ -61,6 +62,8 @@ async fn a_command_that_is_refused_is_answered_403_with_the_reason() {
         json!(["DEL", "a", "parallax:outbox"]),
         json!(["EVAL", "return 1", 1, "parallax:outbox"]),
         json!(["RENAME", "a", "parallax:clock"]),
+        json!(["PUBLISH", "parallax:flags:changed", "1"]),
+        json!(["PUBSUB", "NUMSUB", "parallax:flags:changed"]),
     ] {
         let refused = door.post("/redis", command.clone()).await;
         assert_eq!((refused.status, refused.problem()), (StatusCode::FORBIDDEN, "control-key".into()), "{command}");

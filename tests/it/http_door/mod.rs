@@ -168,6 +168,9 @@ async fn web_pages_foreign_hosts_and_wrong_tokens_stay_outside() {
     let token = ("authorization", "Bearer open-sesame");
     assert_eq!(door.ping(&[token]).await.json(), json!({"result": "PONG"}));
     assert_eq!(door.ping(&[]).await.problem(), "unauthorized");
+    assert_eq!(door.ping(&[]).await.json()["error"], "PARALLAX send `Authorization: Bearer <token>`");
+    let elsewhere = door.get("/v1/records/apikey/a").await;
+    assert_eq!((elsewhere.problem(), &elsewhere.json()["error"]), ("unauthorized".to_owned(), &Value::Null));
     assert_eq!(door.ping(&[("authorization", "Bearer open")]).await.problem(), "unauthorized");
     assert_eq!(door.ping(&[token, ("origin", "http://localhost")]).await.problem(), "foreign-origin");
     assert_eq!(door.ping(&[token, ("host", "evil.example")]).await.problem(), "foreign-host");

@@ -42,12 +42,16 @@ mutants! {
     VanishedMarkProves = "vanished-mark-proves", "W4";
     /// A capture does not look at the anchor.
     CaptureWithoutLineage = "capture-without-lineage", "C1";
+    /// A failover leads back to a server that kept its run_id, before the lift is done.
+    RunComesBack = "run-id-comes-back", "C1";
     /// An absence with the bit and without a row writes nothing.
     NoTombstone = "absent-without-row-leaves-no-tombstone", "C3";
     /// An absence without the bit and without a row writes nothing.
     NoGoneRow = "absent-without-bit-writes-no-row", "C3";
     /// Unseen elements go below the version of the last chunk.
     UnseenBelowLast = "unseen-removed-below-the-last-chunk", "C4";
+    /// A chunk of a collection that is gone meanwhile is applied as if it were an empty one.
+    AbsentChunk = "chunk-of-an-absent-collection-applied", "C4";
     /// Elements at or below the collection's floor are applied.
     NoCollectionFloor = "no-floor-of-the-collection", "C4";
     /// An apply overwrites whatever is there.
@@ -86,6 +90,10 @@ mutants! {
     LaterBackfill = "verdict-with-a-later-backfill", "R2";
     /// An entry is inserted if absent.
     EntryWithoutGuard = "log-entries-without-the-guard", "G1";
+    /// A whole capture of a log writes no tombstones of the ids that its companion names.
+    WholeLeavesDeleted = "whole-log-leaves-deleted-ids", "G1";
+    /// An ack notes how far the log was captured whatever was written since.
+    ReachedWithoutToken = "log-progress-without-token", "G3";
     /// What was trimmed before its capture is not counted.
     GapUncounted = "gap-not-counted", "G3";
     /// The lift does not raise the epoch.
@@ -106,6 +114,8 @@ mutants! {
     RefillUnchecked = "refill-without-the-missing-anchor", "L2";
     /// A sidecar takes up a lower version of the flags.
     FlagsGoBack = "lower-flags-taken-up", "L3";
+    /// What sidecars confirmed before a failover counts after it.
+    OldConfirmations = "confirmations-outlive-a-failover", "L3";
     /// Nobody notices that Postgres went back.
     NoHeartbeat = "p1-left-out", "P1";
     /// A new connection to Postgres does not ask whom it reaches: the heartbeat of the fence or capture alone is compared.
@@ -118,6 +128,10 @@ mutants! {
     NoBarrier = "s2-no-barrier", "S2";
     /// A blocking write goes out unmarked and is not waited for.
     BlockingUnmarked = "s2b-left-out", "S2b";
+    /// A blocking write that began under stage off is waited for no longer than `barrier_wait_ms`.
+    BlockingNotAwaited = "s2b-blocking-write-not-awaited", "S2b";
+    /// A blocking write stays in Redis after its sidecar's lease and deadline have ended.
+    BlockingOutlivesLease = "s2b-blocking-write-outlives-the-lease", "S2b";
     /// Without a lease a sidecar reads Postgres as before.
     ReadsWithoutLease = "s3-left-out-reads", "S3";
     /// Without a lease a sidecar writes as its last view says.

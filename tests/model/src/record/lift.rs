@@ -41,7 +41,8 @@ impl Record {
     fn fail_over(&self, state: &mut State) {
         let older = state.redis;
         state.runs += 1;
-        state.redis = Redis { run: state.runs, ..state.replica };
+        let run = if self.is(Mutant::RunComesBack) && older.run != 1 { 1 } else { state.runs };
+        state.redis = Redis { run, ..state.replica };
         (state.has_replica, state.replica) = (false, Redis::default());
         state.lost |= older.history & !state.redis.history;
         let redis = &mut state.redis;

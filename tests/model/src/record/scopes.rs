@@ -43,7 +43,7 @@ pub const EXPIRY: Scope =
 /// Evictions.
 pub const EVICTION: Scope = Scope {
     name: "eviction",
-    left: Left { sets: 2, expires: 1, takes: 1, evictions: 1, sweeps: 1, ..NOTHING },
+    left: Left { sets: 1, expires: 1, takes: 1, evictions: 1, sweeps: 1, ..NOTHING },
     ..PLAIN
 };
 
@@ -70,6 +70,15 @@ pub const FAILOVER: Scope = Scope {
     left: Left { sets: 2, deletes: 0, failovers: 1, lifts: 1, ..NOTHING },
     repeats: false,
     waits: true,
+    ..PLAIN
+};
+
+/// Two failovers.
+pub const FAILOVERS: Scope = Scope {
+    name: "two failovers",
+    left: Left { sets: 1, failovers: 2, lifts: 2, ..NOTHING },
+    drainers: 1,
+    repeats: false,
     ..PLAIN
 };
 
@@ -102,4 +111,82 @@ pub const WENT_BACK: Scope = Scope {
 };
 
 /// What every run of the tests explores to its end.
-pub const SMALL: &[Scope] = &[WRITES, EXPIRY, EVICTION, BLIND, BACKFILL, FAILOVER, FAILOVER_SWEEP, RESTART, WENT_BACK];
+pub const SMALL: &[Scope] =
+    &[WRITES, EXPIRY, EVICTION, BLIND, BACKFILL, FAILOVER, FAILOVERS, FAILOVER_SWEEP, RESTART, WENT_BACK];
+
+/// What `make model` explores besides.
+pub const LARGE: &[Scope] = &[
+    Scope { name: "writes, more", left: Left { sets: 3, deletes: 1, sweeps: 1, ..NOTHING }, ..WRITES },
+    Scope {
+        name: "expiry, more",
+        left: Left { sets: 2, expires: 1, ticks: 1, takes: 1, deletes: 0, sweeps: 1, ..NOTHING },
+        ..EXPIRY
+    },
+    Scope {
+        name: "eviction, more",
+        left: Left { sets: 2, expires: 1, takes: 1, evictions: 1, sweeps: 1, ..NOTHING },
+        ..EVICTION
+    },
+    Scope {
+        name: "backfill, two drainers",
+        left: Left { sets: 1, deletes: 1, expires: 1, ticks: 1, sweeps: 1, backfills: 1, ..NOTHING },
+        drainers: 2,
+        ..BACKFILL
+    },
+    Scope {
+        name: "failover, more",
+        left: Left { sets: 2, deletes: 1, failovers: 1, lifts: 2, ..NOTHING },
+        waits: false,
+        ..FAILOVER
+    },
+    Scope {
+        name: "failover and expiry",
+        left: Left { sets: 1, expires: 1, ticks: 1, failovers: 1, lifts: 1, sweeps: 1, ..NOTHING },
+        waits: false,
+        ..FAILOVER
+    },
+    Scope {
+        name: "failover and eviction",
+        left: Left { sets: 1, deletes: 1, evictions: 1, failovers: 1, lifts: 1, ..NOTHING },
+        waits: false,
+        ..FAILOVER
+    },
+    Scope {
+        name: "two failovers, more",
+        left: Left { sets: 1, deletes: 1, failovers: 2, lifts: 3, ..NOTHING },
+        drainers: 2,
+        ..FAILOVERS
+    },
+    Scope {
+        name: "restart with nothing, more",
+        left: Left { sets: 2, deletes: 1, expires: 1, ticks: 1, restarts: 1, restores: 2, ..NOTHING },
+        ..RESTART
+    },
+    Scope {
+        name: "restart with nothing, two drainers",
+        left: Left { sets: 1, deletes: 1, restarts: 1, restores: 2, ..NOTHING },
+        drainers: 2,
+        ..RESTART
+    },
+    Scope {
+        name: "postgres went back, expiry",
+        left: Left {
+            sets: 1,
+            deletes: 1,
+            expires: 1,
+            ticks: 1,
+            restored: 1,
+            beats: 1,
+            backfills: 1,
+            sweeps: 1,
+            ..NOTHING
+        },
+        ..WENT_BACK
+    },
+    Scope {
+        name: "postgres went back, two drainers",
+        left: Left { sets: 2, restored: 1, beats: 1, backfills: 1, ..NOTHING },
+        drainers: 2,
+        ..WENT_BACK
+    },
+];
