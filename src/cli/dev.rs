@@ -24,11 +24,7 @@ struct Servers {
 }
 
 /// Starts what is missing, migrates, and serves until `shutdown`.
-pub(super) async fn run(
-    mut inputs: Inputs,
-    shutdown: Shutdown,
-    background: &Handle,
-) -> anyhow::Result<ExitCode> {
+pub(super) async fn run(mut inputs: Inputs, shutdown: Shutdown, background: &Handle) -> anyhow::Result<ExitCode> {
     let loaded = settings::load(&inputs)?;
     logs::start(&loaded.settings.log)?;
     // Starting takes a second or two; who changes their mind meanwhile does not wait for it.

@@ -295,7 +295,8 @@ impl Engine {
         });
         let (shadow, audits) = {
             let _entered = parts.background.enter();
-            let start = |postgres| Shadow::start(Arc::clone(&background), postgres, metrics.clone(), parts.shadow_queue_max);
+            let start =
+                |postgres| Shadow::start(Arc::clone(&background), postgres, metrics.clone(), parts.shadow_queue_max);
             let audits = flags::Audits::start(Arc::clone(&background), parts.postgres.clone());
             (parts.postgres.clone().map(start), audits)
         };

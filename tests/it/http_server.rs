@@ -281,12 +281,8 @@ async fn a_drain_cuts_at_its_deadline_but_lets_the_call_go_on() {
 
 #[tokio::test]
 async fn a_stream_goes_on_longer_than_a_connection_may_idle_or_an_answer_may_take() {
-    let limits = ServerLimits {
-        idle_timeout_ms: 100,
-        write_timeout_ms: 100,
-        stream_pause_ms: 100,
-        ..ServerLimits::default()
-    };
+    let limits =
+        ServerLimits { idle_timeout_ms: 100, write_timeout_ms: 100, stream_pause_ms: 100, ..ServerLimits::default() };
     let server = Server::start(limits).await;
     let mut client = server.connect().await;
     client.write_all(post("/ticks", "").as_bytes()).await.expect("sent");

@@ -11,15 +11,16 @@ use serde_json::json;
 use tokio::net::TcpStream;
 use tokio::time::Duration;
 
+use crate::SIDECAR;
 use crate::load::{Commands, Load, redis_benchmark};
 use crate::measure::{ROUNDS, Series, interleaved, resident_mb, series};
 use crate::parts::live;
 use crate::peers::{self, port_of};
 use crate::report::{Goal, Report, short};
 use crate::wire::{Wire, p50_us, packed};
-use crate::SIDECAR;
 
-pub(super) const ABOUT: &str = "The Redis door against nutcracker and haproxy on the same Redis, redis-benchmark as the client.";
+pub(super) const ABOUT: &str =
+    "The Redis door against nutcracker and haproxy on the same Redis, redis-benchmark as the client.";
 
 const VALUE: &str = "a-value-of-forty-bytes-as-sessions-are-x";
 const KEYS: u32 = 1_000;
@@ -77,18 +78,28 @@ async fn unmirrored(report: &mut Report, subjects: &[Subject]) -> anyhow::Result
         ("GET, pipelines of 16, 10 connections", Commands { command: &get, ..piped }, "haproxy"),
         ("SET, pipelines of 16, 10 connections", Commands { command: &set, ..piped }, "haproxy"),
     ] {
-        let measured =
-            interleaved(subjects, async |subject: &Subject| redis_benchmark(subject.port, commands, subject.process).await).await?;
+        let measured = interleaved(subjects, async |subject: &Subject| {
+            redis_benchmark(subject.port, commands, subject.process).await
+        })
+        .await?;
         let of = |name: &str| {
             let at = subjects.iter().position(|subject| subject.name == name);
             at.and_then(|at| measured.get(at)).map(Vec::as_slice).unwrap_or_default()
         };
         let rate = |name: &str| series(of(name), |load: &Load| load.per_second);
         if !of(peer).is_empty() {
-            report.figure(&format!("{what}: throughput, times {peer}"), Goal::AtLeast(1.0), &rate("door").over(&rate(peer)));
+            report.figure(
+                &format!("{what}: throughput, times {peer}"),
+                Goal::AtLeast(1.0),
+                &rate("door").over(&rate(peer)),
+            );
             if peer == "nutcracker" {
                 let cpu = |name: &str| series(of(name), |load: &Load| load.cpu_us);
-                report.figure(&format!("{what}: CPU a command, times {peer}"), Goal::AtMost(1.0), &cpu("door").over(&cpu(peer)));
+                report.figure(
+                    &format!("{what}: CPU a command, times {peer}"),
+                    Goal::AtMost(1.0),
+                    &cpu("door").over(&cpu(peer)),
+                );
             } else if commands.connections == 1 {
                 let p50 = |name: &str| series(of(name), |load: &Load| load.p50_us);
                 report.figure(&format!("{what}: p50, times {peer}"), Goal::AtMost(1.0), &p50("door").over(&p50(peer)));
@@ -133,10 +144,15 @@ async fn mirrored(report: &mut Report, subjects: &[Subject]) -> anyhow::Result<(
     ] {
         let commands = Commands { command, ..all };
         let measured =
-            interleaved(two, async |subject: &Subject| redis_benchmark(subject.port, commands, subject.process).await).await?;
+            interleaved(two, async |subject: &Subject| redis_benchmark(subject.port, commands, subject.process).await)
+                .await?;
         let [direct, door] = &measured[..] else { continue };
         let rate = |loads: &[Load]| series(loads, |load| load.per_second);
-        report.figure(&format!("{what}: throughput, times direct"), Goal::AtLeast(0.6), &rate(door).over(&rate(direct)));
+        report.figure(
+            &format!("{what}: throughput, times direct"),
+            Goal::AtLeast(0.6),
+            &rate(door).over(&rate(direct)),
+        );
         note_all(report, two, &measured);
     }
     Ok(())
@@ -170,7 +186,11 @@ async fn relayed(report: &mut Report, stack: &Stack) -> anyhow::Result<()> {
         }
     }
     let [bare, door] = &series;
-    report.figure("a relayed request's 328 commands, all mirrored: time, times direct", Goal::AtMost(1.5), &door.over(bare));
+    report.figure(
+        "a relayed request's 328 commands, all mirrored: time, times direct",
+        Goal::AtMost(1.5),
+        &door.over(bare),
+    );
     report.note(&format!("door {} ms, direct {} ms", short(door.median()), short(bare.median())));
     sequential(report, &bursts, "stage dualwrite", &direct, &stack.redis_door).await
 }

@@ -60,7 +60,8 @@ fn report(states_max: usize) -> (String, bool) {
     let spaces: Vec<Space> = suite::small().into_iter().chain(suite::large()).collect();
     let explored = all(&spaces, |space| space.explore(None, states_max));
     let hunted = all(Mutant::ALL, |mutant| suite::ground(*mutant).explore(Some(*mutant), HUNT_STATES_MAX));
-    let mut text = format!("The rules: every order of steps, at most {states_max} states a scope, no property broken.\n\n");
+    let mut text =
+        format!("The rules: every order of steps, at most {states_max} states a scope, no property broken.\n\n");
     let _ = writeln!(text, "{:11} {:36} {:>10} {:>5} {:>8}  end", "model", "scope", "states", "depth", "seconds");
     let mut is_good = true;
     for (space, (outcome, seconds)) in spaces.iter().zip(&explored) {
