@@ -153,7 +153,11 @@ fn catalog(settings: &Settings) -> anyhow::Result<Catalog> {
     })
 }
 
-fn pool(settings: &PostgresSettings, wait: Duration) -> anyhow::Result<Postgres> {
+/// A pool as the settings want it.
+///
+/// # Errors
+/// When they contradict each other.
+pub fn pool(settings: &PostgresSettings, wait: Duration) -> anyhow::Result<Postgres> {
     let options = Options {
         config: tls::postgres_target(settings),
         tls: tls::postgres_config(settings)?,

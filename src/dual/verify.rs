@@ -185,6 +185,19 @@ impl Engine {
     /// When there is nothing to compare, or a store fails.
     pub async fn verify_begin(&self, names: &[String], mode: Mode) -> Result<Verify, TaskError> {
         let Verifiable { kinds, left_out } = self.verifiable_kinds(names)?;
+        self.verify_kinds(kinds, left_out, mode).await
+    }
+
+    /// Begins a verification of kinds that are known to be whole.
+    ///
+    /// # Errors
+    /// When a store fails.
+    pub(super) async fn verify_kinds(
+        &self,
+        kinds: Vec<Arc<Kind>>,
+        left_out: BTreeMap<String, String>,
+        mode: Mode,
+    ) -> Result<Verify, TaskError> {
         let (run_id, epoch) = self.lineage_now().await?;
         let (fence, _) = fence::fence(&self.jobs, &[]).await?;
         let tables: BTreeSet<Table> = kinds.iter().map(|kind| kind.table).collect();

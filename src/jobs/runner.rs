@@ -76,7 +76,7 @@ impl Runner {
         let metrics = self.engine.metrics().clone();
         let job = self.spec.job;
         metrics.set_job_running(job.label(), true);
-        let outcome = self.work().await;
+        let outcome = Box::pin(self.work()).await;
         metrics.set_job_running(job.label(), false);
         let id = self.row.id.clone();
         self.row.progress.waiting = None;

@@ -2,6 +2,9 @@
 
 mod backfill;
 mod planted;
+mod races;
+mod repair;
+mod restore;
 mod runner;
 mod verify;
 
