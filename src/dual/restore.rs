@@ -196,9 +196,9 @@ impl Engine {
                 .filter(|((_, standing), row)| standing.is_present && !standing.is_pending && row.version > *clock)
                 .map(|((key, _), _)| key.clone())
                 .collect();
-            self.list_ghosts(postgres, *epoch, &ghosts).await?;
+            let listed = self.list_ghosts(postgres, *epoch, &ghosts).await?;
             lift::mark(&self.jobs, &self.catalog, run_id, &self.lineage.repair_token(), &ghosts).await?;
-            restore.place.ghosts += u64::try_from(ghosts.len()).unwrap_or(0);
+            restore.place.ghosts += listed;
         }
         let next = restore.next(at, last, At::Ghosts, At::Refill(0, Vec::new()));
         if matches!(next, At::Refill(..)) {
@@ -213,15 +213,17 @@ impl Engine {
         Ok((Advance { seen, ..Advance::default() }, next))
     }
 
-    async fn list_ghosts(&self, postgres: &Postgres, epoch: i64, keys: &[Key]) -> Result<(), TaskError> {
+    /// Lists these records with the values that their rows have. Answers how many were not listed before.
+    async fn list_ghosts(&self, postgres: &Postgres, epoch: i64, keys: &[Key]) -> Result<u64, TaskError> {
+        let mut listed = 0;
         let mut by_table: BTreeMap<Table, Vec<Key>> = BTreeMap::new();
         for key in keys {
             by_table.entry(self.catalog.kind_of(key.as_bytes()).table).or_default().push(key.clone());
         }
         for (table, keys) in by_table {
-            ghosts::list_keys(postgres, epoch, table, &keys).await?;
+            listed += ghosts::list_keys(postgres, epoch, table, &keys).await?;
         }
-        Ok(())
+        Ok(u64::try_from(listed).unwrap_or(u64::MAX))
     }
 
     async fn refill_page(
@@ -257,8 +259,7 @@ impl Engine {
                 Refill::Marked => overtaken.push(row.key()),
             }
         }
-        restore.place.ghosts += u64::try_from(overtaken.len()).unwrap_or(0);
-        self.list_ghosts(postgres, restore.place.epoch, &overtaken).await?;
+        restore.place.ghosts += self.list_ghosts(postgres, restore.place.epoch, &overtaken).await?;
         Ok((advance, restore.next(at, last, At::Refill, At::Anchor)))
     }
 

@@ -55,21 +55,28 @@ pub async fn swept(postgres: &Postgres, clock: i64) -> Result<Vec<String>, Postg
     Ok(rows.into_iter().map(|row| row.name).collect())
 }
 
-/// Writes down the rows of these keys of one table, headers and elements included, as ghosts.
+/// Writes down the rows of these keys of one table, headers and elements included, as ghosts; what is listed in this epoch
+/// already is not listed again. Answers how many records were.
 ///
 /// # Errors
 /// When Postgres cannot be reached or written.
-pub async fn list_keys(postgres: &Postgres, epoch: i64, table: Table, keys: &[Key]) -> Result<(), PostgresError> {
+pub async fn list_keys(postgres: &Postgres, epoch: i64, table: Table, keys: &[Key]) -> Result<usize, PostgresError> {
     let hashes: Vec<Vec<u8>> = keys.iter().map(Key::hash).collect();
     let mut pooled = postgres.connection().await?;
     let connection: &mut AsyncPgConnection = &mut pooled;
     let done = connection.transaction(async |connection: &mut AsyncPgConnection| {
+        let mut records = 0;
         for source in sources(table) {
-            let text = format!("{INSERT} {source} WHERE key_hash = ANY({{}})");
+            let text = format!(
+                "{INSERT} SELECT * FROM ({source} WHERE key_hash = ANY({{}})) AS n(epoch, kind, key_hash, id, element, type, doc, version)
+                 WHERE NOT EXISTS (SELECT 1 FROM ghosts g WHERE g.epoch = n.epoch AND g.key_hash = n.key_hash
+                    AND g.element IS NOT DISTINCT FROM n.element)"
+            );
             let binds = vec![Bind::Number(epoch), Bind::BytesList(hashes.clone())];
-            Statement::new(text, binds).run(connection).await?;
+            // The last source has one row a record.
+            records = Statement::new(text, binds).run(connection).await?;
         }
-        Ok(())
+        Ok(records)
     });
     done.await
 }
@@ -98,14 +105,19 @@ const INSERT: &str = "INSERT INTO ghosts (epoch, kind, key_hash, id, element, ty
 fn sources(table: Table) -> Vec<String> {
     let name = table.name();
     match table.layout() {
-        Layout::Document => vec![format!("SELECT {{}}, kind, key_hash, id, NULL, type, doc, version FROM {name}")],
+        Layout::Document => {
+            vec![format!("SELECT {{}}::bigint, kind, key_hash, id, NULL::text, type, doc, version FROM {name}")]
+        }
         Layout::Collection | Layout::Log => {
-            vec![format!("SELECT {{}}, kind, key_hash, id, element, '', doc, version FROM {name}"), HEADERS.to_owned()]
+            vec![
+                format!("SELECT {{}}::bigint, kind, key_hash, id, element, '', doc, version FROM {name}"),
+                HEADERS.to_owned(),
+            ]
         }
     }
 }
 
-const HEADERS: &str = "SELECT {}, kind, key_hash, id, NULL, type, NULL, version FROM collections";
+const HEADERS: &str = "SELECT {}::bigint, kind, key_hash, id, NULL::text, type, NULL::jsonb, version FROM collections";
 
 fn statements() -> Vec<String> {
     // Both kinds of elements have their headers in one table, which is listed once.

@@ -97,6 +97,7 @@ async fn what_is_long_over_leaves_postgres_and_raises_the_floor_of_its_table() {
     ] {
         sidecar.command(command).await;
     }
+    sidecar.drained().await;
     for command in [
         &["DEL", "user:old"][..],
         &["DEL", "user:young"],
