@@ -162,7 +162,11 @@ fn traces(settings: &Settings, metrics: &Metrics) -> anyhow::Result<Traces> {
     Ok(Traces::start(traces, settings, tls, metrics.clone()))
 }
 
-fn pool(settings: &PostgresSettings, wait: Duration) -> anyhow::Result<Postgres> {
+/// A pool as the settings want it.
+///
+/// # Errors
+/// When they contradict each other.
+pub fn pool(settings: &PostgresSettings, wait: Duration) -> anyhow::Result<Postgres> {
     let options = Options {
         config: tls::postgres_target(settings),
         tls: tls::postgres_config(settings)?,

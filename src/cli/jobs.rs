@@ -4,7 +4,7 @@
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -16,10 +16,11 @@ use tokio::time::Instant;
 use crate::app;
 use crate::cli::setting_flags::SettingFlags;
 use crate::cli::terminal;
-use crate::dual::Membership;
+use crate::dual::{Engine, Membership};
 use crate::jobs::pace::Limits;
-use crate::jobs::spec::{JobName, Spec};
+use crate::jobs::spec::{JobName, RepairBound, Spec};
 use crate::jobs::{Job, Jobs, State};
+use crate::model::key::Key;
 use crate::settings;
 use crate::shutdown::Shutdown;
 use crate::telemetry::logs;
@@ -66,6 +67,25 @@ pub(super) struct BackfillArguments {
     /// Count what there is, and change nothing
     #[arg(long)]
     dry_run: bool,
+    /// One record alone, by its key: brought to Postgres, read back from both stores, and judged
+    #[arg(long, value_name = "KEY", conflicts_with_all = ["dry_run", "kinds"])]
+    key: Option<String>,
+    #[command(flatten)]
+    job: JobArguments,
+}
+
+/// What a repair can be told.
+#[derive(Args)]
+pub(super) struct RepairArguments {
+    /// Mark what differs, instead of saying what would be marked
+    #[arg(long)]
+    apply: bool,
+    /// Records it may mark at most
+    #[arg(long, value_name = "N", default_value_t = RepairBound::default().max_keys)]
+    max_keys: u64,
+    /// Records it may mark at most for each million keys of Redis
+    #[arg(long, value_name = "N", default_value_t = RepairBound::default().max_per_million)]
+    max_per_million: u64,
     #[command(flatten)]
     job: JobArguments,
 }
@@ -94,6 +114,8 @@ impl JobArguments {
             kinds: self.kinds.clone(),
             dry_run: false,
             exhaustive: false,
+            apply: false,
+            bound: RepairBound::default(),
             allow_eviction: self.allow_eviction,
             pace,
         }
@@ -102,6 +124,9 @@ impl JobArguments {
 
 /// `parallax backfill`.
 pub(super) async fn backfill(arguments: BackfillArguments, shutdown: Shutdown) -> anyhow::Result<ExitCode> {
+    if let Some(key) = arguments.key {
+        return Box::pin(one(Key::new(key), arguments.job, shutdown)).await;
+    }
     let spec = Spec { dry_run: arguments.dry_run, ..arguments.job.spec(JobName::Backfill) };
     Box::pin(run(spec, arguments.job, shutdown)).await
 }
@@ -112,17 +137,44 @@ pub(super) async fn verify(arguments: VerifyArguments, shutdown: Shutdown) -> an
     Box::pin(run(spec, arguments.job, shutdown)).await
 }
 
-async fn run(spec: Spec, arguments: JobArguments, shutdown: Shutdown) -> anyhow::Result<ExitCode> {
-    spec.check()?;
-    let loaded = settings::load(&arguments.settings.inputs())?;
+/// `parallax repair`.
+pub(super) async fn repair(arguments: RepairArguments, shutdown: Shutdown) -> anyhow::Result<ExitCode> {
+    let bound = RepairBound { max_keys: arguments.max_keys, max_per_million: arguments.max_per_million };
+    let spec = Spec { apply: arguments.apply, bound, ..arguments.job.spec(JobName::Repair) };
+    Box::pin(run(spec, arguments.job, shutdown)).await
+}
+
+/// `parallax restore`.
+pub(super) async fn restore(arguments: JobArguments, shutdown: Shutdown) -> anyhow::Result<ExitCode> {
+    let spec = arguments.spec(JobName::Restore);
+    Box::pin(run(spec, arguments, shutdown)).await
+}
+
+/// `parallax backfill --key`.
+async fn one(key: Key, arguments: JobArguments, shutdown: Shutdown) -> anyhow::Result<ExitCode> {
+    let engine = engine(&arguments, &shutdown).await?;
+    let kind = Arc::clone(engine.catalog().kind_of(key.as_bytes()));
+    let migrated = engine.migrate(&kind, &key).await.context("the record was not brought to Postgres")?;
+    terminal::say(&serde_json::to_string_pretty(&migrated)?);
+    let is_fine = matches!(migrated.verdict, "match" | "in_flight");
+    Ok(if is_fine { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The engine of a process that runs a job and nothing else.
+async fn engine(arguments: &JobArguments, shutdown: &Shutdown) -> anyhow::Result<Arc<Engine>> {
+    let loaded = settings::load(&arguments.settings.clone().inputs())?;
     logs::start(&loaded.settings.log)?;
-    let settings = loaded.settings;
-    if settings.postgres.is_none() {
+    if loaded.settings.postgres.is_none() {
         bail!("a job needs Postgres, and ENABLE_POSTGRES is false");
     }
-    let Some(engine) = app::engine(&settings, Membership::Guest, &shutdown, &Handle::current()).await? else {
-        bail!("interrupted before it began");
-    };
+    app::engine(&loaded.settings, Membership::Guest, shutdown, &Handle::current())
+        .await?
+        .context("interrupted before it began")
+}
+
+async fn run(spec: Spec, arguments: JobArguments, shutdown: Shutdown) -> anyhow::Result<ExitCode> {
+    spec.check()?;
+    let engine = engine(&arguments, &shutdown).await?;
     let traces = engine.traces().clone();
     let progress = Progress::new();
     let name = spec.job.name();

@@ -4,6 +4,7 @@ pub mod catalog;
 pub mod config;
 pub mod demo;
 pub mod dev;
+pub mod ghosts;
 pub mod jobs;
 pub mod migrate;
 mod operate;
@@ -38,6 +39,8 @@ Beside an application:
   parallax migrate                       bring the schema to Postgres
   parallax catalog check                 which of the application's keys are known
   parallax serve                         both doors, until SIGTERM
+  parallax repair                        what differs, and with --apply marks it
+  parallax restore                       after Redis came back empty
   parallax verify                        whether both stores hold the same, record by record
   parallax backfill                      what was in Redis before, once every sidecar marks writes
 
@@ -82,6 +85,12 @@ enum Command {
     Backfill(jobs::BackfillArguments),
     /// Compare both stores while everybody writes; exit with 1 when anything differs
     Verify(jobs::VerifyArguments),
+    /// Mark again what verify or the shadow found to differ; a dry run unless told to apply
+    Repair(jobs::RepairArguments),
+    /// Bring back from Postgres what a Redis that came back empty has lost
+    Restore(jobs::JobArguments),
+    /// List the writes that Postgres had and Redis lost
+    Ghosts(ghosts::GhostsArguments),
     /// Settings
     #[command(subcommand)]
     Config(Config),
@@ -130,6 +139,9 @@ async fn dispatch(command: Command, background: &Handle) -> anyhow::Result<ExitC
         Command::Rollback(arguments) => operate::rollback::run(arguments).await,
         Command::Status(arguments) => operate::status::run(arguments).await,
         Command::Backfill(arguments) => jobs::backfill(arguments, shutdown::on_signals()?).await,
+        Command::Repair(arguments) => jobs::repair(arguments, shutdown::on_signals()?).await,
+        Command::Restore(arguments) => jobs::restore(arguments, shutdown::on_signals()?).await,
+        Command::Ghosts(arguments) => ghosts::run(arguments).await,
         Command::Verify(arguments) => jobs::verify(arguments, shutdown::on_signals()?).await,
         Command::Config(Config::Check(flags)) => Ok(config::check(&flags.inputs())),
         Command::Catalog(Catalog::Check(arguments)) => catalog::check(arguments).await,

@@ -219,7 +219,7 @@ impl Engine {
     }
 
     /// Brings these records to Postgres, asking again for those that a call had no room for.
-    async fn bring(&self, page: Vec<(Arc<Kind>, Key)>) -> Result<Brought, TaskError> {
+    pub(super) async fn bring(&self, page: Vec<(Arc<Kind>, Key)>) -> Result<Brought, TaskError> {
         let mut brought = Brought::default();
         let Some(drain) = &self.drain else { return Ok(brought) };
         let first = |(kind, key): (Arc<Kind>, Key)| {
@@ -330,8 +330,8 @@ impl Engine {
 
 /// What became of a page of keys.
 #[derive(Default)]
-struct Brought {
-    committed: u64,
+pub(super) struct Brought {
+    pub(super) committed: u64,
     bytes: u64,
     records: BTreeMap<String, u64>,
     modules: Vec<Key>,

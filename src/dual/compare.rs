@@ -241,7 +241,7 @@ impl Engine {
                 Some(last) if !page.is_last => last.clone(),
                 Some(_) | None => LAST_ID.to_owned(),
             };
-            let rows = pages::log(postgres, key, &first, &last).await?;
+            let rows = pages::log(postgres, key, &first, &last, i64::MAX).await?;
             let verdict = verdict::judge_log(&page, &rows, &entries);
             if verdict != Verdict::Match || page.is_last {
                 return Ok((verdict, (page.fence.clock, rows.version.unwrap_or(0))));

@@ -59,7 +59,14 @@ pub(crate) async fn lift(
     Ok(was_written.then_some(Lifted { epoch, ghosts: found.len() }))
 }
 
-async fn mark(redis: &Redis, catalog: &Catalog, run_id: &str, token: &str, keys: &[Key]) -> Result<(), RedisError> {
+/// Marks these records as ghosts, each with a new token.
+pub(super) async fn mark(
+    redis: &Redis,
+    catalog: &Catalog,
+    run_id: &str,
+    token: &str,
+    keys: &[Key],
+) -> Result<(), RedisError> {
     for chunk in keys.chunks(MARKED_AT_ONCE) {
         let is_collection = |key: &Key| has_companion(catalog.kind_of(key.as_bytes()));
         let chunk: Vec<(Key, bool)> = chunk.iter().map(|key| (key.clone(), is_collection(key))).collect();
@@ -69,7 +76,7 @@ async fn mark(redis: &Redis, catalog: &Catalog, run_id: &str, token: &str, keys:
 }
 
 /// Where a table's floor is above the clock, ghosts may have been swept: every key of its kinds that is there is looked at.
-async fn mark_without_rows(
+pub(super) async fn mark_without_rows(
     redis: &Redis,
     catalog: &Catalog,
     run_id: &str,

@@ -14,17 +14,21 @@ pub mod digest;
 pub mod direction;
 mod drain;
 mod execute;
+mod expunge;
 pub mod flags;
 pub mod fleet;
 mod hide;
 mod keeper;
 mod lift;
 pub mod lineage;
+pub mod migrate;
 pub mod plan;
 mod queue;
 mod ranges;
 mod read;
 pub mod records;
+pub mod repair;
+pub mod restore;
 mod rollback;
 pub mod route;
 pub mod settle;
@@ -365,6 +369,7 @@ impl Engine {
         if let Some(drain) = &self.drain {
             drain.start();
         }
+        tokio::spawn(expunge::run(Arc::clone(&self), Arc::clone(&background)));
         tokio::spawn(sweep::run(self, background));
     }
 

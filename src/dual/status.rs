@@ -6,7 +6,7 @@ use serde_json::{Value as Json, json};
 use crate::dual::{Engine, EngineError};
 use crate::model::command::Command;
 use crate::model::key::Key;
-use crate::stores::postgres::journal;
+use crate::stores::postgres::{ghosts, journal};
 use crate::stores::redis::marks;
 
 /// Records that a health check compares at most.
@@ -82,6 +82,17 @@ impl Engine {
         let replies = self.looks.pipeline(&asks).await.unwrap_or_default();
         let keys = replies.iter().filter_map(|reply| reply.as_bulk().map(|key| Key::new(key.clone())));
         keys.filter(|key| !key.is_control()).take(SAMPLE_MAX).collect()
+    }
+
+    /// Writes that Postgres had and Redis lost, newest first, with their values (L1, L2).
+    ///
+    /// # Errors
+    /// When Postgres cannot be reached.
+    pub async fn ghosts(&self, limit: usize, kind: Option<&str>) -> Result<Vec<Json>, EngineError> {
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        ghosts::listed(self.postgres_or_error()?, kind, limit)
+            .await
+            .map_err(|error| EngineError::PostgresUnavailable(error.to_string()))
     }
 
     /// Mismatches, newest first, without values.

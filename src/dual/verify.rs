@@ -28,6 +28,8 @@ use crate::stores::redis::fence::{self, Seen};
 
 /// Rows in one page from Postgres' side.
 const PAGE_ROWS: i64 = 500;
+/// Ranges of rows in one step, where buckets differ.
+const RANGES_MAX: usize = 100;
 /// Records in one call of the script.
 const LOOK_RECORDS_MAX: usize = 64;
 /// How often a record is looked at when a look says nothing, and in the end.
@@ -185,6 +187,19 @@ impl Engine {
     /// When there is nothing to compare, or a store fails.
     pub async fn verify_begin(&self, names: &[String], mode: Mode) -> Result<Verify, TaskError> {
         let Verifiable { kinds, left_out } = self.verifiable_kinds(names)?;
+        self.verify_kinds(kinds, left_out, mode).await
+    }
+
+    /// Begins a verification of kinds that are known to be whole.
+    ///
+    /// # Errors
+    /// When a store fails.
+    pub(super) async fn verify_kinds(
+        &self,
+        kinds: Vec<Arc<Kind>>,
+        left_out: BTreeMap<String, String>,
+        mode: Mode,
+    ) -> Result<Verify, TaskError> {
         let (run_id, epoch) = self.lineage_now().await?;
         let (fence, _) = fence::fence(&self.jobs, &[]).await?;
         let tables: BTreeSet<Table> = kinds.iter().map(|kind| kind.table).collect();
@@ -243,7 +258,7 @@ impl Engine {
             At::Redis(cursor) => self.verify_keys(verify, &cursor, effort, Pass::First).await?,
             At::RedisAgain(cursor) => self.verify_keys(verify, &cursor, effort, Pass::Second).await?,
             At::Postgres(table, after) => self.verify_rows(verify, table, &after).await?,
-            At::PostgresAgain(bucket, table, after) => self.verify_bucket(verify, bucket, table, &after).await?,
+            At::PostgresAgain(bucket, table, after) => self.verify_buckets(verify, bucket, table, &after).await?,
             At::Later => self.verify_later(verify).await?,
             At::End => (0, At::End),
         };
@@ -383,32 +398,42 @@ impl Engine {
         ))
     }
 
-    /// One page of rows in a bucket that differs: what Redis does not have is judged.
-    async fn verify_bucket(
+    /// Rows in buckets that differ: what Redis does not have is judged. One step takes on several of the many small ranges.
+    async fn verify_buckets(
         &self,
         verify: &mut Verify,
         bucket: usize,
         at: usize,
         after: &[u8],
     ) -> Result<(u64, At), TaskError> {
-        let next = |from: usize| verify.differing.iter().skip(from).position(|differs| *differs).map(|at| at + from);
-        let Some(bucket) = next(bucket) else { return Ok((0, At::Later)) };
-        let (first, until) = digest::range_of(bucket);
-        let rows = self.live_rows(verify, at, after.max(first.as_slice()), &until).await?;
-        let seen = u64::try_from(rows.len()).unwrap_or(u64::MAX);
-        let last = rows.last().map(|row| row.key().hash());
-        let digested = |row: &&LiveRow| self.catalog.by_name(&row.kind).is_some_and(|kind| !verify.is_direct(kind));
-        let keys = rows.iter().filter(digested).map(LiveRow::key).collect();
+        let (mut bucket, mut at, mut after) = (bucket, at, after.to_vec());
+        let mut keys = Vec::new();
+        let mut seen = 0;
+        let mut next = At::Later;
+        for _ in 0..RANGES_MAX {
+            let position = verify.differing.iter().skip(bucket).position(|differs| *differs);
+            let Some(found) = position.map(|position| position + bucket) else {
+                next = At::Later;
+                break;
+            };
+            if found != bucket {
+                (bucket, at, after) = (found, 0, Vec::new());
+            }
+            let (first, until) = digest::range_of(bucket);
+            let rows = self.live_rows(verify, at, after.as_slice().max(first.as_slice()), &until).await?;
+            seen += rows.len();
+            let digested = |row: &&LiveRow| self.catalog.by_name(&row.kind).is_some_and(|kind| !verify.is_direct(kind));
+            keys.extend(rows.iter().filter(digested).map(LiveRow::key));
+            (bucket, at, after) = match rows.last() {
+                Some(last) => (bucket, at, last.key().hash()),
+                None if at + 1 < verify.tables.len() => (bucket, at + 1, Vec::new()),
+                None => (bucket + 1, 0, Vec::new()),
+            };
+            next = At::PostgresAgain(bucket, at, after.clone());
+        }
         let absent = self.absent(keys).await?;
         self.judge(verify, absent).await?;
-        Ok((
-            seen,
-            match last {
-                Some(last) => At::PostgresAgain(bucket, at, last),
-                None if at + 1 < verify.tables.len() => At::PostgresAgain(bucket, at + 1, Vec::new()),
-                None => At::PostgresAgain(bucket + 1, 0, Vec::new()),
-            },
-        ))
+        Ok((u64::try_from(seen).unwrap_or(u64::MAX), next))
     }
 
     async fn live_rows(

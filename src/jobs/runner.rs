@@ -23,6 +23,8 @@ use crate::telemetry::labels::JobEnd;
 pub(super) const LEASE: Duration = Duration::from_secs(5);
 /// How often its runner gives a word.
 const BEAT: Duration = Duration::from_millis(500);
+/// How often the stores are asked how they feel, at most.
+const PROBE_PERIOD: Duration = Duration::from_millis(50);
 /// How long a failing store is waited for before the job fails.
 const STORE_PATIENCE: Duration = Duration::from_secs(600);
 /// The pause after a failure, at first and at most.
@@ -61,6 +63,7 @@ pub(super) struct Runner {
     pace: Pace,
     watch: Watch,
     last_beat: Instant,
+    last_probe: Option<Instant>,
     /// When the rate was last looked at, and the keys seen by then.
     rated: (Instant, u64),
 }
@@ -68,7 +71,17 @@ pub(super) struct Runner {
 impl Runner {
     pub(super) fn new(engine: Arc<Engine>, postgres: Postgres, spec: Spec, row: JobRow, watch: Watch) -> Self {
         let (pace, seen) = (Pace::new(spec.pace), row.progress.seen);
-        Self { engine, postgres, spec, row, pace, watch, last_beat: Instant::now(), rated: (Instant::now(), seen) }
+        Self {
+            engine,
+            postgres,
+            spec,
+            row,
+            pace,
+            watch,
+            last_beat: Instant::now(),
+            last_probe: None,
+            rated: (Instant::now(), seen),
+        }
     }
 
     /// Runs the job to its end, and writes that down. Answers the row as it is then.
@@ -76,7 +89,7 @@ impl Runner {
         let metrics = self.engine.metrics().clone();
         let job = self.spec.job;
         metrics.set_job_running(job.label(), true);
-        let outcome = self.work().await;
+        let outcome = Box::pin(self.work()).await;
         metrics.set_job_running(job.label(), false);
         let id = self.row.id.clone();
         self.row.progress.waiting = None;
@@ -260,6 +273,10 @@ impl Runner {
     }
 
     async fn probe(&mut self) {
+        if self.last_probe.is_some_and(|at| at.elapsed() < PROBE_PERIOD) {
+            return;
+        }
+        self.last_probe = Some(Instant::now());
         let engine = Arc::clone(&self.engine);
         if let Ok(probe) = engine.probe().await {
             if let Some(brake) = self.pace.note(probe) {

@@ -14,6 +14,10 @@ pub enum JobName {
     Backfill,
     /// Both stores are compared.
     Verify,
+    /// What differs is marked again.
+    Repair,
+    /// Postgres goes back to a Redis that was lost.
+    Restore,
 }
 
 impl JobName {
@@ -23,6 +27,8 @@ impl JobName {
         match self {
             Self::Backfill => "backfill",
             Self::Verify => "verify",
+            Self::Repair => "repair",
+            Self::Restore => "restore",
         }
     }
 
@@ -32,6 +38,8 @@ impl JobName {
         match self {
             Self::Backfill => Job::Backfill,
             Self::Verify => Job::Verify,
+            Self::Repair => Job::Repair,
+            Self::Restore => Job::Restore,
         }
     }
 }
@@ -50,12 +58,34 @@ pub struct Spec {
     /// Compare every record, without digests.
     #[serde(default)]
     pub exhaustive: bool,
+    /// Of a repair: mark, instead of saying what would be marked.
+    #[serde(default)]
+    pub apply: bool,
+    /// Of a repair: how much it may mark.
+    #[serde(default)]
+    pub bound: RepairBound,
     /// Go on although Redis may evict records meanwhile.
     #[serde(default)]
     pub allow_eviction: bool,
     /// What it may cost.
     #[serde(default)]
     pub pace: Limits,
+}
+
+/// How many records a repair may mark: the smaller of both.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RepairBound {
+    /// Records.
+    pub max_keys: u64,
+    /// Records for each million keys of Redis; 1,000 are 0.1 %.
+    pub max_per_million: u64,
+}
+
+impl Default for RepairBound {
+    fn default() -> Self {
+        Self { max_keys: 1_000, max_per_million: 1_000 }
+    }
 }
 
 /// A field that cannot be used, and why.
@@ -77,8 +107,20 @@ impl Spec {
         if self.exhaustive && self.job != JobName::Verify {
             return Err(WrongField { field: "exhaustive", reason: "is for verify alone" });
         }
-        if self.dry_run && self.job == JobName::Verify {
-            return Err(WrongField { field: "dry_run", reason: "is not for verify, which changes nothing" });
+        if self.dry_run && self.job != JobName::Backfill {
+            return Err(WrongField {
+                field: "dry_run",
+                reason: "is for backfill alone; a repair is one unless told to apply",
+            });
+        }
+        if self.apply && self.job != JobName::Repair {
+            return Err(WrongField { field: "apply", reason: "is for repair alone" });
+        }
+        if self.job == JobName::Restore && self.kinds != ["*"] {
+            return Err(WrongField {
+                field: "kinds",
+                reason: "must be * for a restore: half a restore would pass for a whole one",
+            });
         }
         if self.kinds.is_empty() {
             return Err(WrongField { field: "kinds", reason: "needs at least one kind, or *" });

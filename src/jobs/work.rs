@@ -6,6 +6,8 @@ use serde_json::Value as Json;
 
 use crate::dual::Engine;
 use crate::dual::backfill::{Backfill, Run};
+use crate::dual::repair::{Bound, Repair, Touch};
+use crate::dual::restore::Restore;
 use crate::dual::task::{Advance, Effort, TaskError};
 use crate::dual::verify::{Mode, Verify};
 use crate::jobs::spec::{JobName, Spec};
@@ -15,6 +17,8 @@ use crate::model::catalog::Kind;
 pub(super) enum Work {
     Backfill(Backfill),
     Verify(Box<Verify>),
+    Repair(Repair),
+    Restore(Box<Restore>),
 }
 
 impl Work {
@@ -25,6 +29,7 @@ impl Work {
     pub(super) fn kinds(engine: &Engine, spec: &Spec) -> Result<Vec<Arc<Kind>>, TaskError> {
         match spec.job {
             JobName::Backfill => Ok(engine.marked_kinds(&spec.kinds)?),
+            JobName::Repair | JobName::Restore => Ok(engine.marked_kinds(&spec.kinds)?),
             JobName::Verify => Ok(engine.verifiable_kinds(&spec.kinds)?.kinds),
         }
     }
@@ -40,6 +45,16 @@ impl Work {
                 let kinds = Self::kinds(engine, spec)?;
                 Ok(Self::Backfill(engine.backfill_begin(kinds, id, run, place).await?))
             }
+            JobName::Repair => {
+                let touch = if spec.apply { Touch::Marks } else { Touch::Nothing };
+                let bound = Bound { records: spec.bound.max_keys, per_million: spec.bound.max_per_million };
+                let kinds = Self::kinds(engine, spec)?;
+                Ok(Self::Repair(engine.repair_begin(&kinds, id, touch, bound).await?))
+            }
+            JobName::Restore => {
+                let kinds = Self::kinds(engine, spec)?;
+                Ok(Self::Restore(Box::new(engine.restore_begin(kinds, place).await?)))
+            }
             JobName::Verify => {
                 let mode = if spec.exhaustive { Mode::Exhaustive } else { Mode::Digests };
                 Ok(Self::Verify(Box::new(engine.verify_begin(&spec.kinds, mode).await?)))
@@ -53,7 +68,9 @@ impl Work {
     /// When a store fails.
     pub(super) async fn holds(&self, engine: &Engine) -> Result<bool, TaskError> {
         match self {
-            Self::Backfill(_) => Ok(false),
+            Self::Backfill(_) | Self::Restore(_) => Ok(false),
+            // What it found is looked at again anyway.
+            Self::Repair(_) => Ok(true),
             Self::Verify(verify) => verify.holds(engine).await,
         }
     }
@@ -68,6 +85,10 @@ impl Work {
                 engine.traces().job_chunk("backfill").run(engine.backfill_step(backfill, effort)).await
             }
             Self::Verify(verify) => engine.traces().job_chunk("verify").run(engine.verify_step(verify, effort)).await,
+            Self::Repair(repair) => engine.traces().job_chunk("repair").run(engine.repair_step(repair)).await,
+            Self::Restore(restore) => {
+                engine.traces().job_chunk("restore").run(engine.restore_step(restore, effort)).await
+            }
         }
     }
 
@@ -76,7 +97,8 @@ impl Work {
         match self {
             Self::Backfill(backfill) => backfill.place(),
             // What it summed would be worth nothing to another process at another time.
-            Self::Verify(_) => None,
+            Self::Verify(_) | Self::Repair(_) => None,
+            Self::Restore(restore) => restore.place(),
         }
     }
 
@@ -85,6 +107,8 @@ impl Work {
         match self {
             Self::Backfill(backfill) => backfill.report(),
             Self::Verify(verify) => verify.report(),
+            Self::Repair(repair) => repair.report(),
+            Self::Restore(restore) => restore.report(),
         }
     }
 }

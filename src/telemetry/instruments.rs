@@ -83,6 +83,8 @@ instruments! {
     writes: counter "parallax_writes" { kind: kind },
     /// Rows sent to Postgres by applies.
     row_upserts: counter "parallax_row_upserts" { table: table },
+    /// Tombstones and rows past their retention that were swept.
+    expunged_rows: counter "parallax_expunged_rows" { table: table },
     /// Apply transactions that committed.
     applies: counter "parallax_applies" {},
     /// Applies, or rows of them, that did not commit.

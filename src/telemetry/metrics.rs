@@ -99,6 +99,13 @@ impl Metrics {
         }
     }
 
+    /// `rows` tombstones or rows past their retention were swept from `table`.
+    pub fn expunged(&self, table: &str, rows: u64) {
+        if let Some(position) = tables().position(|known| known == table) {
+            self.0.instruments.expunged_rows.add(&[position], rows);
+        }
+    }
+
     /// An apply transaction committed.
     pub fn applied(&self) {
         self.0.instruments.applies.add(&[], 1);

@@ -20,6 +20,7 @@ fn after_every_fact() -> Metrics {
     metrics.written("apikey", 3);
     metrics.upserted("api_keys", 1);
     metrics.applied();
+    metrics.expunged("api_keys", 1);
     metrics.apply_failed(ApplyFailure::Epoch, 1);
     metrics.mirror_lag("apikey", took);
     metrics.set_outbox(1, took);

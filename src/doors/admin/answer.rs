@@ -112,14 +112,17 @@ fn etag(version: u64) -> HeaderValue {
     HeaderValue::from_str(&format!("\"{version}\"")).expect("digits in quotes are a header value")
 }
 
-/// Mismatches as `role` may see them: an id can be a secret (a code that can be redeemed), so only `secrets` sees it. The
+/// Mismatches and ghosts as `role` may see them: an id can be a secret (a code that can be redeemed), and so can what a record
+/// holds, so only `secrets` sees them. The
 /// key's hash finds the rows of both stores for everybody who may look there.
 pub(super) fn masked(mut mismatches: Vec<Value>, role: Role) -> Vec<Value> {
     match role {
         Role::Secrets => {}
         Role::Viewer | Role::Operator => {
             for mismatch in mismatches.iter_mut().filter_map(Value::as_object_mut) {
-                mismatch.remove("id");
+                for secret in ["id", "element", "doc"] {
+                    mismatch.remove(secret);
+                }
             }
         }
     }
@@ -178,7 +181,8 @@ pub(super) fn jobs_problem(error: JobsError) -> Problem {
     }
 }
 
-fn task_problem(error: TaskError) -> Problem {
+/// Why a task may not run, or did not get on.
+pub(super) fn task_problem(error: TaskError) -> Problem {
     match error {
         TaskError::Change(error) => change_problem(error),
         TaskError::Unmet(reason) => Problem::new(ProblemKind::Conflict, reason),

@@ -9,7 +9,7 @@ use crate::doors::problem::{Problem, ProblemKind};
 use crate::doors::server::Request;
 use crate::jobs::Spec;
 use crate::jobs::pace::Limits;
-use crate::jobs::spec::JobName;
+use crate::jobs::spec::{JobName, RepairBound};
 use crate::model::flag::{Ack, Flag, FlagChange, Stage};
 
 /// Characters of a reason, which goes into the audit row.
@@ -20,7 +20,7 @@ const MISMATCHES_DEFAULT: usize = 100;
 const MISMATCHES_MAX: usize = 1000;
 
 /// What a job and its pace must be.
-const JOB_MUST: &str = "must be backfill or verify";
+const JOB_MUST: &str = "must be backfill, verify, repair or restore";
 const PACE_MUST: &str =
     "must be an object of whole numbers: keys_per_second, bytes_per_second, redis_p99_ms, postgres_ms, outbox_age_ms";
 
@@ -145,6 +145,9 @@ pub(super) fn job(body: &[u8]) -> Result<Spec, Problem> {
     let kinds: Option<Vec<String>> = fields.take("kinds", "must be an array of kinds")?;
     let dry_run: Option<bool> = fields.take("dry_run", "must be true or false")?;
     let exhaustive: Option<bool> = fields.take("exhaustive", "must be true or false")?;
+    let apply: Option<bool> = fields.take("apply", "must be true or false")?;
+    let bound: Option<RepairBound> =
+        fields.take("bound", "must be an object of whole numbers: max_keys, max_per_million")?;
     let allow_eviction: Option<bool> = fields.take("allow_eviction", "must be true or false")?;
     let pace: Option<Limits> = fields.take("pace", PACE_MUST)?;
     fields.end()?;
@@ -153,6 +156,8 @@ pub(super) fn job(body: &[u8]) -> Result<Spec, Problem> {
         kinds: kinds.unwrap_or_default(),
         dry_run: dry_run.unwrap_or_default(),
         exhaustive: exhaustive.unwrap_or_default(),
+        apply: apply.unwrap_or_default(),
+        bound: bound.unwrap_or_default(),
         allow_eviction: allow_eviction.unwrap_or_default(),
         pace: pace.unwrap_or_default(),
     };

@@ -84,6 +84,8 @@ struct Asked<'a> {
     request: &'a Request,
     /// The kind or the id in the path; empty where the path has none.
     name: String,
+    /// The kind of the record in the path; empty where the path has none.
+    kind: String,
     role: Role,
 }
 
@@ -111,7 +113,7 @@ impl AdminDoor {
             let detail = format!("this needs the right `{}`", action.needs().name());
             return Err(self.refused(Problem::new(ProblemKind::Forbidden, detail)).await);
         }
-        let asked = Asked { request, name: found.name, role };
+        let asked = Asked { request, name: found.name, kind: found.kind, role };
         match action {
             Action::Report(report) => self.report(report, &asked).await,
             Action::Change(change) => self.change(change, &asked).await,
@@ -160,6 +162,12 @@ impl AdminDoor {
                 let found = found.map_err(answer::engine_problem)?;
                 Ok(answer::json(StatusCode::OK, &json!({ "mismatches": answer::masked(found, asked.role) })))
             }
+            Report::Ghosts => {
+                let page = input::mismatch_page(asked.request.query())?;
+                let found = self.engine.ghosts(page.limit, page.kind.as_deref()).await;
+                let found = found.map_err(answer::engine_problem)?;
+                Ok(answer::json(StatusCode::OK, &json!({ "ghosts": answer::masked(found, asked.role) })))
+            }
             Report::Jobs => {
                 let jobs = self.jobs.all().await.map_err(answer::jobs_problem)?;
                 let jobs = answer::value(&jobs)?;
@@ -194,6 +202,14 @@ impl AdminDoor {
                 let spec = input::job(&asked.request.body)?;
                 let started = self.jobs.begin(spec).await;
                 Ok(answer::accepted(&started.map_err(answer::jobs_problem)?))
+            }
+            Change::MigrateRecord => {
+                let migrated = async {
+                    let (kind, key) = self.engine.record_named(&asked.kind, &asked.name)?;
+                    self.engine.migrate(&kind, &key).await
+                };
+                let migrated = migrated.await.map_err(answer::task_problem)?;
+                Ok(answer::json(StatusCode::OK, &answer::value(&migrated)?))
             }
             Change::PauseJob => self.wish(asked, Wish::Pause).await,
             Change::ResumeJob => self.wish(asked, Wish::Resume).await,

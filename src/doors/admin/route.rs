@@ -22,6 +22,8 @@ pub(super) enum Resource {
     Rollback,
     Status,
     Mismatches,
+    Ghosts,
+    MigrateRecord,
     Jobs,
     Job,
     PauseJob,
@@ -32,7 +34,7 @@ pub(super) enum Resource {
 }
 
 /// What stands where. Each path and its methods are described in openapi.json; a test holds both to each other.
-const PATHS: [(&str, Resource); 19] = [
+const PATHS: [(&str, Resource); 21] = [
     ("/livez", Resource::Live),
     ("/readyz", Resource::Ready),
     ("/healthz", Resource::Health),
@@ -45,6 +47,8 @@ const PATHS: [(&str, Resource); 19] = [
     ("/v1/rollback", Resource::Rollback),
     ("/v1/status", Resource::Status),
     ("/v1/mismatches", Resource::Mismatches),
+    ("/v1/ghosts", Resource::Ghosts),
+    ("/v1/records/{kind}/{name}/migrate", Resource::MigrateRecord),
     ("/v1/jobs", Resource::Jobs),
     ("/v1/jobs/{name}", Resource::Job),
     ("/v1/jobs/{name}/pause", Resource::PauseJob),
@@ -77,6 +81,7 @@ pub(super) enum Report {
     Fleet,
     Status,
     Mismatches,
+    Ghosts,
     Jobs,
     Job,
     Evaluation,
@@ -90,6 +95,7 @@ pub(super) enum Change {
     PatchFlag,
     Rollback,
     StartJob,
+    MigrateRecord,
     PauseJob,
     ResumeJob,
     CancelJob,
@@ -103,6 +109,8 @@ pub(super) struct Found {
     pub(super) name: String,
     /// The path without the name in it.
     pub(super) template: &'static str,
+    /// The kind of a record; empty elsewhere.
+    pub(super) kind: String,
 }
 
 /// The paths of the door.
@@ -120,10 +128,12 @@ impl Routes {
     /// What stands at `path`, which is still percent-encoded.
     pub(super) fn find(&self, path: &str) -> Option<Found> {
         let matched = self.0.at(path).ok()?;
-        let encoded = matched.params.get("name").unwrap_or_default();
-        let name = percent_decode_str(encoded).decode_utf8().ok()?.into_owned();
+        let part = |name| {
+            let encoded = matched.params.get(name).unwrap_or_default();
+            Some(percent_decode_str(encoded).decode_utf8().ok()?.into_owned())
+        };
         let (template, resource) = *matched.value;
-        Some(Found { resource, name, template })
+        Some(Found { resource, name: part("name")?, kind: part("kind")?, template })
     }
 }
 
@@ -142,6 +152,8 @@ impl Resource {
             | Self::Rollback
             | Self::Status
             | Self::Mismatches
+            | Self::Ghosts
+            | Self::MigrateRecord
             | Self::Jobs
             | Self::Job
             | Self::PauseJob
@@ -168,6 +180,8 @@ impl Resource {
             | Self::Rollback
             | Self::Status
             | Self::Mismatches
+            | Self::Ghosts
+            | Self::MigrateRecord
             | Self::Jobs
             | Self::Job
             | Self::PauseJob
@@ -210,6 +224,8 @@ impl Resource {
             Self::Fleet => reads(Report::Fleet),
             Self::Status => reads(Report::Status),
             Self::Mismatches => reads(Report::Mismatches),
+            Self::Ghosts => reads(Report::Ghosts),
+            Self::MigrateRecord => posts(Change::MigrateRecord),
             Self::Job => reads(Report::Job),
             // A question too long for a query: it changes nothing.
             Self::Evaluation => asks(Report::Evaluation),
@@ -268,6 +284,8 @@ mod tests {
             ("GET", "/v1/flags/apikey/history", Action::Report(Report::FlagHistory), "apikey"),
             ("POST", "/v1/rollback", Action::Change(Change::Rollback), ""),
             ("POST", "/v1/jobs", Action::Change(Change::StartJob), ""),
+            ("POST", "/v1/records/apikey/a%2Fb/migrate", Action::Change(Change::MigrateRecord), "a/b"),
+            ("GET", "/v1/ghosts", Action::Report(Report::Ghosts), ""),
             ("POST", "/v1/jobs/7/pause", Action::Change(Change::PauseJob), "7"),
             ("POST", "/v1/jobs/7/resume", Action::Change(Change::ResumeJob), "7"),
             ("POST", "/v1/jobs/7/cancel", Action::Change(Change::CancelJob), "7"),

@@ -4,6 +4,7 @@ use diesel::QueryableByName;
 use diesel::sql_types::Text;
 use diesel_async::AsyncConnection;
 use diesel_async::AsyncPgConnection;
+use serde_json::Value as Json;
 
 use crate::model::catalog::{Layout, Table};
 use crate::model::key::Key;
@@ -54,25 +55,74 @@ pub async fn swept(postgres: &Postgres, clock: i64) -> Result<Vec<String>, Postg
     Ok(rows.into_iter().map(|row| row.name).collect())
 }
 
+/// Writes down the rows of these keys of one table, headers and elements included, as ghosts; what is listed in this epoch
+/// already is not listed again. Answers how many records were.
+///
+/// # Errors
+/// When Postgres cannot be reached or written.
+pub async fn list_keys(postgres: &Postgres, epoch: i64, table: Table, keys: &[Key]) -> Result<usize, PostgresError> {
+    let hashes: Vec<Vec<u8>> = keys.iter().map(Key::hash).collect();
+    let mut pooled = postgres.connection().await?;
+    let connection: &mut AsyncPgConnection = &mut pooled;
+    let done = connection.transaction(async |connection: &mut AsyncPgConnection| {
+        let mut records = 0;
+        for source in sources(table) {
+            let text = format!(
+                "{INSERT} SELECT * FROM ({source} WHERE key_hash = ANY({{}})) AS n(epoch, kind, key_hash, id, element, type, doc, version)
+                 WHERE NOT EXISTS (SELECT 1 FROM ghosts g WHERE g.epoch = n.epoch AND g.key_hash = n.key_hash
+                    AND g.element IS NOT DISTINCT FROM n.element)"
+            );
+            let binds = vec![Bind::Number(epoch), Bind::BytesList(hashes.clone())];
+            // The last source has one row a record.
+            records = Statement::new(text, binds).run(connection).await?;
+        }
+        Ok(records)
+    });
+    done.await
+}
+
+/// Ghosts, newest first: what was lost, with its value.
+///
+/// # Errors
+/// When Postgres cannot be reached.
+pub async fn listed(postgres: &Postgres, kind: Option<&str>, limit: i64) -> Result<Vec<Json>, PostgresError> {
+    let text = "SELECT json_build_object('at', at, 'epoch', epoch, 'kind', kind, 'key_hash', encode(key_hash, 'hex'), 'id', id,
+            'element', element, 'type', type, 'doc', doc, 'version', version)::text AS name
+         FROM ghosts WHERE kind = coalesce({}, kind) ORDER BY seq DESC LIMIT {}";
+    let statement = Statement::new(text, vec![Bind::NullableText(kind.map(str::to_owned)), Bind::Number(limit)]);
+    let rows: Vec<Named> = statement.rows(&mut *postgres.connection().await?).await?;
+    Ok(rows.iter().filter_map(|row| serde_json::from_str(&row.name).ok()).collect())
+}
+
 fn tables() -> impl Iterator<Item = &'static str> {
     let documents = Table::ALL.iter().filter(|table| table.layout() == Layout::Document);
     documents.map(|table| table.name()).chain(["collections"])
 }
 
+const INSERT: &str = "INSERT INTO ghosts (epoch, kind, key_hash, id, element, type, doc, version)";
+
+/// Where the rows of a table, and their headers, are taken from.
+fn sources(table: Table) -> Vec<String> {
+    let name = table.name();
+    match table.layout() {
+        Layout::Document => {
+            vec![format!("SELECT {{}}::bigint, kind, key_hash, id, NULL::text, type, doc, version FROM {name}")]
+        }
+        Layout::Collection | Layout::Log => {
+            vec![
+                format!("SELECT {{}}::bigint, kind, key_hash, id, element, '', doc, version FROM {name}"),
+                HEADERS.to_owned(),
+            ]
+        }
+    }
+}
+
+const HEADERS: &str = "SELECT {}::bigint, kind, key_hash, id, NULL::text, type, NULL::jsonb, version FROM collections";
+
 fn statements() -> Vec<String> {
-    let insert = "INSERT INTO ghosts (epoch, kind, key_hash, id, element, type, doc, version)";
-    let documents = Table::ALL.iter().map(|table| match table.layout() {
-        Layout::Document => format!(
-            "{insert} SELECT {{}}, kind, key_hash, id, NULL, type, doc, version FROM {} WHERE version > {{}}",
-            table.name()
-        ),
-        Layout::Collection | Layout::Log => format!(
-            "{insert} SELECT {{}}, kind, key_hash, id, element, '', doc, version FROM {} WHERE version > {{}}",
-            table.name()
-        ),
-    });
-    let headers = format!(
-        "{insert} SELECT {{}}, kind, key_hash, id, NULL, type, NULL, version FROM collections WHERE version > {{}}"
-    );
-    documents.chain([headers]).collect()
+    // Both kinds of elements have their headers in one table, which is listed once.
+    let mut sources: Vec<String> = Table::ALL.iter().flat_map(|table| sources(*table)).collect();
+    sources.sort_unstable();
+    sources.dedup();
+    sources.into_iter().map(|source| format!("{INSERT} {source} WHERE version > {{}}")).collect()
 }

@@ -184,19 +184,26 @@ struct LogRow {
     is_live: bool,
 }
 
-/// The entries of a log from `first` to `last`, both included.
+/// The entries of a log from `first` to `last`, both included, at most `limit`.
 ///
 /// # Errors
 /// When Postgres cannot be reached.
-pub async fn log(postgres: &Postgres, key: &Key, first: &str, last: &str) -> Result<LogRows, PostgresError> {
+pub async fn log(
+    postgres: &Postgres,
+    key: &Key,
+    first: &str,
+    last: &str,
+    limit: i64,
+) -> Result<LogRows, PostgresError> {
     let text = "SELECT c.epoch, least(c.floor, d.floor) AS floor, coalesce((SELECT beat FROM heartbeat), 0) AS beat,
             greatest(r.version, r.last_version) AS version, e.element, e.doc::text AS doc, e.version AS element_version,
             (e.deleted_at IS NULL) AS is_live
          FROM control c JOIN control d ON d.table_name = 'collections'
             LEFT JOIN collections r ON r.key_hash = {} AND r.deleted_at IS NULL AND r.gone_at IS NULL
             LEFT JOIN event_logs e ON e.key_hash = r.key_hash AND e.element >= {} AND e.element <= {}
-         WHERE c.table_name = 'event_logs' ORDER BY e.element";
-    let binds = vec![Bind::Bytes(key.hash()), Bind::Text(first.to_owned()), Bind::Text(last.to_owned())];
+         WHERE c.table_name = 'event_logs' ORDER BY e.element LIMIT {}";
+    let binds =
+        vec![Bind::Bytes(key.hash()), Bind::Text(first.to_owned()), Bind::Text(last.to_owned()), Bind::Number(limit)];
     let rows: Vec<LogRow> = Statement::new(text, binds).rows(&mut *postgres.connection().await?).await?;
     let head = rows.first().ok_or(diesel::result::Error::NotFound)?;
     let control = Control { epoch: head.epoch, floor: head.floor, beat: head.beat };

@@ -322,3 +322,18 @@ diesel::table! {
         valid_until -> Nullable<Timestamptz>,
     }
 }
+
+diesel::table! {
+    repairs (seq) {
+        seq -> Int8,
+        at -> Timestamptz,
+        job -> Text,
+        kind -> Text,
+        key_hash -> Binary,
+        id -> Text,
+        class_before -> Text,
+        version_before -> Int8,
+        verdict_after -> Nullable<Text>,
+        version_after -> Nullable<Int8>,
+    }
+}

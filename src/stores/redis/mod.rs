@@ -10,6 +10,7 @@ pub mod lease;
 pub mod lineage;
 pub mod marks;
 mod parts;
+pub mod refill;
 pub mod script;
 pub mod subscription;
 pub mod wire;
@@ -42,5 +43,9 @@ pub const BACKFILLED: &str = "parallax:backfilled";
 pub const UNVERIFIABLE: &str = "parallax:unverifiable";
 /// The channel on which a change of flags is told.
 pub const FLAGS_CHANNEL: &str = "parallax:flags:changed";
+/// Where collections and logs are gathered that go back to a Redis that was lost.
+pub const REFILL_PREFIX: &str = "parallax:refill:";
+/// The lease of the one sidecar that sweeps tombstones.
+pub const EXPUNGE_LEASE: &str = "parallax:lease:expunge";
 /// The lease of the one sidecar that sweeps the outbox.
 pub const SWEEP_LEASE: &str = "parallax:lease:sweep";

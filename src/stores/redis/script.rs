@@ -59,6 +59,12 @@ pub static BACKFILLED: Script = script!("#!lua flags=allow-oom\n", prelude, "bac
 pub static ANCHOR: Script = script!("#!lua flags=allow-oom\n", "anchor");
 /// Marks ghosts.
 pub static GHOSTS: Script = script!("#!lua flags=allow-oom\n", "ghosts");
+/// Refills documents.
+pub static REFILL: Script = script!("#!lua\n", prelude, "refill");
+/// Gathers a part of a collection that goes back.
+pub static REFILL_PART: Script = script!("#!lua\n", "refill_part");
+/// Puts a collection into its place.
+pub static REFILL_END: Script = script!("#!lua\n", prelude, "refill_end");
 /// Ends a lift.
 pub static LIFT: Script = script!("#!lua flags=allow-oom\n", "lift");
 /// A random key of the caller's.

@@ -12,6 +12,6 @@ if total <= 10000 then
   until cursor == '0'
 else
   ours = redis.call('EXISTS', 'parallax:outbox', 'parallax:clock', 'parallax:anchor', 'parallax:postgres', 'parallax:flags',
-    'parallax:audits', 'parallax:sidecars', 'parallax:backfilled', 'parallax:unverifiable', 'parallax:lease:sweep')
+    'parallax:audits', 'parallax:sidecars', 'parallax:backfilled', 'parallax:unverifiable', 'parallax:lease:sweep', 'parallax:lease:expunge')
 end
 return total - ours
