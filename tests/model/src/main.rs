@@ -4,7 +4,7 @@
 use std::fmt::Write;
 use std::sync::Mutex;
 
-use parallax_model::explorer::Outcome;
+use parallax_model::explorer::{Outcome, Violation};
 use parallax_model::mutant::Mutant;
 use parallax_model::suite::{self, HUNT_STATES_MAX, Space};
 
@@ -45,13 +45,17 @@ fn trace(mutant: Mutant) -> String {
     let mut text = format!("{} ({}), model {}, scope {}\n", mutant.name(), mutant.rule(), space.model(), space.name());
     match outcome.violation {
         None => text.push_str("not found\n"),
-        Some(violation) => {
-            for (number, (label, state)) in violation.trace.iter().enumerate() {
-                let _ = writeln!(text, "{:3}. {label}\n     {state}", number + 1);
-            }
-            let _ = writeln!(text, "broken: {}", violation.property.sentence());
-        }
+        Some(violation) => text.push_str(&told(&violation)),
     }
+    text
+}
+
+fn told(violation: &Violation) -> String {
+    let mut text = String::new();
+    for (number, (label, state)) in violation.trace.iter().enumerate() {
+        let _ = writeln!(text, "{:3}. {label}\n     {state}", number + 1);
+    }
+    let _ = writeln!(text, "broken: {}", violation.property.sentence());
     text
 }
 
@@ -71,6 +75,9 @@ fn report(states_max: usize) -> (String, bool) {
             (None, false) => "limit of states",
         };
         is_good &= outcome.violation.is_none();
+        if let Some(violation) = &outcome.violation {
+            eprintln!("{}:\n{}", space.name(), told(violation));
+        }
         let Outcome { states, depth, .. } = outcome;
         let _ = writeln!(text, "{:11} {:36} {states:10} {depth:5} {seconds:8.1}  {end}", space.model(), space.name());
     }

@@ -118,7 +118,10 @@ impl Record {
                 (redis.was_deleted, redis.was_evicted) = (true, false);
                 state.owed = NONE;
             }
-            Write::Expire if redis.value != NONE => redis.expires = state.now + 1,
+            Write::Expire if redis.value != NONE => {
+                redis.expires = state.now + 1;
+                state.owed = NONE;
+            }
             Write::Take | Write::Expire => {}
         }
         state.changed();
