@@ -30,6 +30,7 @@ mod records_api;
 mod redis_lost;
 mod requirements;
 mod resp_differential;
+mod resp_door;
 mod resp_fuzz;
 mod resp_robustness;
 mod restored;

@@ -15,6 +15,8 @@ use crate::model::frame::{Frame, Protocol, encode};
 
 /// Commands of a client's transaction that are queued at once.
 const QUEUED_AT_ONCE_MAX: usize = 1024;
+/// Bytes of a client that wait while a command of its own blocks.
+const INPUT_BYTES_MAX: usize = 1024 * 1024;
 /// Bytes that are carried at once where nothing is looked at.
 const PIPE_BYTES: usize = 64 * 1024;
 
@@ -176,27 +178,48 @@ impl Client {
         Go::On
     }
 
-    /// Passes one command over the client's own connection, and its reply back.
+    /// Passes one command over the client's own connection, and its reply back. It may block for ever, so a client that goes
+    /// meanwhile is noticed; what it sends meanwhile waits.
     async fn pass(&mut self, command: &Command) -> Go {
+        let mut bytes = BytesMut::new();
+        encode::command(&mut bytes, command);
         let output = std::sync::Arc::clone(&self.output);
-        let asked = match self.own().await {
-            Ok(own) => own.ask(command, &output).await,
+        let written = match self.own().await {
+            Ok(own) => own.write(&bytes).await,
             Err(error) => Err(error),
         };
-        match asked {
-            Ok(frame) => {
-                self.output.reply(frame.bytes());
-                self.release();
-                Go::On
-            }
-            Err(error) => self.lost(&error),
+        if let Err(error) = written {
+            return self.lost(&error);
+        }
+        output.flush();
+        let Some(own) = self.own.as_mut() else { return Go::On };
+        loop {
+            let has_room = self.input.len() < INPUT_BYTES_MAX;
+            let asked = tokio::select! {
+                biased;
+                asked = own.reply(&output) => asked,
+                ready = output.socket.readable(), if has_room => {
+                    self.input.reserve(PIPE_BYTES);
+                    let is_over = ready.is_err() || matches!(output.socket.try_read(&mut self.input), Ok(0));
+                    if is_over {
+                        return Go::Ends;
+                    }
+                    continue;
+                }
+            };
+            return match asked {
+                Ok(frame) => {
+                    output.reply(frame.bytes());
+                    self.release();
+                    Go::On
+                }
+                Err(error) => self.lost(&error),
+            };
         }
     }
 
     /// A blocking command has the connection until it is answered, or the client goes.
     pub(super) async fn blocking(&mut self, command: Command) -> Go {
-        self.output.answered().await;
-        self.output.flush();
         self.pass(&command).await
     }
 

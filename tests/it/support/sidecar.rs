@@ -80,7 +80,7 @@ impl Sidecar {
         let mut sidecar = Self { child, data: String::new(), admin: String::new(), resp: String::new(), client, log };
         let doors = || async { sidecar.log.lock().unwrap().iter().find_map(doors_of) };
         wait_until("the doors are open", PATIENCE, || async { doors().await.is_some() }).await;
-        (sidecar.data, sidecar.admin) = doors().await.unwrap();
+        (sidecar.data, sidecar.admin, sidecar.resp) = doors().await.unwrap();
         wait_until("the sidecar is ready", PATIENCE, || async { sidecar.get("/readyz").await.status == 200 }).await;
         sidecar
     }
@@ -272,7 +272,7 @@ impl Sidecar {
     }
 }
 
-fn doors_of(line: &Json) -> Option<(String, String)> {
+fn doors_of(line: &Json) -> Option<(String, String, String)> {
     let field = |name: &str| line["fields"][name].as_str().or(line[name].as_str()).map(str::to_owned);
-    Some((field("data")?, field("admin")?))
+    Some((field("data")?, field("admin")?, field("resp").unwrap_or_default()))
 }
