@@ -72,15 +72,7 @@ pub async fn serve(settings: Settings, shutdown: Shutdown, background: &Handle) 
     let admin = background.spawn(async move {
         server::serve(admin_listener, admin::limits(), admin_door, async move { ended.requested().await }).await
     });
-    let resp = {
-        let (shutdown, deadline) = (shutdown.clone(), Duration::from_millis(data::limits(limits).drain_timeout_ms));
-        async move {
-            match resp {
-                Some((listener, door)) => door.serve(listener, deadline, shutdown.requested()).await,
-                None => 0,
-            }
-        }
-    };
+    let resp = serve_resp(resp, Duration::from_millis(data::limits(limits).drain_timeout_ms), shutdown.clone());
     let data = server::serve(data_listener, data::limits(limits), data_door, shutdown.requested());
     let (drained, cut) = tokio::join!(data, resp);
     tracing::info!(cut = drained.cut + cut, "the data doors are closed; what was marked here is drained");
@@ -133,6 +125,13 @@ pub async fn engine(
         background: background.clone(),
     });
     Ok(Some(engine.await.context("the engine could not be started")?))
+}
+
+async fn serve_resp(door: Option<(resp::Listener, RespDoor)>, deadline: Duration, shutdown: Shutdown) -> usize {
+    match door {
+        Some((listener, door)) => door.serve(listener, deadline, shutdown.requested()).await,
+        None => 0,
+    }
 }
 
 async fn listen_resp(listen: &RespListen) -> anyhow::Result<resp::Listener> {

@@ -9,7 +9,7 @@ use tokio::runtime::Handle;
 use crate::cli::{serve, terminal};
 use crate::dev::servers::{PostgresOptions, PrivatePostgres, PrivateRedis, RedisOptions};
 use crate::settings::sources::Inputs;
-use crate::settings::{self, Loaded, report};
+use crate::settings::{self, Loaded, RespListen, report};
 use crate::shutdown::Shutdown;
 use crate::telemetry::logs;
 
@@ -109,9 +109,17 @@ fn addresses(loaded: &Loaded, servers: &Servers) -> String {
             format!("psql {place}   ({})", whose(servers.postgres.is_some()))
         },
     );
+    let resp = settings.resp.as_ref().map_or_else(
+        || "off".to_owned(),
+        |resp| match &resp.listen {
+            RespListen::Tcp(listen) => format!("redis-cli -p {}", listen.port()),
+            RespListen::Unix(path) => format!("redis-cli -s {}", path.display()),
+        },
+    );
     format!(
         "\
 data door    http://{http}/redis   (curl -H 'Content-Type: application/json' -d '[\"PING\"]' http://{http}/redis)
+resp door    {resp}
 admin door   http://{admin}/v1/flags
 redis        {redis}   ({})
 postgres     {postgres}

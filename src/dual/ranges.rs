@@ -30,7 +30,7 @@ pub(super) fn reply(name: &str, command: &Command, members: &Members, protocol: 
             order.iter().position(|(name, _)| *name == member).map_or(Reply::Nil, count)
         }
         "ZRANGE" | "ZREVRANGE" | "ZRANGEBYSCORE" | "ZREVRANGEBYSCORE" => {
-            return Some(Range::of(name, command)?.reply(members, protocol)?);
+            return Range::of(name, command)?.reply(members, protocol);
         }
         _ => return None,
     })
@@ -221,9 +221,9 @@ mod tests {
 
     fn names(line: &str) -> Vec<String> {
         let Some(Reply::Array(items)) = ask(line, Protocol::Resp2) else { panic!("{line}") };
-        let text = |item: &Reply| match item {
-            Reply::Bulk(bytes) | Reply::Double(bytes) => String::from_utf8_lossy(bytes).into_owned(),
-            other => panic!("{other:?}"),
+        let text = |item: &Reply| {
+            let (Reply::Bulk(bytes) | Reply::Double(bytes)) = item else { panic!("{item:?}") };
+            String::from_utf8_lossy(bytes).into_owned()
         };
         items.iter().map(text).collect()
     }

@@ -1,5 +1,6 @@
-//! Where a command of a connection goes: to Redis as it is, through the engine, or to a connection of its own. Decided for
-//! most commands from the server's table and the kinds of their keys, without copying anything.
+//! Where a command of a connection goes: to Redis as it is, through the engine, or to a connection of its own.
+//!
+//! For most commands the server's table and the kinds of their keys decide, and nothing is copied.
 //!
 //! A [`Path`] is a way to Redis for the connections of one thread, with its own lane and its own batches.
 

@@ -1,5 +1,7 @@
-//! A client's own transaction, queued live on a connection of its own, so that QUEUED, errors at queueing, WATCH and EXECABORT
-//! are Redis' own. Our marks are queued between its commands, in the same EXEC (W1), and cut out of EXEC's answer.
+//! A client's own transaction, queued live on a connection of its own.
+//!
+//! So QUEUED, errors at queueing, WATCH and EXECABORT are Redis' own. Our marks are queued between its commands, in the same
+//! EXEC (W1), and cut out of EXEC's answer.
 
 use std::sync::Arc;
 

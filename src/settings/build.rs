@@ -143,6 +143,9 @@ fn resp(reader: &mut Reader<'_>) -> Option<RespSettings> {
         RespListen::Tcp(listen) if !listen.ip().is_loopback() && settings.password.is_none() => {
             reader.refuse("resp.listen", open_door(*listen, "PARALLAX_RESP_PASSWORD"));
         }
+        RespListen::Unix(path) if path.as_os_str().is_empty() && text != "off" => {
+            reader.refuse("resp.listen", "`unix:` needs a path behind it");
+        }
         RespListen::Tcp(_) | RespListen::Unix(_) => {}
     }
     (text != "off").then_some(settings)

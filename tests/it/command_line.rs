@@ -95,7 +95,7 @@ async fn migrate_brings_the_schema_once_and_the_offset_of_the_dates_with_it() {
 async fn dev_starts_what_is_missing_prints_where_it_is_and_leaves_nothing_behind() {
     for signal in ["TERM", "KILL"] {
         let mut command = tokio::process::Command::from(parallax(&["dev"]));
-        command.args(["--http-listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"]);
+        command.args(["--http-listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--resp-listen", "127.0.0.1:0"]);
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).kill_on_drop(true).spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let (mut redis, mut postgres) = (None, None);

@@ -4,7 +4,7 @@ use std::fs;
 
 use parallax::settings::definitions::DEFINITIONS;
 use parallax::settings::sources::Inputs;
-use parallax::settings::{SettingErrors, Settings, SslMode, load, report};
+use parallax::settings::{RespListen, SettingErrors, Settings, SslMode, load, report};
 use secrecy::ExposeSecret;
 
 fn with(variables: &[(&str, &str)]) -> Settings {
@@ -175,6 +175,23 @@ fn a_door_that_others_can_reach_needs_a_token() {
     assert_refused(&admin, "PARALLAX_ADMIN_LISTEN", "set PARALLAX_ADMIN_OPERATOR_TOKEN");
     let settings = with(&[("PARALLAX_HTTP_LISTEN", "0.0.0.0:8380"), ("PARALLAX_HTTP_TOKEN", "one, two")]);
     assert_eq!(settings.http.tokens.len(), 2);
+}
+
+#[test]
+fn the_redis_door_is_on_loopback_a_socket_or_off_and_needs_a_password_elsewhere() {
+    let listen = |text: &str| with(&[("PARALLAX_RESP_LISTEN", text)]).resp.map(|resp| resp.listen);
+    assert_eq!(with(&[]).resp.unwrap().listen, RespListen::Tcp("127.0.0.1:6380".parse().unwrap()));
+    assert_eq!(listen("unix:/run/parallax.sock"), Some(RespListen::Unix("/run/parallax.sock".into())));
+    assert_eq!(listen("off"), None);
+    assert_refused(&[("PARALLAX_RESP_LISTEN", "0.0.0.0:6380")], "PARALLAX_RESP_LISTEN", "set PARALLAX_RESP_PASSWORD");
+    assert_refused(&[("PARALLAX_RESP_LISTEN", "127.0.0.1:8380")], "PARALLAX_RESP_LISTEN", "another door listens there");
+    assert_refused(&[("PARALLAX_RESP_LISTEN", "unix:")], "PARALLAX_RESP_LISTEN", "a path");
+    let policies = [("PARALLAX_RESP_SERVER_COMMANDS", "forward"), ("PARALLAX_RESP_BLOCKING_WRITES", "perhaps")];
+    assert_refused(&policies, "PARALLAX_RESP_BLOCKING_WRITES", "give one of refuse, forward");
+    let variables = [("REDIS_HOST", "localhost"), ("REDIS_PORT", "6380")];
+    assert_refused(&variables, "REDIS_HOST", "is a door of this sidecar");
+    let elsewhere = [("PARALLAX_RESP_LISTEN", "0.0.0.0:6380"), ("PARALLAX_RESP_PASSWORD", "p")];
+    assert!(with(&elsewhere).resp.unwrap().password.is_some());
 }
 
 #[test]

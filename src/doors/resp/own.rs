@@ -12,6 +12,7 @@ use crate::dual::route::{RedisError, Route, Wire};
 use crate::dual::transaction::{Expected, Transaction};
 use crate::model::command::Command;
 use crate::model::frame::{Frame, Protocol, encode};
+use crate::model::reply::Reply;
 
 /// Commands of a client's transaction that are queued at once.
 const QUEUED_AT_ONCE_MAX: usize = 1024;
@@ -79,10 +80,7 @@ impl Own {
 
     /// `[subscribe, channel, count]` and its like tell how many subscriptions there are.
     fn note_subscriptions(&mut self, frame: &Frame) {
-        let parts = match frame.decode() {
-            crate::model::reply::Reply::Array(parts) | crate::model::reply::Reply::Push(parts) => parts,
-            _ => return,
-        };
+        let (Reply::Array(parts) | Reply::Push(parts)) = frame.decode() else { return };
         let (Some(kind), Some(count)) = (parts.first().and_then(|kind| kind.as_bulk()), parts.get(2)) else { return };
         let Some(count) = count.integer() else { return };
         match kind.as_ref() {

@@ -79,6 +79,7 @@ impl Door {
             .env("DATABASE_URL", database.url())
             .env("PARALLAX_HTTP_LISTEN", data.to_string())
             .env("PARALLAX_ADMIN_LISTEN", admin.to_string())
+            .env("PARALLAX_RESP_LISTEN", "off")
             .envs(settings.iter().copied())
             .stdout(Stdio::null())
             .spawn()
