@@ -103,7 +103,9 @@ impl Parser {
         let rest = input.get(self.at..).unwrap_or_default();
         let Some((number, used)) = head(rest, "too big bulk count string")? else { return Ok(None) };
         if let Some(sign) = rest.first().filter(|sign| **sign != b'$') {
-            return Err(format!("Protocol error: expected '$', got '{}'", char::from(*sign)));
+            // Redis lets no end of a line into its errors.
+            let sign = if matches!(sign, b'\r' | b'\n') { b' ' } else { *sign };
+            return Err(format!("Protocol error: expected '$', got '{}'", char::from(sign)));
         }
         let length = number.filter(|length| (0..=BULK_BYTES_MAX).contains(length));
         let length = length.ok_or("Protocol error: invalid bulk length")?;
@@ -269,6 +271,7 @@ mod tests {
         assert_eq!(error(b"*x\r\n"), "Protocol error: invalid multibulk length");
         assert_eq!(error(b"*2147483648\r\n"), "Protocol error: invalid multibulk length");
         assert_eq!(error(b"*1\r\n:1\r\n"), "Protocol error: expected '$', got ':'");
+        assert_eq!(error(b"*1\r\n\r\n"), "Protocol error: expected '$', got ' '");
         assert_eq!(error(b"*1\r\n$-1\r\n"), "Protocol error: invalid bulk length");
         assert_eq!(error(b"*1\r\n$536870913\r\n"), "Protocol error: invalid bulk length");
         assert_eq!(error(&[b'a'; 65_537]), "Protocol error: too big inline request");
