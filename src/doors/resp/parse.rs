@@ -278,6 +278,7 @@ mod tests {
         assert_eq!(error(b"*x\r\n"), "Protocol error: invalid multibulk length");
         assert_eq!(error(b"*2147483648\r\n"), "Protocol error: invalid multibulk length");
         assert_eq!(error(b"*1\r\n:1\r\n"), "Protocol error: expected '$', got ':'");
+        assert_eq!(error(b"*1\r\n\r\n"), "Protocol error: expected '$', got ' '");
         assert_eq!(error(b"*1\r\n$-1\r\n"), "Protocol error: invalid bulk length");
         assert_eq!(error(b"*1\r\n$536870913\r\n"), "Protocol error: invalid bulk length");
         assert_eq!(error(&[b'a'; 65_537]), "Protocol error: too big inline request");

@@ -138,7 +138,7 @@ async fn our_keys_are_invisible_and_another_database_passes_through_unmirrored()
         assert_eq!(client.ask("EXEC").await, Reply::Array(all));
         for line in ["GET parallax:clock", "WATCH parallax:flags", "EVAL return 1 parallax:flags", "COPY a parallax:x"]
         {
-            assert!(client.see(line).await.starts_with("-PARALLAX keys that begin"), "{line}");
+            assert!(client.see(line).await.starts_with("-PARALLAX keys and channels that begin"), "{line}");
         }
     }
     assert_eq!(client.ask("SELECT 3").await, status("OK"));
