@@ -167,7 +167,9 @@ async fn engine(arguments: &JobArguments, shutdown: &Shutdown) -> anyhow::Result
     if loaded.settings.postgres.is_none() {
         bail!("a job needs Postgres, and ENABLE_POSTGRES is false");
     }
-    app::engine(&loaded.settings, Membership::Guest, shutdown, &Handle::current()).await?.context("interrupted before it began")
+    app::engine(&loaded.settings, Membership::Guest, shutdown, &Handle::current())
+        .await?
+        .context("interrupted before it began")
 }
 
 async fn run(spec: Spec, arguments: JobArguments, shutdown: Shutdown) -> anyhow::Result<ExitCode> {

@@ -93,7 +93,7 @@ impl Engine {
         bound: Bound,
     ) -> Result<Repair, TaskError> {
         self.lineage_now().await?;
-        let share = u128::from(self.keys().await?) * u128::from(bound.per_million) / 1_000_000;
+        let share = u128::from(self.key_count().await?) * u128::from(bound.per_million) / 1_000_000;
         Ok(Repair {
             id: id.to_owned(),
             names: kinds.iter().map(|kind| kind.name.clone()).collect(),

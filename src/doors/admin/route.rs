@@ -149,6 +149,8 @@ impl Resource {
             | Self::Rollback
             | Self::Status
             | Self::Mismatches
+            | Self::Ghosts
+            | Self::MigrateRecord
             | Self::Jobs
             | Self::Job
             | Self::PauseJob
