@@ -20,8 +20,6 @@ pub struct Range<'a> {
     pub kinds: &'a [String],
     /// Behind this hash.
     pub after: &'a [u8],
-    /// Up to and with this hash.
-    pub until: &'a [u8],
     /// Live at this time of Redis, in milliseconds.
     pub time_ms: i64,
     /// At most so many.
@@ -40,15 +38,13 @@ impl Range<'_> {
         vec![
             Bind::TextList(self.kinds.to_vec()),
             Bind::Bytes(self.after.to_vec()),
-            Bind::Bytes(self.until.to_vec()),
             Bind::Number(self.time_ms),
             Bind::Number(self.limit),
         ]
     }
 }
 
-const LIVE: &str =
-    "r.kind = ANY({}) AND r.key_hash > {} AND r.key_hash <= {} AND r.deleted_at IS NULL AND r.gone_at IS NULL
+const LIVE: &str = "r.kind = ANY({}) AND r.key_hash > {} AND r.deleted_at IS NULL AND r.gone_at IS NULL
     AND (r.expires_at IS NULL OR r.expires_at > timestamptz 'epoch' + {} * interval '1 millisecond')
     ORDER BY r.key_hash LIMIT {}";
 
@@ -106,6 +102,37 @@ pub async fn live(postgres: &Postgres, range: &Range<'_>) -> Result<Vec<LiveRow>
         range.rows()
     );
     Ok(Statement::new(text, range.binds()).rows(&mut *postgres.connection().await?).await?)
+}
+
+#[derive(QueryableByName)]
+struct Keyed {
+    #[diesel(sql_type = Text)]
+    key: String,
+}
+
+/// Keys of live rows in some ranges of hashes, each behind its first and up to its second.
+///
+/// # Errors
+/// When Postgres cannot be reached.
+pub async fn keys_in(
+    postgres: &Postgres,
+    table: Table,
+    kinds: &[String],
+    ranges: &[(Vec<u8>, Vec<u8>)],
+    time_ms: i64,
+) -> Result<Vec<Key>, PostgresError> {
+    let rows = if table.layout() == Layout::Document { table.name() } else { "collections" };
+    let text = format!(
+        "SELECT r.key FROM unnest({{}}::bytea[], {{}}::bytea[]) AS b(after, until) CROSS JOIN LATERAL (
+            SELECT r.key FROM {rows} r WHERE r.key_hash > b.after AND r.key_hash <= b.until AND r.kind = ANY({{}})
+                AND r.deleted_at IS NULL AND r.gone_at IS NULL
+                AND (r.expires_at IS NULL OR r.expires_at > timestamptz 'epoch' + {{}} * interval '1 millisecond')) AS r"
+    );
+    let (after, until) = ranges.iter().cloned().unzip();
+    let binds =
+        vec![Bind::BytesList(after), Bind::BytesList(until), Bind::TextList(kinds.to_vec()), Bind::Number(time_ms)];
+    let found: Vec<Keyed> = Statement::new(text, binds).rows(&mut *postgres.connection().await?).await?;
+    Ok(found.iter().map(|row| Key::from_text(&row.key)).collect())
 }
 
 /// A live element of a collection, or entry of a log.

@@ -3,35 +3,37 @@
 //! By default two passes of digests, one over each store, and a comparison record by record only where a bucket differs; a
 //! record that was written between the two passes makes its bucket differ and is then judged like any other. Whatever is
 //! judged is judged by the verdict table, so lag is never taken for a difference. The job around it stands in `jobs`.
+//!
+//! Over 400 lines, as the passes hand over to each other; what sums stands in `sums`.
+
+mod sums;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value as Json, json};
 use tokio::time::Instant;
 
+use crate::dual::Engine;
 use crate::dual::compare::Judged;
-use crate::dual::digest::{self, Buckets, Head, Sums};
+use crate::dual::digest::{self, Buckets};
 use crate::dual::task::{Advance, Effort, TaskError};
 use crate::dual::verdict::Verdict;
-use crate::dual::{Engine, settle};
 use crate::model::catalog::{Kind, Layout, Table};
 use crate::model::key::Key;
 use crate::model::text;
-use crate::model::value::Value;
 use crate::stores::postgres::journal::{self, Mismatch};
 use crate::stores::postgres::pages::{self, LiveRow, Range};
 use crate::stores::postgres::proofs::{self, Proof};
-use crate::stores::redis::fence::{self, Seen};
+use crate::stores::redis::fence;
 
 /// Rows in one page from Postgres' side.
 const PAGE_ROWS: i64 = 500;
-/// Ranges of rows in one step, where buckets differ.
-const RANGES_MAX: usize = 100;
-/// Records in one call of the script.
-const LOOK_RECORDS_MAX: usize = 64;
+/// Records whose presence is asked for in one step.
+const STANDINGS_AT_ONCE: usize = 500;
+/// Buckets that are looked through in one step; each holds one in [`digest::BUCKETS`] of all records.
+const BUCKETS_AT_ONCE: usize = 64;
 /// How often a record is looked at when a look says nothing, and in the end.
 const LOOKS: u32 = 2;
 const LOOKS_LATER: u32 = 8;
@@ -40,8 +42,6 @@ const LATER_MAX: usize = 20_000;
 const LATER_AT_ONCE: usize = 512;
 /// Differences that a report lists; all are counted.
 pub const LISTED_MAX: usize = 10_000;
-/// The end of all hashes.
-const LAST_HASH: [u8; 17] = [0xff; 17];
 
 /// How a verification goes about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,8 +121,8 @@ enum At {
     Postgres(usize, Vec<u8>),
     /// Records of Redis in buckets that differ.
     RedisAgain(String),
-    /// Rows of Postgres in buckets that differ.
-    PostgresAgain(usize, usize, Vec<u8>),
+    /// Rows of Postgres in buckets that differ: from this bucket on, of this table.
+    PostgresAgain(usize, usize),
     /// What was under way all the time.
     Later,
     End,
@@ -258,7 +258,7 @@ impl Engine {
             At::Redis(cursor) => self.verify_keys(verify, &cursor, effort, Pass::First).await?,
             At::RedisAgain(cursor) => self.verify_keys(verify, &cursor, effort, Pass::Second).await?,
             At::Postgres(table, after) => self.verify_rows(verify, table, &after).await?,
-            At::PostgresAgain(bucket, table, after) => self.verify_buckets(verify, bucket, table, &after).await?,
+            At::PostgresAgain(bucket, table) => self.verify_buckets(verify, bucket, table).await?,
             At::Later => self.verify_later(verify).await?,
             At::End => (0, At::End),
         };
@@ -304,79 +304,16 @@ impl Engine {
         self.judge(verify, direct).await?;
         let next = match (next.as_str(), pass) {
             ("0", Pass::First) => At::Postgres(0, Vec::new()),
-            ("0", Pass::Second) => At::PostgresAgain(0, 0, Vec::new()),
+            ("0", Pass::Second) => At::PostgresAgain(0, 0),
             (_, Pass::First) => At::Redis(next),
             (_, Pass::Second) => At::RedisAgain(next),
         };
         Ok((seen, next))
     }
 
-    async fn digest_redis(&self, verify: &mut Verify, mut wanted: Vec<(Arc<Kind>, Key)>) -> Result<(), TaskError> {
-        while !wanted.is_empty() {
-            let asked: Vec<Vec<_>> = wanted
-                .chunks(LOOK_RECORDS_MAX)
-                .map(|chunk| chunk.iter().map(|(kind, key)| (key.clone(), settle::shape(kind))).collect())
-                .collect();
-            let seen = futures_util::future::join_all(asked.iter().map(|chunk| fence::looks(&self.jobs, chunk))).await;
-            let mut all = Vec::with_capacity(wanted.len());
-            for chunk in seen {
-                all.extend(chunk?);
-            }
-            let mut later = Vec::new();
-            for ((kind, key), seen) in wanted.into_iter().zip(all) {
-                let head = |type_name, expires_at_ms| Head { key: &key, type_name, expires_at_ms };
-                let digest = match &seen {
-                    Seen::Later => {
-                        later.push((kind, key));
-                        continue;
-                    }
-                    Seen::Module(type_name) => {
-                        *verify.found.modules.entry(type_name.clone()).or_default() += 1;
-                        continue;
-                    }
-                    Seen::Parts(header) => {
-                        let sums = self.sum_redis(verify, &kind, &key, &header.type_name).await?;
-                        digest::collection(head(&header.type_name, header.expires_at_ms), sums)
-                    }
-                    Seen::Whole(look) => {
-                        let Some(value) = &look.value else { continue };
-                        verify.found.bytes += bytes_of(value);
-                        let head = head(&look.type_name, look.expires_at_ms);
-                        match kind.layout {
-                            Layout::Document => digest::document(&kind, head, value),
-                            Layout::Collection | Layout::Log => digest::collection(head, sums_of(value)),
-                        }
-                    }
-                };
-                verify.found.in_redis += 1;
-                verify.redis.add(&key.hash(), digest);
-            }
-            wanted = later;
-        }
-        Ok(())
-    }
-
-    async fn sum_redis(&self, verify: &mut Verify, kind: &Kind, key: &Key, type_name: &str) -> Result<Sums, TaskError> {
-        let (mut sums, mut cursor) = (Sums::default(), "0".to_owned());
-        if kind.layout != Layout::Collection {
-            return Ok(sums);
-        }
-        loop {
-            let (next, elements) = fence::elements_page(&self.jobs, key, type_name, &cursor).await?;
-            for (name, value) in &elements {
-                verify.found.bytes += u64::try_from(name.len() + value.len()).unwrap_or(0);
-                sums.add(digest::element(type_name, name, value));
-            }
-            cursor = next;
-            if cursor == "0" {
-                return Ok(sums);
-            }
-        }
-    }
-
     /// One page of rows: digests, and for kinds that are judged at once what Redis does not have.
     async fn verify_rows(&self, verify: &mut Verify, at: usize, after: &[u8]) -> Result<(u64, At), TaskError> {
-        let rows = self.live_rows(verify, at, after, &LAST_HASH).await?;
+        let rows = self.live_rows(verify, at, after).await?;
         let seen = u64::try_from(rows.len()).unwrap_or(u64::MAX);
         verify.found.in_postgres += seen;
         let last = rows.last().map(|row| row.key().hash());
@@ -398,114 +335,42 @@ impl Engine {
         ))
     }
 
-    /// Rows in buckets that differ: what Redis does not have is judged. One step takes on several of the many small ranges.
-    async fn verify_buckets(
-        &self,
-        verify: &mut Verify,
-        bucket: usize,
-        at: usize,
-        after: &[u8],
-    ) -> Result<(u64, At), TaskError> {
-        let (mut bucket, mut at, mut after) = (bucket, at, after.to_vec());
-        let mut keys = Vec::new();
-        let mut seen = 0;
-        let mut next = At::Later;
-        for _ in 0..RANGES_MAX {
-            let position = verify.differing.iter().skip(bucket).position(|differs| *differs);
-            let Some(found) = position.map(|position| position + bucket) else {
-                next = At::Later;
-                break;
-            };
-            if found != bucket {
-                (bucket, at, after) = (found, 0, Vec::new());
-            }
-            let (first, until) = digest::range_of(bucket);
-            let rows = self.live_rows(verify, at, after.as_slice().max(first.as_slice()), &until).await?;
-            seen += rows.len();
-            let digested = |row: &&LiveRow| self.catalog.by_name(&row.kind).is_some_and(|kind| !verify.is_direct(kind));
-            keys.extend(rows.iter().filter(digested).map(LiveRow::key));
-            (bucket, at, after) = match rows.last() {
-                Some(last) => (bucket, at, last.key().hash()),
-                None if at + 1 < verify.tables.len() => (bucket, at + 1, Vec::new()),
-                None => (bucket + 1, 0, Vec::new()),
-            };
-            next = At::PostgresAgain(bucket, at, after.clone());
-        }
+    /// Rows of a table in some of the buckets that differ: what Redis does not have is judged.
+    async fn verify_buckets(&self, verify: &mut Verify, from: usize, at: usize) -> Result<(u64, At), TaskError> {
+        let differing = verify.differing.iter().enumerate().skip(from).filter(|(_, differs)| **differs);
+        let buckets: Vec<usize> = differing.map(|(bucket, _)| bucket).take(BUCKETS_AT_ONCE).collect();
+        let (Some(last), Some(postgres)) = (buckets.last().copied(), &self.postgres) else { return Ok((0, At::Later)) };
+        let Some(table) = verify.tables.get(at).copied() else { return Ok((0, At::PostgresAgain(last + 1, 0))) };
+        let digested = |kind: &&Arc<Kind>| kind.table == table && !verify.is_direct(kind);
+        let kinds: Vec<String> = verify.kinds.iter().filter(digested).map(|kind| kind.name.clone()).collect();
+        let ranges: Vec<_> = buckets.into_iter().map(digest::range_of).collect();
+        let (fence, _) = fence::fence(&self.jobs, &[]).await?;
+        let keys = pages::keys_in(postgres, table, &kinds, &ranges, fence.time_us / 1000).await?;
+        let seen = u64::try_from(keys.len()).unwrap_or(u64::MAX);
         let absent = self.absent(keys).await?;
         self.judge(verify, absent).await?;
-        Ok((u64::try_from(seen).unwrap_or(u64::MAX), next))
+        Ok((seen, At::PostgresAgain(from, at + 1)))
     }
 
-    async fn live_rows(
-        &self,
-        verify: &Verify,
-        at: usize,
-        after: &[u8],
-        until: &[u8],
-    ) -> Result<Vec<LiveRow>, TaskError> {
+    async fn live_rows(&self, verify: &Verify, at: usize, after: &[u8]) -> Result<Vec<LiveRow>, TaskError> {
         let (Some(postgres), Some(table)) = (&self.postgres, verify.tables.get(at)) else { return Ok(Vec::new()) };
         let (fence, _) = fence::fence(&self.jobs, &[]).await?;
         let of_table = verify.kinds.iter().filter(|kind| kind.table == *table);
         let kinds: Vec<String> = of_table.map(|kind| kind.name.clone()).collect();
         let time_ms = fence.time_us / 1000;
-        let range = Range { table: *table, kinds: &kinds, after, until, time_ms, limit: PAGE_ROWS };
+        let range = Range { table: *table, kinds: &kinds, after, time_ms, limit: PAGE_ROWS };
         Ok(pages::live(postgres, &range).await?)
-    }
-
-    async fn digest_postgres(&self, verify: &mut Verify, at: usize, rows: Vec<LiveRow>) -> Result<(), TaskError> {
-        let Some(table) = verify.tables.get(at).copied() else { return Ok(()) };
-        let mut sums = self.sum_postgres(table, &rows).await?;
-        for row in rows {
-            let (key, Some(kind)) = (row.key(), self.catalog.by_name(&row.kind)) else { continue };
-            let head = Head { key: &key, type_name: &row.type_name, expires_at_ms: row.expires_ms };
-            let hash = key.hash();
-            let digest = match kind.layout {
-                Layout::Document => {
-                    let doc = row.doc.as_ref().and_then(|doc| serde_json::from_str(doc).ok());
-                    // A document that has not the form of its type makes its bucket differ.
-                    let Some(value) = doc.and_then(|doc| Value::from_doc(&row.type_name, &doc)) else { continue };
-                    digest::document(kind, head, &value)
-                }
-                Layout::Collection | Layout::Log if !row.complete => continue,
-                Layout::Collection | Layout::Log => digest::collection(head, sums.remove(&hash).unwrap_or_default()),
-            };
-            verify.postgres.add(&hash, digest);
-        }
-        Ok(())
-    }
-
-    /// The sums of the elements of these headers.
-    async fn sum_postgres(&self, table: Table, rows: &[LiveRow]) -> Result<BTreeMap<Vec<u8>, Sums>, TaskError> {
-        let mut sums: BTreeMap<Vec<u8>, Sums> = BTreeMap::new();
-        let (Some(postgres), Layout::Collection) = (&self.postgres, table.layout()) else { return Ok(sums) };
-        let types: BTreeMap<Vec<u8>, &str> =
-            rows.iter().map(|row| (row.key().hash(), row.type_name.as_str())).collect();
-        let hashes: Vec<Vec<u8>> = types.keys().cloned().collect();
-        let mut after = (Vec::new(), Vec::new());
-        while !hashes.is_empty() {
-            let page = pages::elements(postgres, table, &hashes, (&after.0, &after.1)).await?;
-            let Some(last) = page.last() else { break };
-            after = (last.key_hash.clone(), last.element_hash.clone());
-            for element in page {
-                let type_name = types.get(&element.key_hash).copied().unwrap_or_default();
-                let name = Bytes::from(text::decode(&element.element));
-                let doc: Option<Json> = element.doc.as_ref().and_then(|doc| serde_json::from_str(doc).ok());
-                let value = doc.as_ref().and_then(Json::as_str).map(|value| Bytes::from(text::decode(value)));
-                let digest = digest::element(type_name, &name, &value.unwrap_or_default());
-                sums.entry(element.key_hash).or_default().add(digest);
-            }
-        }
-        Ok(sums)
     }
 
     /// Those of `keys` that Redis does not have.
     async fn absent(&self, keys: Vec<Key>) -> Result<Vec<(Arc<Kind>, Key)>, TaskError> {
-        if keys.is_empty() {
-            return Ok(Vec::new());
+        let mut absent = Vec::new();
+        for keys in keys.chunks(STANDINGS_AT_ONCE) {
+            let (_, standings) = fence::fence(&self.jobs, keys).await?;
+            let missing = keys.iter().zip(standings).filter(|(_, standing)| !standing.is_present);
+            absent.extend(missing.map(|(key, _)| (Arc::clone(self.catalog.kind_of(key.as_bytes())), key.clone())));
         }
-        let (_, standings) = fence::fence(&self.jobs, &keys).await?;
-        let absent = keys.into_iter().zip(standings).filter(|(_, standing)| !standing.is_present);
-        Ok(absent.map(|(key, _)| (Arc::clone(self.catalog.kind_of(key.as_bytes())), key)).collect())
+        Ok(absent)
     }
 
     async fn verify_later(&self, verify: &mut Verify) -> Result<(u64, At), TaskError> {
@@ -613,32 +478,4 @@ pub(super) fn mismatch(judged: &Judged, class: &'static str, fields: &[String]) 
         redis_version: judged.versions.0,
         postgres_version: judged.versions.1,
     }
-}
-
-fn sums_of(value: &Value) -> Sums {
-    let mut sums = Sums::default();
-    match value {
-        Value::Hash(fields) => fields.iter().for_each(|(name, value)| sums.add(digest::element("hash", name, value))),
-        Value::Set(members) => members.iter().for_each(|name| sums.add(digest::element("set", name, &Bytes::new()))),
-        Value::Zset(members) => {
-            members.iter().for_each(|(name, score)| sums.add(digest::element("zset", name, score.text())));
-        }
-        // Not the type of a collection: the digest of none, so that the bucket differs and the record is judged.
-        Value::String(_) | Value::List(_) | Value::Stream(_) => {}
-    }
-    sums
-}
-
-fn bytes_of(value: &Value) -> u64 {
-    let bytes = match value {
-        Value::String(text) => text.len(),
-        Value::Hash(fields) => fields.iter().map(|(name, value)| name.len() + value.len()).sum(),
-        Value::List(items) => items.iter().map(Bytes::len).sum(),
-        Value::Set(members) => members.iter().map(Bytes::len).sum(),
-        Value::Zset(members) => members.iter().map(|(name, score)| name.len() + score.text().len()).sum(),
-        Value::Stream(entries) => {
-            entries.iter().map(|(id, parts)| id.len() + parts.iter().map(Bytes::len).sum::<usize>()).sum()
-        }
-    };
-    u64::try_from(bytes).unwrap_or(u64::MAX)
 }
