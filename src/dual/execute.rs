@@ -3,28 +3,23 @@
 use std::sync::Arc;
 
 use futures_util::future::join_all;
-use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::dual::batch::Done;
 use crate::dual::plan::{self, EXEC_COMMANDS_MAX, LOG_PUSHES_MAX, MirroredTouch, Step};
 use crate::dual::route::{Callers, Path, Policy, Route};
 use crate::dual::view::View;
-use crate::dual::{Answer, Engine, EngineError, Mirror, Options, Refusal, RefusalCause, Source, only};
+use crate::dual::{Answer, Engine, EngineError, Options, Refusal, RefusalCause, Source, only};
 use crate::dual::{answer, hide};
 use crate::model::catalog::UNMATCHED;
 use crate::model::command::Command;
 use crate::model::command::effect;
 use crate::model::command::table::{Access, Class};
-use crate::model::flag::Ack;
 use crate::model::frame::{Frame, Protocol};
 use crate::model::key::Key;
 use crate::stores::redis::connection::RedisError;
 use crate::stores::redis::lane::Lane;
 use crate::telemetry::labels::{Operation, RouteReason, Store};
-
-/// How long a pipeline waits for a log to be captured before it pushes on (G3), at most.
-const LOG_CAPTURE_WAIT: std::time::Duration = std::time::Duration::from_millis(250);
 
 /// How long a blocking command may block.
 const BLOCKING_MAX: std::time::Duration = std::time::Duration::from_secs(60);
@@ -202,63 +197,6 @@ impl Engine {
         Ok(Answer { result: Ok(frame), source: Some(Source::Redis), mirror: None })
     }
 
-    /// Hands marked records to the drain and, where asked, waits until they are committed (W4).
-    pub(super) async fn mirrored(
-        &self,
-        view: &View,
-        touched: &[Vec<MirroredTouch>],
-        options: Options,
-        goes_on: bool,
-    ) -> Result<Vec<Option<Mirror>>, EngineError> {
-        let mut waits = Vec::new();
-        let mut mirrors = Vec::with_capacity(touched.len());
-        let now = Instant::now();
-        for touches in touched {
-            let mut mirror = None;
-            for MirroredTouch { touch, kind } in touches {
-                let ack = options.ack.unwrap_or(view.flag(kind).ack);
-                let waiter = (ack == Ack::Both).then(oneshot::channel);
-                let (waiter, wait) = waiter.map_or((None, None), |(waiter, wait)| (Some(waiter), Some(wait)));
-                mirror = Some(if wait.is_some() { Mirror::Applied } else { Mirror::Pending });
-                waits.extend(wait);
-                self.metrics.written(&kind.name, 1);
-                if self.drain.is_some() && !self.queue.add(&touch.key, kind, now, waiter, pushed(touch)) {
-                    self.metrics.outbox_queue_dropped(1);
-                }
-            }
-            mirrors.push(mirror);
-        }
-        if !waits.is_empty() {
-            let all = tokio::time::timeout(self.command_deadline, join_all(waits)).await;
-            let is_committed = all.is_ok_and(|waits| waits.iter().all(Result::is_ok));
-            if !is_committed {
-                return Err(EngineError::UnknownOutcome(
-                    "redis has the write, but whether postgres committed it is unknown, never that it did not"
-                        .to_owned(),
-                ));
-            }
-        }
-        if goes_on {
-            self.capture_logs(touched).await;
-        }
-        Ok(mirrors)
-    }
-
-    /// Before more is pushed to a log in the same pipeline, what was pushed is captured, or a little time passes (G3).
-    async fn capture_logs(&self, touched: &[Vec<MirroredTouch>]) {
-        let mut waits = Vec::new();
-        let steps = touched.iter().flatten().filter(|touch| touch.kind.log.is_some());
-        let mut seen = std::collections::BTreeSet::new();
-        for MirroredTouch { touch, kind } in steps {
-            if self.drain.is_some() && seen.insert(touch.key.clone()) {
-                let (waiter, wait) = oneshot::channel();
-                self.queue.add(&touch.key, kind, Instant::now(), Some(waiter), 0);
-                waits.push(wait);
-            }
-        }
-        let _ = tokio::time::timeout(LOG_CAPTURE_WAIT, join_all(waits)).await;
-    }
-
     fn admit(&self, path: &Path, view: &View, command: Command) -> Result<Admitted, Refusal> {
         let name = command.name();
         let refuse = |cause, message: String| Err(Refusal { cause, message });
@@ -402,17 +340,6 @@ fn shown(frames: Vec<Frame>, listers: &[bool], protocol: Protocol) -> Vec<Frame>
     let show = |(frame, lists)| if lists { hide::shown(frame, protocol) } else { frame };
     let listers = listers.iter().copied().chain(std::iter::repeat(false));
     frames.into_iter().zip(listers).map(show).collect()
-}
-
-fn pushed(touch: &effect::Touch) -> usize {
-    match touch.touched {
-        effect::Touched::Pushed { count, .. } => count,
-        effect::Touched::Whole
-        | effect::Touched::Header
-        | effect::Touched::Elements(_)
-        | effect::Touched::Appended
-        | effect::Touched::Rewritten => 0,
-    }
 }
 
 fn set(answers: &mut [Option<Answer>], place: usize, answer: Answer) {

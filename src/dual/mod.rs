@@ -22,6 +22,7 @@ mod keeper;
 mod lift;
 pub mod lineage;
 pub mod migrate;
+mod owe;
 pub mod plan;
 mod queue;
 mod ranges;
@@ -33,6 +34,7 @@ mod rollback;
 pub mod route;
 pub mod settle;
 mod shadow;
+mod start;
 pub mod status;
 pub mod subscribe;
 mod sweep;
@@ -51,22 +53,21 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
-use crate::dual::batch::{Batcher, Shared};
+use crate::dual::batch::Shared;
 use crate::dual::breaker::Breakers;
 use crate::dual::drain::Drain;
 use crate::dual::keeper::Keeper;
 use crate::dual::lineage::Lineage;
 use crate::dual::queue::Queue;
-use crate::dual::route::{Callers, Path};
+use crate::dual::route::Path;
 use crate::dual::shadow::Shadow;
 use crate::model::catalog::Catalog;
 use crate::model::command::table::Table;
 use crate::model::flag::Ack;
-use crate::model::frame::{Frame, Protocol};
+use crate::model::frame::Frame;
 use crate::stores::postgres::Postgres;
 use crate::stores::redis::Redis;
 use crate::stores::redis::connection::RedisError;
-use crate::stores::redis::lane::Lane;
 use crate::stores::redis::wire::Upstream;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::traces::Traces;
@@ -271,108 +272,6 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Builds the engine and starts its tasks. Reads the server's command table, so Redis must be there.
-    ///
-    /// # Errors
-    /// When Redis cannot be reached.
-    pub async fn start(parts: Parts) -> Result<Arc<Self>, EngineError> {
-        let lane = || Arc::new(Redis::new(parts.redis.clone(), parts.command_deadline));
-        let (looks, jobs, background) = (lane(), lane(), lane());
-        let callers = Arc::new(Lane::new(Arc::clone(&parts.upstream), Protocol::Resp2, parts.command_deadline));
-        let table = Table::from_reply(&looks.command(crate::model::command::Command::new(["COMMAND"])).await?);
-        let metrics = parts.metrics.clone();
-        let shared =
-            Arc::new(Shared::new(Arc::clone(&looks), parts.command_deadline, &parts.instance, metrics.clone()));
-        let queue = Arc::new(Queue::new(parts.outbox_queue_max, parts.traces.clone()));
-        let keeper = Arc::new(Keeper::new(
-            Arc::clone(&parts.catalog),
-            parts.listed(),
-            Arc::clone(&queue),
-            parts.lease,
-            metrics.clone(),
-        ));
-        let lineage = Arc::new(Lineage::new(
-            Arc::clone(&parts.catalog),
-            Arc::clone(&background),
-            parts.postgres.clone(),
-            parts.instance.clone(),
-            metrics.clone(),
-        ));
-        let drain = parts.postgres.clone().map(|postgres| {
-            let (lineage, queue) = (Arc::clone(&lineage), Arc::clone(&queue));
-            Arc::new(Drain::new(
-                Arc::clone(&background),
-                postgres,
-                lineage,
-                metrics.clone(),
-                queue,
-                parts.traces.clone(),
-            ))
-        });
-        let (shadow, audits) = {
-            let _entered = parts.background.enter();
-            let start = |postgres| {
-                let (metrics, traces) = (metrics.clone(), parts.traces.clone());
-                Shadow::start(Arc::clone(&background), postgres, metrics, traces, parts.shadow_queue_max)
-            };
-            let audits = flags::Audits::start(Arc::clone(&background), parts.postgres.clone());
-            (parts.postgres.clone().map(start), audits)
-        };
-        let engine = Arc::new(Self {
-            breakers: Breakers::new(parts.catalog.kinds().len()),
-            audits,
-            catalog: parts.catalog,
-            instance: parts.instance,
-            client: parts.redis,
-            path: Path {
-                batcher: Batcher::start(Arc::clone(&shared), Arc::clone(&callers)),
-                lane: callers,
-                callers: Callers::Requests,
-            },
-            upstream: parts.upstream,
-            looks,
-            jobs,
-            outbox_age_ms: AtomicU64::new(0),
-            postgres: parts.postgres,
-            table,
-            shared,
-            keeper,
-            lineage,
-            queue,
-            drain,
-            shadow,
-            subscriptions: Arc::new(Semaphore::new(subscribe::SUBSCRIPTIONS_MAX)),
-            command_deadline: parts.command_deadline,
-            lease: parts.lease,
-            barrier_wait: parts.barrier_wait,
-            metrics,
-            traces: parts.traces,
-        });
-        // A lane belongs to the runtime that first uses it, and so does what is spawned.
-        let began = parts.background.spawn(Arc::clone(&engine).begin(background)).await;
-        began.map_err(|failure| EngineError::RedisUnreachable(failure.to_string()))?;
-        Ok(engine)
-    }
-
-    async fn begin(self: Arc<Self>, background: Arc<Redis>) {
-        match self.lineage.look().await {
-            // Known before the doors open: a change of stage asks for it.
-            Ok(standing) => self.lineage.note(standing).await,
-            Err(_) => tracing::warn!("postgres is not there at the start: reads go to redis, and writes are marked"),
-        }
-        self.recover_flags().await;
-        if let Err(error) = self.keeper.renew(&background).await {
-            tracing::warn!(%error, "no lease on the flags at the start");
-        }
-        tokio::spawn(Arc::clone(&self.lineage).run());
-        tokio::spawn(Arc::clone(&self.keeper).run(Arc::clone(&background), self.client.clone()));
-        if let Some(drain) = &self.drain {
-            drain.start();
-        }
-        tokio::spawn(expunge::run(Arc::clone(&self), Arc::clone(&background)));
-        tokio::spawn(sweep::run(self, background));
-    }
-
     /// Whether this sidecar may serve: Redis answered lately. Postgres never counts (invariant 9).
     #[must_use]
     pub fn is_ready(&self) -> bool {
