@@ -150,7 +150,8 @@ impl Engine {
             return Some(reason);
         }
         // What follows would be marked in another database than it stands in, or answered in another protocol than we read.
-        let changes_connection = matches!(name, "SELECT" | "HELLO" | "AUTH");
+        let changes_connection = matches!(name, "SELECT" | "HELLO" | "AUTH")
+            || (name == "SCRIPT" && self.table.class(command) == Class::Connection);
         changes_connection.then(|| format!("{name} inside MULTI is refused: send it before"))
     }
 

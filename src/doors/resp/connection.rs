@@ -14,6 +14,8 @@ use crate::model::command::Command;
 use crate::model::frame::{Protocol, encode};
 use crate::telemetry::labels::Door;
 
+/// The connection is shared, or will be, and scripts of ours go over it.
+const NO_DEBUGGER: &[u8] = b"-PARALLAX SCRIPT DEBUG is refused: debug a script on a connection to Redis itself\r\n";
 const OK: &[u8] = b"+OK\r\n";
 const SYNTAX: &[u8] = b"-ERR syntax error\r\n";
 const WRONG_PASSWORD: &[u8] = b"-WRONGPASS invalid username-password pair or user is disabled.\r\n";
@@ -40,6 +42,7 @@ impl Client {
                 self.answer(OK).await;
                 return Go::Ends;
             }
+            "SCRIPT" => self.answer(NO_DEBUGGER).await,
             // What a browser says, sent here by somebody else's page: Redis hangs up, and would do so to all of us.
             "POST" | "HOST:" => {
                 self.output.answered().await;

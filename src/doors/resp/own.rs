@@ -168,6 +168,7 @@ impl Client {
             return self.in_transaction(command).await;
         }
         let is_ours = matches!(name.as_str(), "HELLO" | "AUTH" | "REPLCONF")
+            || (name == "SCRIPT" && command.is_word(1, "DEBUG"))
             || (name == "CLIENT" && own.is_elsewhere && !own.is_queueing);
         if is_ours {
             return self.connection_command(command).await;

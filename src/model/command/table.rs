@@ -206,6 +206,9 @@ impl Table {
             let acts = ["SET", "REWRITE", "LOAD", "LOADEX", "UNLOAD"].iter().any(|word| command.is_word(1, word));
             return if acts { Class::Administrative } else { Class::Server };
         }
+        if name == "SCRIPT" && command.is_word(1, "DEBUG") {
+            return Class::Connection;
+        }
         if (name == "SCRIPT" || name == "FUNCTION") && (command.is_word(1, "FLUSH") || command.is_word(1, "KILL")) {
             return Class::Server;
         }
