@@ -24,7 +24,7 @@ const READ_BYTES: usize = 16 * 1024;
 /// Bytes that are asked for at once of an argument that is still coming.
 const READ_BYTES_MAX: usize = 1024 * 1024;
 /// Reads that are made of what a client has sent until the door closes.
-const DRAIN_READS_MAX: usize = 64;
+const DRAIN_READS_MAX: usize = 4;
 /// How long a client that was sent away may take to see it.
 const PARTING_MAX: Duration = Duration::from_secs(5);
 /// Commands that one run of the engine takes.
