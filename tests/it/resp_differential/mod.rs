@@ -45,6 +45,8 @@ const NOT_ASKED: &[(&str, &str)] = &[
     ("bgsave", "starts a child, whose state the next answer depends on"),
     ("bgrewriteaof", "starts a child, whose state the next answer depends on"),
     ("config|rewrite", "writes a file"),
+    ("pfselftest", "counts for seconds, longer than a command may take"),
+    ("script|debug", "is refused: the next script would be stepped through by hand"),
     ("client|pause", "stops the other tests' servers"),
     ("restore-asking", "is for the slots of a cluster, as RESTORE"),
 ];

@@ -122,9 +122,11 @@ impl Pair {
     /// Whether the door refuses this, which is sent next.
     fn refuses(&mut self, command: &Words) -> bool {
         let is = |names: &[&str]| names.iter().any(|name| command[0].eq_ignore_ascii_case(name.as_bytes()));
-        if is(&["MULTI"]) {
+        if is(&["SELECT"]) {
+            self.place = if command.get(1).is_some_and(|word| word.as_ref() == b"1") { Place::Elsewhere } else { Place::Alone };
+        } else if is(&["MULTI"]) && self.place == Place::Alone {
             self.place = Place::Queued;
-        } else if is(&["EXEC", "DISCARD", "RESET"]) {
+        } else if is(&["EXEC", "DISCARD", "RESET"]) && self.place == Place::Queued {
             self.place = Place::Alone;
         }
         self.policy.refuses(command, self.place)

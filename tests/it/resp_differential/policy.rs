@@ -23,6 +23,8 @@ pub(crate) enum Policy {
 pub(crate) enum Place {
     /// Between MULTI and EXEC.
     Queued,
+    /// In another database, where nothing is mirrored.
+    Elsewhere,
     /// Anywhere else.
     Alone,
 }
