@@ -4,8 +4,10 @@
 //! forwarded command wakes nobody else. What needs nothing from us is handed on as bytes ([`client`]); what belongs to a
 //! connection stands in [`connection`], what needs a connection of its own in [`own`].
 
+mod apart;
 mod client;
 mod connection;
+mod multi;
 mod output;
 mod own;
 mod parse;
