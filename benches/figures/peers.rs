@@ -68,7 +68,7 @@ pub(crate) async fn nutcracker(redis_port: u16) -> anyhow::Result<Option<Peer>> 
 pub(crate) async fn haproxy(redis_port: u16) -> anyhow::Result<Option<Peer>> {
     start("haproxy", "haproxy.cfg", &["-db", "-f"], |port, _| {
         format!(
-            "global\n  maxconn 20000\ndefaults\n  mode tcp\n  timeout connect 5s\n  timeout client 1m\n  \
+            "global\n  maxconn 1000\ndefaults\n  mode tcp\n  timeout connect 5s\n  timeout client 1m\n  \
              timeout server 1m\nlisten bench\n  bind 127.0.0.1:{port}\n  server redis 127.0.0.1:{redis_port}\n"
         )
     })
