@@ -59,7 +59,7 @@ Exit codes:
   3          what it stands on is missing or not as it must be: Redis, Postgres, the schema, a port
   130, 143   a second SIGINT or SIGTERM cut the end short
 
-Under systemd it tells READY, RELOADING and STOPPING (Type=notify-reload); see docs/operations.md.";
+Under systemd it tells READY, RELOADING and STOPPING (Type=notify or notify-reload); see docs/operations.md.";
 
 /// A sidecar that takes an application's data from Redis to Redis + PostgreSQL without a stop, and proves that nothing
 /// was lost.

@@ -99,7 +99,10 @@ async fn what_cannot_be_used_is_refused_with_the_reason_and_what_held_goes_on() 
         (CATALOG.replace("thing:{id}", "thing:{id:rest}"), "must keep its pattern: take it to off first"),
         (CATALOG.replace("'mirror'", "'ephemeral'"), "must keep its policy: take it to off first"),
         (MORE.to_owned(), "the kind thing is in stage dualwrite and must not go"),
-        (format!("{}{CATALOG}", MORE.replace("other:{id}", "thing:{id}")), "must keep its place behind other patterns"),
+        (
+            format!("{}{CATALOG}", MORE.replace("other:{id}", "thing:special")),
+            "must keep its place behind other patterns",
+        ),
     ] {
         fs::write(&catalog, broken).unwrap();
         signal(&sidecar, "HUP").await;
@@ -146,8 +149,8 @@ async fn a_second_signal_leaves_at_once_and_says_so_by_its_exit_code() {
 #[tokio::test(flavor = "multi_thread")]
 async fn each_cause_has_its_exit_code() {
     let redis = support::redis().await;
-    let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let taken = taken.local_addr().unwrap().to_string();
+    let held = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let taken = held.local_addr().unwrap().to_string();
     let folder = tempfile::tempdir().unwrap();
     let broken = folder.path().join("catalog.toml");
     fs::write(&broken, "nonsense = 1").unwrap();
@@ -162,7 +165,6 @@ async fn each_cause_has_its_exit_code() {
         let output = tokio::task::block_in_place(|| parallax(&arguments));
         assert_eq!(output.status.code(), Some(code), "{arguments:?}: {output:?}");
     }
-    let _held = TcpListener::bind(&taken).await.unwrap();
     let arguments: Vec<&str> = serve.iter().copied().chain(["--admin-listen", &taken]).collect();
     let output = tokio::task::block_in_place(|| parallax(&arguments));
     assert_eq!(output.status.code(), Some(3), "{output:?}");
