@@ -1,11 +1,15 @@
 //! The sidecar: build (no ports yet), check what it stands on, bind, announce, serve, drain. Reads as a boot log.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::net;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
+use tokio::sync::watch;
 
 use crate::doors::admin::{self, AdminDoor};
 use crate::doors::http::arguments::CommandLimits;
@@ -14,6 +18,7 @@ use crate::doors::resp::{self, RespDoor};
 use crate::doors::server;
 use crate::doors::trigger::Triggers;
 use crate::dual::{self, Engine, Membership, Parts, Remedy};
+use crate::failure::Failure;
 use crate::jobs::Jobs;
 use crate::model::catalog::Catalog;
 use crate::settings::{PostgresSettings, RespListen, Settings};
@@ -29,6 +34,44 @@ const REDIS_WAIT: Duration = Duration::from_secs(30);
 /// How long between two tries.
 const REDIS_PAUSE: Duration = Duration::from_millis(250);
 
+/// The listeners of the doors. They outlive a reload, so that no connection is refused meanwhile.
+#[derive(Default)]
+pub struct Ports {
+    listeners: Mutex<BTreeMap<&'static str, net::TcpListener>>,
+}
+
+impl Ports {
+    /// The listener of `door`; the first call binds it.
+    fn open(&self, door: &'static str, address: net::SocketAddr) -> anyhow::Result<TcpListener> {
+        let mut listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
+        let listener = match listeners.entry(door) {
+            Entry::Occupied(bound) => bound.into_mut(),
+            Entry::Vacant(place) => place.insert(bind(address)?),
+        };
+        Ok(TcpListener::from_std(listener.try_clone()?)?)
+    }
+}
+
+fn bind(address: net::SocketAddr) -> anyhow::Result<net::TcpListener> {
+    // tokio's way to bind lets a successor have the port at once.
+    let bound = async { TcpListener::bind(address).await?.into_std() };
+    let bound = futures_util::FutureExt::now_or_never(bound).context("an address needs no waiting")?;
+    bound.with_context(|| Failure::Foundation(format!("the address {address} cannot be listened on")))
+}
+
+/// Whether both stores let us in with these settings, asked once.
+///
+/// # Errors
+/// Which does not, and why.
+pub async fn try_stores(settings: &Settings) -> anyhow::Result<()> {
+    let deadline = Duration::from_millis(settings.limits.command_deadline_ms);
+    let client = tls::redis_client(&settings.redis).context(settings_failure("redis"))?;
+    let remedies = dual::check_redis(&Redis::new(client, deadline)).await.context("redis does not answer")?;
+    tell(&remedies)?;
+    let Some(postgres) = &settings.postgres else { return Ok(()) };
+    tell(&dual::check_postgres(&pool(postgres, deadline)?).await.context("postgres does not answer")?)
+}
+
 /// Serves until `shutdown`, then answers what was received and drains its own marks.
 ///
 /// Callers are served on the runtime that runs this, which has one thread: no command changes threads on its way to Redis
@@ -36,16 +79,20 @@ const REDIS_PAUSE: Duration = Duration::from_millis(250);
 ///
 /// # Errors
 /// When something it stands on is not as it must be, with what to do; or when a port is taken.
-pub async fn serve(settings: Settings, shutdown: Shutdown, background: &Handle) -> anyhow::Result<()> {
+pub async fn serve(
+    settings: Settings,
+    ports: Arc<Ports>,
+    up: watch::Sender<Option<Arc<Engine>>>,
+    shutdown: Shutdown,
+    background: &Handle,
+) -> anyhow::Result<()> {
     let triggers = Triggers::listen(settings.rollback_file.clone()).context("SIGUSR2 cannot be listened to")?;
     let Some(engine) = engine(&settings, Membership::Sidecar, &shutdown, background).await? else { return Ok(()) };
     let (limits, metrics, catalog) = (&settings.limits, engine.metrics().clone(), Arc::clone(engine.catalog()));
 
     let triggers = background.spawn(triggers.run(Arc::clone(&engine)));
-    let bind = |address| async move {
-        TcpListener::bind(address).await.with_context(|| format!("the address {address} cannot be listened on"))
-    };
-    let (data_listener, admin_listener) = (bind(settings.http.listen).await?, bind(settings.admin.listen).await?);
+    let data_listener = ports.open("data", settings.http.listen)?;
+    let admin_listener = ports.open("admin", settings.admin.listen)?;
     let data_guard = data::guard(&settings.http)?;
     let admin_guard = admin::guard(settings.admin.listen, &settings.admin)?;
     let commands = CommandLimits::default();
@@ -57,7 +104,7 @@ pub async fn serve(settings: Settings, shutdown: Shutdown, background: &Handle) 
     let admin_door =
         Arc::new(AdminDoor::new(Arc::clone(&engine), jobs, admin_guard, &settings.admin.origins, metrics.clone()));
     let resp = match &settings.resp {
-        Some(resp) => Some((listen_resp(&resp.listen).await?, RespDoor::start(&engine, resp, &metrics)?)),
+        Some(resp) => Some((listen_resp(&ports, &resp.listen)?, RespDoor::start(&engine, resp, &metrics)?)),
         None => None,
     };
     tracing::info!(
@@ -67,6 +114,7 @@ pub async fn serve(settings: Settings, shutdown: Shutdown, background: &Handle) 
         resp = resp.as_ref().map(|(listener, _)| listener.place()),
         "the doors are open"
     );
+    up.send_replace(Some(Arc::clone(&engine)));
 
     let (admin_ends, ended) = crate::shutdown::pair();
     let admin = background.spawn(async move {
@@ -97,7 +145,7 @@ pub async fn engine(
     let catalog = Arc::new(catalog(settings)?);
     let names: Vec<String> = catalog.kinds().iter().map(|kind| kind.name.clone()).collect();
     let deadline = Duration::from_millis(settings.limits.command_deadline_ms);
-    let client = tls::redis_client(&settings.redis).context("redis cannot be reached as configured")?;
+    let client = tls::redis_client(&settings.redis).context(settings_failure("redis"))?;
     let postgres = settings.postgres.as_ref().map(|postgres| pool(postgres, deadline)).transpose()?;
     tokio::select! {
         checked = check_redis(&client, deadline) => checked?,
@@ -105,7 +153,7 @@ pub async fn engine(
     }
     check_postgres(postgres.as_ref()).await?;
     let limits = &settings.limits;
-    let upstream = tls::redis_upstream(&settings.redis, &client).context("redis cannot be reached as configured")?;
+    let upstream = tls::redis_upstream(&settings.redis, &client).context(settings_failure("redis"))?;
     let metrics = Metrics::new(&settings.instance, &names);
     let traces = traces(settings, &metrics)?;
     let engine = Engine::start(Parts {
@@ -124,7 +172,7 @@ pub async fn engine(
         traces,
         background: background.clone(),
     });
-    Ok(Some(engine.await.context("the engine could not be started")?))
+    Ok(Some(engine.await.context(Failure::Foundation("the engine could not be started".to_owned()))?))
 }
 
 async fn serve_resp(door: Option<(resp::Listener, RespDoor)>, deadline: Duration, shutdown: Shutdown) -> usize {
@@ -134,31 +182,39 @@ async fn serve_resp(door: Option<(resp::Listener, RespDoor)>, deadline: Duration
     }
 }
 
-async fn listen_resp(listen: &RespListen) -> anyhow::Result<resp::Listener> {
+fn listen_resp(ports: &Ports, listen: &RespListen) -> anyhow::Result<resp::Listener> {
     Ok(match listen {
-        RespListen::Tcp(address) => resp::Listener::Tcp(
-            TcpListener::bind(address)
-                .await
-                .with_context(|| format!("the address {address} cannot be listened on: set PARALLAX_RESP_LISTEN"))?,
-        ),
+        RespListen::Tcp(address) => {
+            resp::Listener::Tcp(ports.open("redis", *address).context("set PARALLAX_RESP_LISTEN")?)
+        }
+        // A path can be bound anew at once: nobody else has it.
         RespListen::Unix(path) => resp::Listener::unix(path)
-            .with_context(|| format!("the socket {} cannot be listened on", path.display()))?,
+            .with_context(|| Failure::Foundation(format!("the socket {} cannot be listened on", path.display())))?,
     })
 }
 
-fn catalog(settings: &Settings) -> anyhow::Result<Catalog> {
+/// The catalog of these settings.
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub fn catalog(settings: &Settings) -> anyhow::Result<Catalog> {
     let Some(path) = &settings.catalog else { return Ok(Catalog::embedded()) };
     let file = path.display().to_string();
-    let text = std::fs::read_to_string(path).with_context(|| format!("the catalog {file} cannot be read"))?;
+    let text = std::fs::read_to_string(path)
+        .with_context(|| Failure::Settings(format!("the catalog {file} cannot be read")))?;
     Catalog::parse(&file, &text).map_err(|errors| {
         let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
-        anyhow::anyhow!("the catalog cannot be used:\n  {}", lines.join("\n  "))
+        Failure::Settings(format!("the catalog cannot be used:\n  {}", lines.join("\n  "))).into()
     })
+}
+
+fn settings_failure(store: &str) -> Failure {
+    Failure::Settings(format!("{store} cannot be reached as configured"))
 }
 
 fn traces(settings: &Settings, metrics: &Metrics) -> anyhow::Result<Traces> {
     let Some(traces) = &settings.traces else { return Ok(Traces::default()) };
-    let tls = tls::collector_config(traces).context("the collector of traces cannot be reached as configured")?;
+    let tls = tls::collector_config(traces).context(settings_failure("the collector of traces"))?;
     Ok(Traces::start(traces, settings, tls, metrics.clone()))
 }
 
@@ -169,11 +225,11 @@ fn traces(settings: &Settings, metrics: &Metrics) -> anyhow::Result<Traces> {
 pub fn pool(settings: &PostgresSettings, wait: Duration) -> anyhow::Result<Postgres> {
     let options = Options {
         config: tls::postgres_target(settings),
-        tls: tls::postgres_config(settings)?,
+        tls: tls::postgres_config(settings).context(settings_failure("postgres"))?,
         pool_size: settings.pool_size,
         wait,
     };
-    Postgres::new(options).context("postgres cannot be reached as configured")
+    Postgres::new(options).context(settings_failure("postgres"))
 }
 
 async fn check_redis(client: &redis::Client, deadline: Duration) -> anyhow::Result<()> {
@@ -183,7 +239,9 @@ async fn check_redis(client: &redis::Client, deadline: Duration) -> anyhow::Resu
     loop {
         match dual::check_redis(&redis).await {
             Ok(remedies) => return tell(&remedies),
-            Err(error) if began.elapsed() >= REDIS_WAIT => return Err(error).context("redis is not there"),
+            Err(error) if began.elapsed() >= REDIS_WAIT => {
+                return Err(error).context(Failure::Foundation("redis is not there".to_owned()));
+            }
             Err(error) => {
                 if !std::mem::replace(&mut was_told, true) {
                     tracing::warn!(%error, "waiting for redis");
@@ -215,5 +273,5 @@ fn tell(remedies: &[Remedy]) -> anyhow::Result<()> {
         return Ok(());
     }
     let lines: Vec<String> = fatal.iter().map(|remedy| format!("{}: {}", remedy.reason, remedy.remedy)).collect();
-    bail!("cannot start:\n  {}", lines.join("\n  "))
+    Err(Failure::Foundation(format!("cannot start:\n  {}", lines.join("\n  "))).into())
 }

@@ -10,7 +10,8 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::cli::setting_flags::SettingFlags;
-use crate::cli::{EXIT_SETTINGS, terminal};
+use crate::cli::terminal;
+use crate::failure::EXIT_SETTINGS;
 use crate::model::catalog::{Catalog, Kind, Policy};
 use crate::model::key::CONTROL_PREFIX;
 use crate::model::text;

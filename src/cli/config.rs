@@ -2,7 +2,8 @@
 
 use std::process::ExitCode;
 
-use crate::cli::{EXIT_SETTINGS, catalog, terminal};
+use crate::cli::{catalog, terminal};
+use crate::failure::EXIT_SETTINGS;
 use crate::settings::sources::Inputs;
 use crate::settings::{self, report};
 

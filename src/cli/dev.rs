@@ -4,7 +4,6 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use secrecy::{ExposeSecret, SecretString};
-use tokio::runtime::Handle;
 
 use crate::cli::{serve, terminal};
 use crate::dev::servers::{PostgresOptions, PrivatePostgres, PrivateRedis, RedisOptions};
@@ -24,7 +23,7 @@ struct Servers {
 }
 
 /// Starts what is missing, migrates, and serves until `shutdown`.
-pub(super) async fn run(mut inputs: Inputs, shutdown: Shutdown, background: &Handle) -> anyhow::Result<ExitCode> {
+pub(super) async fn run(mut inputs: Inputs, shutdown: Shutdown) -> anyhow::Result<ExitCode> {
     let loaded = settings::load(&inputs)?;
     logs::start(&loaded.settings.log)?;
     // Starting takes a second or two; who changes their mind meanwhile does not wait for it.
@@ -35,7 +34,7 @@ pub(super) async fn run(mut inputs: Inputs, shutdown: Shutdown, background: &Han
     inputs.flags.extend(flags_for(&servers));
     let loaded = settings::load(&inputs)?;
     terminal::say(&addresses(&loaded, &servers));
-    let served = serve::serve(loaded, shutdown, background).await;
+    let served = serve::serve(&inputs, loaded, shutdown).await;
     stop(servers).await;
     served
 }

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 
 use crate::cli::terminal;
+use crate::failure::Failure;
 use crate::settings::sources::Inputs;
 use crate::settings::{self, Settings};
 use crate::stores::migrations;
@@ -27,5 +28,5 @@ pub(super) async fn apply(settings: &Settings) -> anyhow::Result<Vec<String>> {
     let postgres = settings.postgres.as_ref().context("there is no Postgres to migrate: ENABLE_POSTGRES is false")?;
     let place = format!("{}:{}, database {}, role {}", postgres.host, postgres.port, postgres.database, postgres.user);
     let applied = migrations::apply(postgres, settings.timezone_offset_hours).await;
-    applied.with_context(|| format!("the schema could not be brought to Postgres at {place}"))
+    applied.with_context(|| Failure::Foundation(format!("the schema could not be brought to Postgres at {place}")))
 }

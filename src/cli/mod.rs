@@ -15,19 +15,13 @@ mod terminal;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use tokio::runtime::{Builder, Handle};
+use tokio::runtime::Builder;
 
 use crate::cli::setting_flags::SettingFlags;
+use crate::failure;
 use crate::settings::SettingErrors;
 use crate::shutdown;
 use crate::stores::tls;
-
-/// What the process answers when its settings cannot be used; the same as for a command that is not understood.
-const EXIT_SETTINGS: u8 = 2;
-
-/// Threads for the work that nobody waits for; callers are served by one of their own. Two, so that the capture of a large
-/// record does not hold up the lease on the flags.
-const BACKGROUND_THREADS: usize = 2;
 
 const EXAMPLES: &str = "\
 Try it, with nothing but this program, redis-server and PostgreSQL on the machine:
@@ -52,6 +46,21 @@ Operating it, in the sidecar's container or with --admin HOST:PORT:
 Every flag of `parallax serve --help` is also a variable and a line of the file that --config names; a flag wins over a
 variable, that over the file. Passwords and tokens come from variables or files (NAME_FILE), never from a command line.";
 
+const SERVE_HELP: &str = "\
+Signals:
+  SIGTERM, SIGINT   stop accepting, answer what was received, bring marks to Postgres, leave; a second one leaves at once
+  SIGHUP            read settings, catalog and certificates again; what cannot be used is refused, and what held goes on
+  SIGUSR2           take all reads back to Redis, everywhere
+
+Exit codes:
+  0          it was asked to end, and has
+  1          it failed while it ran
+  2          the command line, a setting or the catalog cannot be used
+  3          what it stands on is missing or not as it must be: Redis, Postgres, the schema, a port
+  130, 143   a second SIGINT or SIGTERM cut the end short
+
+Under systemd it tells READY, RELOADING and STOPPING (Type=notify or notify-reload); see docs/operations.md.";
+
 /// A sidecar that takes an application's data from Redis to Redis + PostgreSQL without a stop, and proves that nothing
 /// was lost.
 ///
@@ -68,6 +77,7 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     /// Stand next to an application: both doors, until SIGTERM
+    #[command(after_long_help = SERVE_HELP)]
     Serve(SettingFlags),
     /// As serve, with a private Redis and a private Postgres for what is not configured
     Dev(SettingFlags),
@@ -116,23 +126,20 @@ enum Catalog {
 pub fn run() -> ExitCode {
     let arguments = Arguments::parse();
     tls::install_provider();
-    let background = Builder::new_multi_thread().worker_threads(BACKGROUND_THREADS).enable_all().build();
-    let (callers, background) = match (Builder::new_current_thread().enable_all().build(), background) {
-        (Ok(callers), Ok(background)) => (callers, background),
-        (Err(error), _) | (_, Err(error)) => {
-            return failed(&anyhow::Error::new(error).context("the runtime could not be started"));
-        }
+    let runtime = match Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return failed(&anyhow::Error::new(error).context("the runtime could not be started")),
     };
-    match callers.block_on(dispatch(arguments.command, background.handle())) {
+    match runtime.block_on(dispatch(arguments.command)) {
         Ok(code) => code,
         Err(error) => failed(&error),
     }
 }
 
-async fn dispatch(command: Command, background: &Handle) -> anyhow::Result<ExitCode> {
+async fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
     match command {
-        Command::Serve(flags) => serve::run(flags.inputs(), shutdown::on_signals()?, background).await,
-        Command::Dev(flags) => dev::run(flags.inputs(), shutdown::on_signals()?, background).await,
+        Command::Serve(flags) => serve::run(flags.inputs(), shutdown::on_signals()?).await,
+        Command::Dev(flags) => dev::run(flags.inputs(), shutdown::on_signals()?).await,
         Command::Demo(arguments) => demo::run(&arguments, shutdown::on_signals()?).await,
         Command::Migrate(flags) => migrate::run(&flags.inputs()).await,
         Command::Flags(arguments) => operate::flags::run(arguments).await,
@@ -149,10 +156,9 @@ async fn dispatch(command: Command, background: &Handle) -> anyhow::Result<ExitC
 }
 
 fn failed(error: &anyhow::Error) -> ExitCode {
-    if let Some(errors) = error.downcast_ref::<SettingErrors>() {
-        terminal::complain(&errors.to_string());
-        return ExitCode::from(EXIT_SETTINGS);
+    match error.downcast_ref::<SettingErrors>() {
+        Some(errors) => terminal::complain(&errors.to_string()),
+        None => terminal::complain(&format!("parallax: {error:#}")),
     }
-    terminal::complain(&format!("parallax: {error:#}"));
-    ExitCode::FAILURE
+    ExitCode::from(failure::exit_code(error))
 }

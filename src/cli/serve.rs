@@ -2,33 +2,31 @@
 
 use std::process::ExitCode;
 
-use tokio::runtime::Handle;
-
-use crate::app;
 use crate::cli::migrate;
+use crate::reload;
 use crate::settings::sources::Inputs;
 use crate::settings::{self, Loaded};
 use crate::shutdown::Shutdown;
 use crate::telemetry::logs;
 
 /// Serves until `shutdown`.
-pub(super) async fn run(inputs: Inputs, shutdown: Shutdown, background: &Handle) -> anyhow::Result<ExitCode> {
+pub(super) async fn run(inputs: Inputs, shutdown: Shutdown) -> anyhow::Result<ExitCode> {
     let loaded = settings::load(&inputs)?;
     logs::start(&loaded.settings.log)?;
-    serve(loaded, shutdown, background).await
+    serve(&inputs, loaded, shutdown).await
 }
 
 /// Serves with these settings until `shutdown`.
-pub(super) async fn serve(loaded: Loaded, shutdown: Shutdown, background: &Handle) -> anyhow::Result<ExitCode> {
+pub(super) async fn serve(inputs: &Inputs, loaded: Loaded, shutdown: Shutdown) -> anyhow::Result<ExitCode> {
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
-    let settings = loaded.settings;
+    let settings = &loaded.settings;
     if settings.migrate_on_start && settings.postgres.is_some() {
-        let applied = migrate::apply(&settings).await?;
+        let applied = migrate::apply(settings).await?;
         tracing::info!(applied = applied.len(), "the schema is up to date");
     }
     // On the heap: it is one future, and everything that a sidecar is.
-    Box::pin(app::serve(settings, shutdown, background)).await?;
+    Box::pin(reload::serve(inputs, loaded, shutdown)).await?;
     Ok(ExitCode::SUCCESS)
 }

@@ -10,6 +10,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("telemetry", &["model", "settings"]),
     ("settings", &["model"]),
     ("shutdown", &[]),
+    ("failure", &["settings"]),
     ("client", &[]),
     ("stores", &["model", "telemetry", "settings"]),
     ("dual", &["stores", "model", "telemetry", "settings"]),
@@ -19,11 +20,14 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("dev", &["model", "telemetry", "settings", "shutdown"]),
     // The traffic and its final comparison are a second opinion: they must not lean on the engine they judge.
     ("traffic", &["client", "dev", "stores", "model", "telemetry", "settings", "shutdown"]),
-    ("app", &["doors", "jobs", "dual", "stores", "model", "telemetry", "settings", "shutdown", "dev"]),
+    ("app", &["doors", "jobs", "dual", "stores", "model", "telemetry", "settings", "shutdown", "dev", "failure"]),
+    ("reload", &["app", "dual", "model", "settings", "shutdown"]),
     (
         "cli",
         &[
             "app",
+            "failure",
+            "reload",
             "client",
             "doors",
             "jobs",

@@ -41,6 +41,7 @@ mod rules_write;
 mod same_answers;
 mod schema;
 mod settings;
+mod signals;
 mod soak;
 mod start_checks;
 mod support;

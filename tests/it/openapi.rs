@@ -44,6 +44,8 @@ fn judged(program: &Path, door: &str, token: &str) -> Output {
     let mut command = Command::new(program);
     command.arg("--config-file").arg(config).arg("run").arg(format!("http://{door}/openapi.json"));
     command.args(["--header", &format!("Authorization: Bearer {token}"), "--checks", "all"]);
+    // A subscription has no end that could be waited for; tests/client has its tests.
+    command.args(["--exclude-path-regex", "subscribe"]);
     command.args(["--max-time", SECONDS, "--generation-database", "none", "--no-color"]);
     command.current_dir(folder.path()).output().unwrap()
 }
@@ -89,6 +91,9 @@ async fn the_description_is_given_to_whoever_may_look() {
             .replace("{id}", "1")
             .replace("{command}", "get")
             .replace("{argument}", "a");
+        if path.contains("subscribe") {
+            continue;
+        }
         for method in ["GET", "PUT", "POST", "PATCH", "DELETE", "OPTIONS"] {
             let answer = sidecar.data(method, &path, Some("{}".into()), &token).await;
             let is_described = item.get(method.to_lowercase()).is_some();

@@ -23,7 +23,7 @@ pub(super) fn json(status: StatusCode, body: &Value) -> Response {
     whole(status, "application/json", body.to_string())
 }
 
-/// What this door understands and answers, as OpenAPI 3.1.
+/// What this door understands and answers, as `OpenAPI` 3.1.
 pub(super) fn description() -> Response {
     whole(StatusCode::OK, "application/json", include_str!("openapi.json").to_owned())
 }

@@ -130,7 +130,9 @@ impl Routes {
         let matched = self.0.at(path).ok()?;
         let part = |name| {
             let encoded = matched.params.get(name).unwrap_or_default();
-            Some(percent_decode_str(encoded).decode_utf8().ok()?.into_owned())
+            let text = percent_decode_str(encoded).decode_utf8().ok()?.into_owned();
+            // No kind, id or job has such a name, and Postgres takes no NUL in a text.
+            (!text.contains('\0')).then_some(text)
         };
         let (template, resource) = *matched.value;
         Some(Found { resource, name: part("name")?, kind: part("kind")?, template })
@@ -316,8 +318,16 @@ mod tests {
 
     #[test]
     fn what_is_not_there_is_404_and_what_cannot_be_done_is_405() {
-        for path in ["/", "/v1", "/v1/flags/", "/v1/flags/apikey/", "/v1/flags/%ff", "/v2/flags", "/v1/rollback/apikey"]
-        {
+        for path in [
+            "/",
+            "/v1",
+            "/v1/flags/",
+            "/v1/flags/apikey/",
+            "/v1/flags/%ff",
+            "/v1/jobs/%00",
+            "/v2/flags",
+            "/v1/rollback/apikey",
+        ] {
             assert_eq!(action("GET", path), Err(ProblemKind::NotFound), "{path}");
         }
         for (method, path) in [("POST", "/metrics"), ("DELETE", "/v1/flags/apikey"), ("GET", "/v1/rollback")] {

@@ -121,7 +121,7 @@ impl DataDoor {
     }
 }
 
-/// What this door understands and answers, as OpenAPI 3.1.
+/// What this door understands and answers, as `OpenAPI` 3.1.
 fn description(request: &Request) -> Result<Response, Problem> {
     if ![Method::GET, Method::HEAD].contains(&request.method) {
         return Err(Problem::method_not_allowed("GET, HEAD"));

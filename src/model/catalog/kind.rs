@@ -234,6 +234,20 @@ impl Kind {
         }
     }
 
+    /// What of `other`, the same kind of another catalog, would make rows mean something else, or other keys belong to it.
+    #[must_use]
+    pub fn changed_in(&self, other: &Self) -> Vec<&'static str> {
+        let differences = [
+            ("pattern", self.pattern != other.pattern),
+            ("policy", self.policy != other.policy),
+            ("layout", self.layout != other.layout),
+            ("table", self.table != other.table),
+            ("log", self.log != other.log),
+            ("place behind other patterns", self.earlier != other.earlier),
+        ];
+        differences.into_iter().filter(|(_, differs)| *differs).map(|(what, _)| what).collect()
+    }
+
     /// Whether it goes to Postgres.
     #[must_use]
     pub fn is_mirrored(&self) -> bool {

@@ -233,6 +233,16 @@ impl Sidecar {
         self.log.lock().unwrap().iter().map(Json::to_string).collect()
     }
 
+    /// Whether a line of its log holds `text`.
+    pub(crate) fn has_logged(&self, text: &str) -> bool {
+        self.log.lock().unwrap().iter().any(|line| line.to_string().contains(text))
+    }
+
+    /// Waits for the end that was asked for; the code it leaves with.
+    pub(crate) async fn exit_code(mut self) -> Option<i32> {
+        tokio::time::timeout(PATIENCE, self.child.wait()).await.expect("it ends").unwrap().code()
+    }
+
     /// Ends it without a word, as the kernel would.
     pub(crate) async fn kill(mut self) {
         self.child.kill().await.unwrap();
