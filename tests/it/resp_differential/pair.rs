@@ -123,7 +123,8 @@ impl Pair {
     fn refuses(&mut self, command: &Words) -> bool {
         let is = |names: &[&str]| names.iter().any(|name| command[0].eq_ignore_ascii_case(name.as_bytes()));
         if is(&["SELECT"]) {
-            self.place = if command.get(1).is_some_and(|word| word.as_ref() == b"1") { Place::Elsewhere } else { Place::Alone };
+            self.place =
+                if command.get(1).is_some_and(|word| word.as_ref() == b"1") { Place::Elsewhere } else { Place::Alone };
         } else if is(&["MULTI"]) && self.place == Place::Alone {
             self.place = Place::Queued;
         } else if is(&["EXEC", "DISCARD", "RESET"]) && self.place == Place::Queued {
