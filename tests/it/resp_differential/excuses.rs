@@ -37,6 +37,7 @@ const EXCUSES: &[(&str, Excuse, &str)] = &[
     ("PEXPIRETIME", Excuse::Near(2_000), "set relative to now"),
     ("TIME", Excuse::Form, "is the time"),
     ("LASTSAVE", Excuse::Form, "is when the server started"),
+    ("DBSIZE", Excuse::Near(4), "counts what has expired until it is taken away"),
     ("OBJECT IDLETIME", Excuse::Near(5), "counts up"),
     ("OBJECT REFCOUNT", Excuse::Near(1), "counts what waits in the same EXEC too"),
     ("XADD *", Excuse::Form, "an id is made of the time"),

@@ -9,7 +9,22 @@ use super::wire::{Words, words};
 
 /// Lines whose effect depends on the time or on a lot, so that the two sides would part for good; and what the door
 /// refuses in a transaction.
-const PARTING: [&str; 10] = [" * ", "-* ", "nosort", "DUMP", "RESTORE", "MIGRATE", "CONFIG", "SELECT", "HELLO", "AUTH"];
+const PARTING: [&str; 14] = [
+    " * ",
+    "-* ",
+    "nosort",
+    "DUMP",
+    "RESTORE",
+    "MIGRATE",
+    "CONFIG",
+    "SELECT",
+    "HELLO",
+    "AUTH",
+    "SPOP %n",
+    "100 GT",
+    "100 LT",
+    "100000 GT",
+];
 
 /// The keys of each family.
 const ROLES: [&str; 3] = ["k", "r1", "r2"];
