@@ -40,6 +40,11 @@ impl State {
         }
     }
 
+    /// Whether its time has passed by now.
+    pub(crate) fn has_expired(&self) -> bool {
+        (1..=chrono::Utc::now().timestamp_millis()).contains(&self.expires_at_ms)
+    }
+
     /// Whether both hold the same; expiries may be two seconds apart, since they were set relative to now.
     pub(crate) fn is_like(&self, other: &Self) -> bool {
         let is_near = self.expires_at_ms.abs_diff(other.expires_at_ms) < 2_000;
@@ -126,7 +131,11 @@ impl Look {
     pub(crate) async fn marks(&mut self) -> Marks {
         let mut marks = Marks::default();
         let Frame::Many(_, Some(parts)) = self.0.ask(&format!("HGETALL {OUTBOX}")).await else { panic!("no outbox") };
-        marks.tokens.extend(parts.chunks(2).map(|pair| (blob(&pair[0]), blob(&pair[1]))));
+        // The drain goes on reading what it cannot bring over, and marks again what it finds unmarked: that is no write's mark.
+        let is_of_a_write =
+            |token: &Bytes| !token.rsplit(|byte| *byte == b'-').next().is_some_and(|end| end.starts_with(b"r"));
+        let told = parts.chunks(2).map(|pair| (blob(&pair[0]), blob(&pair[1])));
+        marks.tokens.extend(told.filter(|(_, token)| is_of_a_write(token)));
         let companions = self.keys(&format!("{ELEMENTS}*")).await;
         let asked = companions.iter().map(|key| vec!["HKEYS".into(), key.clone()]).collect();
         for (key, fields) in companions.iter().zip(self.all(asked).await) {

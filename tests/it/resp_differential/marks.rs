@@ -29,6 +29,8 @@ pub(super) fn missed(
         let fault = match (kind.is_mirrored(), mark) {
             (false, None) => None,
             (false, Some(_)) => Some("a mark of a key that is not mirrored"),
+            // What ran out by itself meanwhile was changed by nobody.
+            (true, None) if new.is_none() && old.is_some_and(State::has_expired) => None,
             (true, None) => (old != new).then_some("changed without a mark"),
             (true, Some(_)) if old.is_some() && new.is_none() && !says_gone => Some("deleted without the gone bit"),
             (true, Some(_)) if new.is_some() && says_gone => Some("there, and marked as gone"),
