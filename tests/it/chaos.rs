@@ -30,6 +30,10 @@ async fn postgres_that_stops_and_comes_back_under_load_is_noticed_by_no_client()
             database.server.stop().await.unwrap()
         }
         load.goes_on(150).await;
+        wait_until("it is seen that postgres is gone", PATIENCE, || async {
+            sidecar.get("/v1/status").await.json()["lineage"] == "postgres_down"
+        })
+        .await;
         // Four writers own five keys, a user, a counter and a log each, and share an index.
         assert!((1..=33).contains(&marks(&redis).await), "the marks of one record coalesce");
         assert_eq!(sidecar.get("/readyz").await.status, 200, "Postgres never makes it unready");
