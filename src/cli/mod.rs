@@ -99,6 +99,8 @@ enum Command {
     Repair(jobs::RepairArguments),
     /// Bring back from Postgres what a Redis that came back empty has lost
     Restore(jobs::JobArguments),
+    /// List what could have missed a write, and which kinds owe a verification since
+    Gaps(operate::gaps::GapsArguments),
     /// List the writes that Postgres had and Redis lost
     Ghosts(ghosts::GhostsArguments),
     /// Settings
@@ -148,6 +150,7 @@ async fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Backfill(arguments) => jobs::backfill(arguments, shutdown::on_signals()?).await,
         Command::Repair(arguments) => jobs::repair(arguments, shutdown::on_signals()?).await,
         Command::Restore(arguments) => jobs::restore(arguments, shutdown::on_signals()?).await,
+        Command::Gaps(arguments) => operate::gaps::run(arguments).await,
         Command::Ghosts(arguments) => ghosts::run(arguments).await,
         Command::Verify(arguments) => jobs::verify(arguments, shutdown::on_signals()?).await,
         Command::Config(Config::Check(flags)) => Ok(config::check(&flags.inputs())),

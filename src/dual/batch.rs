@@ -11,12 +11,14 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
 
+use crate::dual::gaps;
 use crate::dual::plan::{self, EXEC_COMMANDS_MAX, Step};
 use crate::model::command::Command;
 use crate::model::frame::Frame;
 use crate::stores::redis::connection::{Redis, RedisError};
 use crate::stores::redis::lane::Lane;
 use crate::stores::redis::lease;
+use crate::telemetry::labels::GapCause;
 use crate::telemetry::metrics::Metrics;
 
 /// Jobs that may wait.
@@ -322,7 +324,9 @@ impl Shared {
             steps.iter().flat_map(|step| &step.touches).map(|touch| touch.kind.name.clone()).collect();
         kinds.sort_unstable();
         kinds.dedup();
-        if lease::forget_backfilled(&self.redis, &kinds).await.is_err() {
+        let are_told = lease::forget_backfilled(&self.redis, &kinds).await.is_ok()
+            && gaps::note(&self.redis, GapCause::MarkFailed, &kinds).await.is_ok();
+        if !are_told {
             tracing::error!("the fleet could not be told that writes went by unmarked: roll back and backfill again");
         }
     }

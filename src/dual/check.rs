@@ -80,6 +80,7 @@ pub async fn check_postgres(postgres: &Postgres) -> Result<Vec<Remedy>, Postgres
         "mismatches",
         "dead_letters",
         "log_gaps",
+        "capture_gaps",
         "ghosts",
         "jobs",
         "proofs",

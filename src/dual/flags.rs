@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::Serialize;
 use tokio::time::Instant;
 
+use crate::dual::gaps;
 use crate::dual::keeper::json;
 use crate::dual::lineage::Standing;
 use crate::dual::view::{DEFAULT, View};
@@ -15,6 +16,7 @@ use crate::model::catalog::{Kind, Policy};
 use crate::model::flag::{FieldError, Flag, FlagChange, Stage};
 use crate::stores::postgres::journal::{self, FlagAudit};
 use crate::stores::redis::lease;
+use crate::telemetry::labels::GapCause;
 use crate::telemetry::traces::spans::FlagWork;
 
 /// How often a barrier looks whether everybody is there.
@@ -150,6 +152,7 @@ impl Engine {
         if !unmarked.is_empty() {
             // Nobody may read Postgres any more when marking ends (S1, S2).
             self.barrier(view.version, self.barrier_wait).await?;
+            gaps::note(&self.looks, GapCause::MarkingEnded, &unmarked).await?;
         }
         let audit = FlagAudit {
             version: view.version + 1,

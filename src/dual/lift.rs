@@ -3,12 +3,15 @@
 //! The order matters, since late applies and late acks of the lineage before land between any two steps: the epoch first,
 //! then the ghosts (writes that Postgres has and Redis lost), then the clock and the anchor in one step.
 
+use crate::dual::gaps;
 use crate::model::catalog::{Catalog, Kind, Layout};
 use crate::model::key::Key;
 use crate::stores::postgres::pool::PostgresError;
 use crate::stores::postgres::{Postgres, ghosts, lineage as postgres_lineage};
 use crate::stores::redis::connection::RedisError;
 use crate::stores::redis::{Redis, lineage as redis_lineage, marks};
+use crate::telemetry::labels::GapCause;
+use crate::telemetry::metrics::Metrics;
 
 /// Records marked by one script.
 const MARKED_AT_ONCE: usize = 500;
@@ -42,6 +45,7 @@ pub(crate) async fn lift(
     run_id: &str,
     anchor_epoch: i64,
     token: &str,
+    metrics: &Metrics,
 ) -> Result<Option<Lifted>, LiftError> {
     let epoch = postgres_lineage::epoch(postgres).await?.max(anchor_epoch) + 1;
     postgres_lineage::raise_epoch(postgres, epoch).await?;
@@ -54,6 +58,8 @@ pub(crate) async fn lift(
     }
     let identity = postgres_lineage::beat(postgres, 0).await?;
     let above = postgres_lineage::highest_version(postgres).await? + 1;
+    // Before the anchor: what was proven must not outlive the lift, not even where we die between the two.
+    gaps::record(postgres, metrics, GapCause::Lifted, clock, above).await?;
     let known = redis_lineage::Postgres { system: identity.system, timeline: identity.timeline, beat: identity.beat };
     let was_written = redis_lineage::lift(redis, run_id, epoch, above, &known).await?;
     Ok(was_written.then_some(Lifted { epoch, ghosts: found.len() }))

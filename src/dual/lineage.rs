@@ -6,12 +6,14 @@ use std::time::Duration;
 
 use tokio::sync::{Mutex, Notify};
 
+use crate::dual::gaps;
 use crate::dual::lift::{self, LiftError};
 use crate::model::catalog::Catalog;
 use crate::stores::postgres::pool::{PostgresError, QUESTION_DEADLINE, within};
 use crate::stores::postgres::{Postgres, lineage as postgres_lineage};
 use crate::stores::redis::connection::RedisError;
 use crate::stores::redis::{Redis, lineage as redis_lineage};
+use crate::telemetry::labels::GapCause;
 use crate::telemetry::metrics::Metrics;
 
 /// How often the heartbeat is committed.
@@ -184,7 +186,8 @@ impl Lineage {
     /// Another run of Redis, with data: it failed over or restarted. The lift, then every backfill is owed (L1).
     async fn redis_changed(&self, postgres: &Postgres, run_id: &str, epoch: i64) -> Result<Standing, LineageError> {
         tracing::warn!("the anchor names another run of redis: it restarted or failed over; the lift begins");
-        match lift::lift(&self.redis, postgres, &self.catalog, run_id, epoch, &self.repair_token()).await? {
+        let token = self.repair_token();
+        match lift::lift(&self.redis, postgres, &self.catalog, run_id, epoch, &token, &self.metrics).await? {
             Some(lifted) => {
                 tracing::warn!(
                     epoch = lifted.epoch,
@@ -218,7 +221,9 @@ impl Lineage {
         // The epoch first: while it is the old one, the counter must stay behind what readers expect.
         postgres_lineage::raise_epoch(postgres, epoch).await?;
         let identity = postgres_lineage::beat(postgres, 0).await?;
-        let clock = postgres_lineage::highest_version(postgres).await? + 1;
+        let highest = postgres_lineage::highest_version(postgres).await?;
+        let clock = redis_lineage::clock(&self.redis).await?.max(highest + 1);
+        gaps::record(postgres, &self.metrics, GapCause::PostgresWentBack, highest, clock).await?;
         redis_lineage::anchor(&self.redis, epoch, clock, &described(&identity)).await?;
         Ok(Standing::Good)
     }

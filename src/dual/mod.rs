@@ -17,6 +17,7 @@ mod execute;
 mod expunge;
 pub mod flags;
 pub mod fleet;
+pub mod gaps;
 mod hide;
 mod keeper;
 mod lift;

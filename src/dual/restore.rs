@@ -15,7 +15,7 @@ use serde_json::{Value as Json, json};
 
 use crate::dual::task::{Advance, Effort, TaskError};
 use crate::dual::verify::{Mode, Verify};
-use crate::dual::{Engine, lift, settle};
+use crate::dual::{Engine, gaps, lift, settle};
 use crate::model::catalog::{Kind, Layout, Table};
 use crate::model::key::Key;
 use crate::model::text;
@@ -25,6 +25,7 @@ use crate::stores::postgres::{Postgres, ghosts, lineage as postgres_lineage};
 use crate::stores::redis::capture::{CAPTURE_BYTES_MAX, CAPTURE_RECORDS_MAX, Shape};
 use crate::stores::redis::refill::{self, Document, Part, Refill};
 use crate::stores::redis::{fence, lineage as redis_lineage};
+use crate::telemetry::labels::GapCause;
 
 /// Rows in one page.
 const PAGE_ROWS: i64 = 500;
@@ -344,6 +345,7 @@ impl Engine {
     async fn write_anchor(&self, postgres: &Postgres, place: &Place) -> Result<(), TaskError> {
         let identity = postgres_lineage::beat(postgres, 0).await?;
         let above = postgres_lineage::highest_version(postgres).await? + 1;
+        gaps::record(postgres, &self.metrics, GapCause::Restored, place.clock, above).await?;
         let known =
             redis_lineage::Postgres { system: identity.system, timeline: identity.timeline, beat: identity.beat };
         if !redis_lineage::lift(&self.jobs, &place.run_id, place.epoch, above, &known).await? {

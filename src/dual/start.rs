@@ -14,7 +14,7 @@ use crate::dual::lineage::Lineage;
 use crate::dual::queue::Queue;
 use crate::dual::route::{Callers, Path};
 use crate::dual::shadow::Shadow;
-use crate::dual::{Engine, EngineError, Parts, expunge, subscribe, sweep};
+use crate::dual::{Engine, EngineError, Parts, expunge, gaps, subscribe, sweep};
 use crate::model::command::Command;
 use crate::model::command::table::Table;
 use crate::model::frame::Protocol;
@@ -102,6 +102,7 @@ impl Engine {
         if let Some(drain) = &self.drain {
             drain.start();
         }
+        tokio::spawn(gaps::run(Arc::clone(&self), Arc::clone(&background)));
         tokio::spawn(expunge::run(Arc::clone(&self), Arc::clone(&background)));
         tokio::spawn(sweep::run(self, background));
     }

@@ -3,8 +3,8 @@
 use crate::model::catalog::Table;
 use crate::telemetry::commands::COMMANDS;
 use crate::telemetry::labels::{
-    ApplyFailure, Brake, CaptureRefusal, Compared, ComparisonDrop, Door, Job, JobEnd, Label, MismatchClass, Operation,
-    Outcome, RouteReason, SpanDrop, StatusClass, Store,
+    ApplyFailure, Brake, CaptureRefusal, Compared, ComparisonDrop, Door, GapCause, Job, JobEnd, Label, MismatchClass,
+    Operation, Outcome, RouteReason, SpanDrop, StatusClass, Store,
 };
 use crate::telemetry::series::{Counter, Gauge, Histogram, Registrar};
 
@@ -133,6 +133,10 @@ instruments! {
     pool_waiting: gauge "parallax_postgres_pool_waiting" {},
     /// Postgres was found to have gone back in time, or to be another server.
     postgres_went_back: counter "parallax_postgres_went_back" {},
+    /// Capture gaps that this sidecar wrote down, by what could have missed a write.
+    capture_gaps: counter "parallax_capture_gaps" { cause: GapCause },
+    /// Capture gaps that no comparison has closed for every marked kind.
+    capture_gaps_open: gauge "parallax_capture_gaps_open" {},
     /// Version of the flags that this sidecar acts on.
     flags_version: gauge "parallax_flags_version" {},
     /// 1 while this sidecar holds a valid lease on the flags, else 0.

@@ -22,6 +22,11 @@ macro_rules! labels {
             $(#[doc = $help] $value,)+
         }
 
+        impl $set {
+            /// Every value.
+            pub const ALL: &'static [Self] = &[$(Self::$value),+];
+        }
+
         impl Label for $set {
             const NAMES: &'static [&'static str] = &[$($name),+];
 
@@ -152,6 +157,21 @@ labels! {
         TooLarge = "too_large",
         /// The script failed.
         Error = "error",
+    }
+    /// What could have missed a write.
+    GapCause {
+        /// Redis restarted or failed over, and was lifted (L1).
+        Lifted = "lifted",
+        /// Redis came back empty, and was restored (L2).
+        Restored = "restored",
+        /// Postgres went back in time, or is another one (P1).
+        PostgresWentBack = "postgres_went_back",
+        /// A mark failed though its write ran (W1).
+        MarkFailed = "mark_failed",
+        /// Marking of the kind was ended on purpose.
+        MarkingEnded = "marking_ended",
+        /// More writes came to Redis than the sidecars sent.
+        Bypassed = "bypassed",
     }
     /// Why an apply did not commit.
     ApplyFailure {

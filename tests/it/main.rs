@@ -13,6 +13,7 @@ mod command_line;
 mod contention;
 mod dead_letters;
 mod equality;
+mod gaps;
 mod http_door;
 mod http_server;
 mod invariants;

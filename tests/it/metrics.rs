@@ -7,8 +7,8 @@ use std::time::Duration;
 use parallax::model::flag::Flag;
 use parallax::telemetry::Metrics;
 use parallax::telemetry::labels::{
-    ApplyFailure, Brake, CaptureRefusal, Compared, ComparisonDrop, Door, Job, JobEnd, Operation, Outcome, RouteReason,
-    SpanDrop, Store,
+    ApplyFailure, Brake, CaptureRefusal, Compared, ComparisonDrop, Door, GapCause, Job, JobEnd, Operation, Outcome,
+    RouteReason, SpanDrop, Store,
 };
 
 /// The metrics after every fact was counted once.
@@ -40,6 +40,8 @@ fn after_every_fact() -> Metrics {
     metrics.store_error(Store::Postgres, Operation::Apply);
     metrics.set_pool(4, 3, 0);
     metrics.postgres_went_back();
+    metrics.capture_gap(GapCause::Lifted);
+    metrics.set_capture_gaps_open(1);
     metrics.set_flags_version(7);
     metrics.set_lease_valid(true);
     metrics.set_flag("apikey", &Flag::default());

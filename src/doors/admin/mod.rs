@@ -168,6 +168,12 @@ impl AdminDoor {
                 let found = found.map_err(answer::engine_problem)?;
                 Ok(answer::json(StatusCode::OK, &json!({ "ghosts": answer::masked(found, asked.role) })))
             }
+            Report::Gaps => {
+                let page = input::mismatch_page(asked.request.query())?;
+                let gaps = self.engine.gaps(page.limit, page.kind.as_deref()).await.map_err(answer::engine_problem)?;
+                let unproven = self.engine.unproven_kinds().await.map_err(answer::engine_problem)?;
+                Ok(answer::json(StatusCode::OK, &json!({ "gaps": gaps, "unproven": unproven })))
+            }
             Report::Jobs => {
                 let jobs = self.jobs.all().await.map_err(answer::jobs_problem)?;
                 let jobs = answer::value(&jobs)?;

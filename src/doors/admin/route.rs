@@ -23,6 +23,7 @@ pub(super) enum Resource {
     Status,
     Mismatches,
     Ghosts,
+    Gaps,
     MigrateRecord,
     Jobs,
     Job,
@@ -34,7 +35,7 @@ pub(super) enum Resource {
 }
 
 /// What stands where. Each path and its methods are described in openapi.json; a test holds both to each other.
-const PATHS: [(&str, Resource); 21] = [
+const PATHS: [(&str, Resource); 22] = [
     ("/livez", Resource::Live),
     ("/readyz", Resource::Ready),
     ("/healthz", Resource::Health),
@@ -48,6 +49,7 @@ const PATHS: [(&str, Resource); 21] = [
     ("/v1/status", Resource::Status),
     ("/v1/mismatches", Resource::Mismatches),
     ("/v1/ghosts", Resource::Ghosts),
+    ("/v1/gaps", Resource::Gaps),
     ("/v1/records/{kind}/{name}/migrate", Resource::MigrateRecord),
     ("/v1/jobs", Resource::Jobs),
     ("/v1/jobs/{name}", Resource::Job),
@@ -82,6 +84,7 @@ pub(super) enum Report {
     Status,
     Mismatches,
     Ghosts,
+    Gaps,
     Jobs,
     Job,
     Evaluation,
@@ -155,6 +158,7 @@ impl Resource {
             | Self::Status
             | Self::Mismatches
             | Self::Ghosts
+            | Self::Gaps
             | Self::MigrateRecord
             | Self::Jobs
             | Self::Job
@@ -183,6 +187,7 @@ impl Resource {
             | Self::Status
             | Self::Mismatches
             | Self::Ghosts
+            | Self::Gaps
             | Self::MigrateRecord
             | Self::Jobs
             | Self::Job
@@ -227,6 +232,7 @@ impl Resource {
             Self::Status => reads(Report::Status),
             Self::Mismatches => reads(Report::Mismatches),
             Self::Ghosts => reads(Report::Ghosts),
+            Self::Gaps => reads(Report::Gaps),
             Self::MigrateRecord => posts(Change::MigrateRecord),
             Self::Job => reads(Report::Job),
             // A question too long for a query: it changes nothing.
@@ -288,6 +294,7 @@ mod tests {
             ("POST", "/v1/jobs", Action::Change(Change::StartJob), ""),
             ("POST", "/v1/records/apikey/a%2Fb/migrate", Action::Change(Change::MigrateRecord), "a/b"),
             ("GET", "/v1/ghosts", Action::Report(Report::Ghosts), ""),
+            ("GET", "/v1/gaps", Action::Report(Report::Gaps), ""),
             ("POST", "/v1/jobs/7/pause", Action::Change(Change::PauseJob), "7"),
             ("POST", "/v1/jobs/7/resume", Action::Change(Change::ResumeJob), "7"),
             ("POST", "/v1/jobs/7/cancel", Action::Change(Change::CancelJob), "7"),

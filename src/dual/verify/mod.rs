@@ -26,6 +26,7 @@ use crate::model::text;
 use crate::stores::postgres::journal::{self, Mismatch};
 use crate::stores::postgres::pages::{self, LiveRow, Range};
 use crate::stores::postgres::proofs::{self, Proof};
+use crate::stores::redis::capture::{self, Purpose};
 use crate::stores::redis::fence;
 
 /// Rows in one page from Postgres' side.
@@ -86,7 +87,7 @@ pub struct Verify {
     mode: Mode,
     run_id: String,
     epoch: i64,
-    clock: i64,
+    version: i64,
     began: Instant,
     at: At,
     redis: Buckets,
@@ -201,7 +202,8 @@ impl Engine {
         mode: Mode,
     ) -> Result<Verify, TaskError> {
         let (run_id, epoch) = self.lineage_now().await?;
-        let (fence, _) = fence::fence(&self.jobs, &[]).await?;
+        // A version of its own: the proof must stand behind every gap from before, and before every gap to come.
+        let (stamp, _) = capture::capture(&self.jobs, &[], Purpose::Backfill).await?;
         let tables: BTreeSet<Table> = kinds.iter().map(|kind| kind.table).collect();
         Ok(Verify {
             names: kinds.iter().map(|kind| kind.name.clone()).collect(),
@@ -211,7 +213,7 @@ impl Engine {
             mode,
             run_id,
             epoch,
-            clock: fence.clock,
+            version: stamp.version,
             began: Instant::now(),
             at: At::Redis("0".to_owned()),
             redis: Buckets::default(),
@@ -453,7 +455,7 @@ impl Engine {
             bytes: verify.found.bytes,
             duration_ms: u64::try_from(verify.began.elapsed().as_millis()).unwrap_or(u64::MAX),
             differences: json!(verify.found.classes),
-            version: verify.clock,
+            version: verify.version,
             is_clean: verify.is_clean(),
         };
         Ok(proofs::write(postgres, &proof).await?)

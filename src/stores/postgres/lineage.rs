@@ -79,12 +79,12 @@ pub async fn raise_epoch(postgres: &Postgres, epoch: i64) -> Result<(), Postgres
     Ok(())
 }
 
-/// The highest version of any row, and of any floor: a clock must go on above it.
+/// The highest version of any row, floor, proof or capture gap: a clock must go on above it.
 ///
 /// # Errors
 /// When Postgres cannot be reached.
 pub async fn highest_version(postgres: &Postgres) -> Result<i64, PostgresError> {
-    let tables = Table::ALL.iter().map(|table| table.name()).chain(["collections"]);
+    let tables = Table::ALL.iter().map(|table| table.name()).chain(["collections", "proofs", "capture_gaps"]);
     let each: Vec<String> = tables.map(|table| format!("(SELECT max(version) FROM {table})")).collect();
     let text = format!("SELECT coalesce(greatest((SELECT max(floor) FROM control), {}), 0) AS number", each.join(", "));
     let row: Number = Statement::new(text, Vec::new()).row(&mut *postgres.connection().await?).await?;

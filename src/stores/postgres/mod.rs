@@ -2,6 +2,7 @@
 
 pub mod apply;
 pub mod expunge;
+pub mod gaps;
 pub mod ghosts;
 pub mod jobs;
 pub mod journal;

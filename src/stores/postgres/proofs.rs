@@ -1,5 +1,10 @@
 //! Proofs: what was compared as a whole, when, how much, with which result, and until when it holds.
+//!
+//! A proof holds for a kind while it is clean, not too old, and of a higher version than every capture gap of that kind.
 
+use diesel::QueryableByName;
+use diesel::sql_types::{BigInt, Text};
+use serde::Serialize;
 use serde_json::Value as Json;
 
 use crate::stores::postgres::Postgres;
@@ -22,7 +27,7 @@ pub struct Proof {
     pub duration_ms: u64,
     /// Class and number of differences.
     pub differences: Json,
-    /// Redis' clock when it began.
+    /// The version that Redis gave when it began: a capture gap of a lower one is closed by it.
     pub version: i64,
     /// Whether nothing differed: else it is written down, and holds for nothing.
     pub is_clean: bool,
@@ -49,4 +54,45 @@ pub async fn write(postgres: &Postgres, proof: &Proof) -> Result<(), PostgresErr
     );
     let asked = async { Ok(statement.run(&mut *postgres.connection().await?).await?) };
     within(QUESTION_DEADLINE, asked).await.map(drop)
+}
+
+/// A proof that holds for a kind.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, QueryableByName)]
+pub struct Holding {
+    /// The kind.
+    #[diesel(sql_type = Text)]
+    pub kind: String,
+    /// The number of the proof.
+    #[diesel(sql_type = BigInt)]
+    pub id: i64,
+    /// When the comparison ended.
+    #[diesel(sql_type = Text)]
+    pub at: String,
+    /// How long ago that is, in seconds.
+    #[diesel(sql_type = BigInt)]
+    pub age_seconds: i64,
+    /// Until when it holds.
+    #[diesel(sql_type = Text)]
+    pub valid_until: String,
+    /// The version that Redis gave when it began.
+    #[diesel(sql_type = BigInt)]
+    pub version: i64,
+}
+
+/// The newest proof that holds for each of `kinds`; nothing for a kind that owes a comparison.
+///
+/// # Errors
+/// When Postgres cannot be reached.
+pub async fn holding(postgres: &Postgres, kinds: &[String]) -> Result<Vec<Holding>, PostgresError> {
+    let statement = Statement::new(
+        "SELECT DISTINCT ON (k) k AS kind, p.id, p.at::text AS at, p.valid_until::text AS valid_until, p.version,
+            floor(extract(epoch FROM now() - p.at))::bigint AS age_seconds
+         FROM unnest({}) AS k JOIN proofs p ON k = ANY(p.kinds)
+         WHERE p.valid_until > now() AND p.differences = jsonb_build_object()
+            AND NOT EXISTS (SELECT 1 FROM capture_gaps g WHERE g.kind IN (k, '*') AND g.version >= p.version)
+         ORDER BY k, p.version DESC",
+        vec![Bind::TextList(kinds.to_vec())],
+    );
+    let asked = async { Ok(statement.rows(&mut *postgres.connection().await?).await?) };
+    within(QUESTION_DEADLINE, asked).await
 }

@@ -265,6 +265,17 @@ diesel::table! {
 }
 
 diesel::table! {
+    capture_gaps (id) {
+        id -> Int8,
+        at -> Timestamptz,
+        kind -> Text,
+        cause -> Text,
+        from_version -> Int8,
+        version -> Int8,
+    }
+}
+
+diesel::table! {
     dead_letters (key_hash, element_hash) {
         key_hash -> Binary,
         element_hash -> Binary,

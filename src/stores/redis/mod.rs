@@ -5,6 +5,7 @@
 pub mod capture;
 pub mod connection;
 pub mod fence;
+pub mod gaps;
 pub mod lane;
 pub mod lease;
 pub mod lineage;
@@ -35,6 +36,8 @@ pub const POSTGRES: &str = "parallax:postgres";
 pub const FLAGS: &str = "parallax:flags";
 /// Audit rows of changed flags that Postgres may not have yet.
 pub const AUDITS: &str = "parallax:audits";
+/// Capture gaps that Postgres may not have yet: kind and cause -> versions.
+pub const GAPS: &str = "parallax:gaps";
 /// Sidecars: instance -> lease and confirmed version (S2).
 pub const SIDECARS: &str = "parallax:sidecars";
 /// Backfilled kinds: kind -> the epoch in which the backfill was committed (S4).

@@ -71,6 +71,10 @@ pub static LIFT: Script = script!("#!lua flags=allow-oom\n", "lift");
 pub static RANDOMKEY: Script = script!("#!lua flags=no-writes,allow-oom\n", "randomkey");
 /// How many keys the callers have.
 pub static DBSIZE: Script = script!("#!lua flags=no-writes,allow-oom\n", "dbsize");
+/// Notes a capture gap.
+pub static GAP: Script = script!("#!lua flags=allow-oom\n", prelude, "gap");
+/// Forgets a capture gap that Postgres has.
+pub static GAP_WRITTEN: Script = script!("#!lua flags=allow-oom\n", "gap_written");
 /// Notes a heartbeat of Postgres.
 pub static BEAT: Script = script!("#!lua flags=allow-oom\n", "beat");
 

@@ -54,7 +54,7 @@ pub(crate) async fn reaches(sidecar: &Sidecar, id: &str, state: &str) -> Json {
 pub(crate) fn program(redis: &PrivateRedis, database: &Database, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_parallax"));
     command.args(arguments);
-    if arguments[0] != "ghosts" {
+    if !["ghosts", "gaps"].contains(&arguments[0]) {
         command.args(["--redis-p99-ms", "60000", "--postgres-ms", "60000", "--outbox-age-ms", "60000"]);
     }
     command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());

@@ -1,0 +1,2 @@
+DROP INDEX proofs_version;
+DROP TABLE capture_gaps;
