@@ -158,13 +158,13 @@ instruments! {
     /// Published messages that a subscriber did not take in time, so that they were dropped.
     subscription_messages_dropped: counter "parallax_subscription_messages_dropped" {},
     /// 1 while a job of this name runs here.
-    job_running: gauge "parallax_job_running" { job: Job },
+    job_running: gauge "parallax_job_running" { job_name: Job },
     /// Keys or rows that jobs looked at.
-    job_keys: counter "parallax_job_keys" { job: Job },
+    job_keys: counter "parallax_job_keys" { job_name: Job },
     /// Bytes of values that jobs carried or compared.
-    job_bytes: counter "parallax_job_bytes" { job: Job },
+    job_bytes: counter "parallax_job_bytes" { job_name: Job },
     /// Jobs that ended here, by how.
-    jobs: counter "parallax_jobs" { job: Job, result: JobEnd },
+    jobs: counter "parallax_jobs" { job_name: Job, result: JobEnd },
     /// Times that a job began to slow down, by what suffered.
     job_brakes: counter "parallax_job_brakes" { reason: Brake },
     /// HTTP requests answered, by class of status.

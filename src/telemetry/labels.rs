@@ -51,10 +51,12 @@ labels! {
     Outcome {
         /// Answered with a value.
         Ok = "ok",
-        /// Answered with an error, Redis' own or ours.
+        /// Answered with an error of Redis' own.
         Error = "error",
         /// Not let through: administrative, a control key, stateful, blocking.
         Refused = "refused",
+        /// Answered by no store: unreachable, late, or the outcome is not known.
+        Failed = "failed",
     }
     /// Which store.
     Store {

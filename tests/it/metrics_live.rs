@@ -120,6 +120,24 @@ async fn an_outage_of_postgres_shows_and_goes() {
     sidecar.stop_expecting(&["postgres cannot be reached"]).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_that_no_store_answers_is_counted_as_failed_and_an_error_of_redis_is_not() {
+    let (redis, database) = (support::redis().await, support::postgres().await);
+    let sidecar = Sidecar::start(&redis, &database).await;
+    let client = redis::Client::open(format!("redis://{}", sidecar.resp)).unwrap();
+    let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+    sidecar.command(&["SET", "session:x", "text"]).await;
+    sidecar.ask(&["INCR", "session:x"], &[]).await;
+    let failed = async |door: &str| sum(&sidecar, "commands_total", &[("door", door), ("result", "failed")]).await;
+    assert_eq!((failed("http").await, failed("resp").await), (0.0, 0.0));
+    redis.kill().unwrap();
+    assert_eq!(sidecar.ask(&["GET", "session:x"], &[]).await.status, 503);
+    let answered = redis::cmd("GET").arg("session:x").query_async::<String>(&mut connection).await;
+    assert!(answered.unwrap_err().to_string().contains("PARALLAX"), "the client is told by whom");
+    assert_eq!((failed("http").await, failed("resp").await), (1.0, 1.0));
+    sidecar.kill().await;
+}
+
 /// What promtool complains of.
 fn promtool(text: &[u8]) -> String {
     let spawned =

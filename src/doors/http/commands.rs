@@ -7,7 +7,7 @@ use crate::doors::http::reply::{self, Strings};
 use crate::doors::http::{DataDoor, arguments, events, headers};
 use crate::doors::problem::{Problem, ProblemKind};
 use crate::doors::server::{Request, Response};
-use crate::dual::{Answer, Mirror, Options, Refusal, Source};
+use crate::dual::{Answer, EngineError, Mirror, Options, Refusal, Source};
 use crate::model::command::Command;
 use crate::telemetry::labels::{Door, Outcome};
 
@@ -64,7 +64,7 @@ async fn path_form(door: &DataDoor, request: &Request, path: &str) -> Result<Res
 
 async fn one(door: &DataDoor, command: Command, headers: &HeaderMap) -> Result<Response, Problem> {
     let options = Options { ack: headers::ack(headers)?, atomic: false };
-    let answers = door.engine.execute(vec![command], options).await?;
+    let answers = executed(door, vec![command], options).await?;
     let Some(answer) = answers.into_iter().next() else {
         return Err(Problem::new(ProblemKind::Internal, "the command has no answer"));
     };
@@ -92,7 +92,7 @@ async fn many(door: &DataDoor, request: &Request, together: Together) -> Result<
     let commands = arguments::pipeline(&request.body, door.limits)?;
     let asked = commands.len();
     let options = Options { ack: headers::ack(&request.headers)?, atomic: together == Together::Transaction };
-    let answers = if commands.is_empty() { Vec::new() } else { door.engine.execute(commands, options).await? };
+    let answers = if commands.is_empty() { Vec::new() } else { executed(door, commands, options).await? };
     for answer in &answers {
         count(door, answer);
     }
@@ -148,6 +148,16 @@ fn mirror_of(answers: &[Answer]) -> Option<Mirror> {
 fn source_of(answers: &[Answer]) -> Option<Source> {
     let first = answers.iter().find_map(|answer| answer.source)?;
     answers.iter().filter_map(|answer| answer.source).all(|source| source == first).then_some(first)
+}
+
+/// The answers of the engine; where it has none, every command has failed.
+async fn executed(door: &DataDoor, commands: Vec<Command>, options: Options) -> Result<Vec<Answer>, EngineError> {
+    let count = commands.len();
+    let answers = door.engine.execute(commands, options).await;
+    if answers.is_err() {
+        (0..count).for_each(|_| door.metrics.command(Door::Http, Outcome::Failed));
+    }
+    answers
 }
 
 fn count(door: &DataDoor, answer: &Answer) {

@@ -313,7 +313,7 @@ impl Client {
         self.output.answered().await;
         match done {
             Ok(answers) => answers.iter().for_each(|answer| self.give(answer)),
-            Err(error) => (0..count).for_each(|_| self.output.reply(&failure(&error))),
+            Err(error) => (0..count).for_each(|_| self.output.failed(&error)),
         }
     }
 
@@ -334,6 +334,6 @@ async fn send(thread: &Thread, output: &Arc<Output>, protocol: Protocol, bytes: 
     if let Err(error) = thread.path(protocol).forward(bytes, count, sink) {
         output.take_back(count);
         output.answered().await;
-        (0..count).for_each(|_| output.reply(&failure(&error)));
+        (0..count).for_each(|_| output.failed(&error));
     }
 }

@@ -155,7 +155,7 @@ impl Client {
         };
         match told {
             Ok(frame) => self.output.reply(frame.bytes()),
-            Err(error) => self.output.reply(&failure(&error)),
+            Err(error) => self.output.failed(&error),
         }
         self.release();
         Ok(())
@@ -189,7 +189,7 @@ impl Client {
                     Some(part) => self.output.reply(part.bytes()),
                     None => self.output.reply(frame.bytes()),
                 },
-                Err(error) => self.output.reply(&failure(&error)),
+                Err(error) => self.output.failed(&error),
             },
         }
         Go::On

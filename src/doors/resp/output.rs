@@ -118,6 +118,12 @@ impl Output {
         inner.append(frame, true);
     }
 
+    /// Appends the reply to a command that no store has answered. To be called when nothing is in flight.
+    pub(super) fn failed(&self, error: &impl std::fmt::Display) {
+        self.metrics.command(Door::Resp, Outcome::Failed);
+        self.lock().append(&failure(error), true);
+    }
+
     /// Appends what is no reply: a message, an invalidation.
     pub(super) fn push(&self, frame: &[u8]) {
         self.lock().out.extend_from_slice(frame);
@@ -283,7 +289,7 @@ impl Sink for Output {
         }
         let frame = failure(error);
         for _ in 0..owed {
-            self.count(&frame);
+            self.metrics.command(Door::Resp, Outcome::Failed);
             inner.append(&frame, true);
         }
         inner.ended(owed);

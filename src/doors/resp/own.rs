@@ -144,7 +144,7 @@ impl Client {
 
     /// Tells of a connection that failed: what it knew is lost, so the client's own connection ends with it.
     pub(super) fn lost(&mut self, error: &RedisError) -> Go {
-        self.output.reply(&failure(error));
+        self.output.failed(error);
         self.own = None;
         Go::Ends
     }

@@ -35,7 +35,7 @@ async fn one_job_at_a_time_in_the_fleet_and_any_sidecar_pauses_resumes_and_cance
     reaches(&one, &id, "cancelled").await;
     assert_eq!(tell(&other, &id, "resume").await, 409, "what has ended does not go on");
     assert_eq!(tell(&other, "none", "cancel").await, 404);
-    let counted = one.metric("parallax_jobs_total", &[("job", "backfill"), ("result", "cancelled")]).await;
+    let counted = one.metric("parallax_jobs_total", &[("job_name", "backfill"), ("result", "cancelled")]).await;
     assert_eq!(counted, 1.0);
     one.backfill().await;
     other.stop_expecting(&[]).await;
