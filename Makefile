@@ -13,8 +13,9 @@ help: ## List every target
 setup: ## Install what is missing: Redis, PostgreSQL 15+, Node.js (asks first)
 	@scripts/setup
 
-build: ## Build the binary for release (target/release/parallax; several minutes)
+build: ## Build the binary for release (target/release/parallax; several minutes), at most 20 MB
 	$(CARGO) build --release --locked
+	@scripts/check-size
 
 check: ## Formatting and lints, every warning an error
 	$(CARGO) fmt --all --check
@@ -43,9 +44,9 @@ bench: ## The figures, against what people would use instead (about 30 minutes; 
 dev: setup ## A sidecar with a private Redis and PostgreSQL, until Ctrl-C
 	$(CARGO) run --locked -- dev $(ARGS)
 
-chart: ## Lint and render helm/parallax (fetches Helm into target/ when it is missing)
+chart: ## Charts, alerts, dashboards and images alone (fetches Helm and checkers into target/ when they are missing)
 	@scripts/helm-tool
-	$(CARGO) test --locked --test it chart::
+	$(CARGO) test --locked --test it -- chart:: alerts:: dashboards:: images::
 
 clean: ## Remove what the build made
 	$(CARGO) clean

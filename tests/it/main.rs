@@ -3,6 +3,7 @@
 #![cfg(test)]
 
 mod admin_door;
+mod alerts;
 mod arrows;
 mod bad_input;
 mod breaker;
@@ -16,6 +17,7 @@ mod equality;
 mod gaps;
 mod http_door;
 mod http_server;
+mod images;
 mod invariants;
 mod jobs;
 mod lift;

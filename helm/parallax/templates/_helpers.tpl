@@ -14,6 +14,11 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- end }}
 
+{{- /* On every pod that the sidecar stands in: Service, ServiceMonitor, NetworkPolicy and PodDisruptionBudget look for it. */ -}}
+{{- define "parallax.podLabels" -}}
+parallax/sidecar: {{ .Release.Name | quote }}
+{{- end }}
+
 {{- define "parallax.image" -}}
 {{ printf "%s:%s" .Values.image.repository (default .Chart.AppVersion .Values.image.tag) | quote }}
 {{- end }}
@@ -75,133 +80,27 @@ seccompProfile:
 {{- end }}
 {{- end }}
 
-{{- /* The sidecar's container, for a list of initContainers. Pair it with "parallax.volumes". */ -}}
-{{- define "parallax.sidecar" -}}
-- name: parallax
-  image: {{ include "parallax.image" . }}
-  imagePullPolicy: {{ .Values.image.pullPolicy }}
-  args: ["serve"]
-  # What makes it a sidecar: it starts before the application, runs beside it, and stops after it.
-  restartPolicy: Always
-  env:
-    {{- include "parallax.redisEnv" . | nindent 4 }}
-    - name: ENABLE_POSTGRES
-      value: {{ .Values.postgres.enabled | quote }}
-    {{- if .Values.postgres.enabled }}
-    {{- include "parallax.postgresEnv" (dict "root" . "role" .Values.postgres "file" "postgres-serve-password") | nindent 4 }}
-    - name: POSTGRES_POOL_SIZE
-      value: {{ .Values.postgres.poolSize | quote }}
-    - name: POSTGRES_IDLE_TIMEOUT
-      value: {{ int64 .Values.postgres.idleTimeoutMs | quote }}
-    {{- end }}
-    - name: PARALLAX_HTTP_LISTEN
-      value: {{ printf "127.0.0.1:%v" .Values.doors.http.port | quote }}
-    - name: PARALLAX_ADMIN_LISTEN
-      value: {{ printf "0.0.0.0:%v" .Values.doors.admin.port | quote }}
-    - name: PARALLAX_ADMIN_OPERATOR_TOKEN_FILE
-      value: /etc/parallax/secrets/operator-token
-    {{- if .Values.doors.admin.tokensSecret.viewerKey }}
-    - name: PARALLAX_ADMIN_VIEWER_TOKEN_FILE
-      value: /etc/parallax/secrets/viewer-token
-    {{- end }}
-    {{- if .Values.doors.admin.tokensSecret.secretsKey }}
-    - name: PARALLAX_ADMIN_SECRETS_TOKEN_FILE
-      value: /etc/parallax/secrets/secrets-token
-    {{- end }}
-    - name: PARALLAX_INSTANCE
-      valueFrom:
-        fieldRef:
-          fieldPath: metadata.name
-    - name: PARALLAX_TIMEZONE_OFFSET
-      value: {{ .Values.timezoneOffset | quote }}
-    {{- if .Values.catalog }}
-    - name: PARALLAX_CATALOG
-      value: /etc/parallax/catalog/catalog.toml
-    {{- end }}
-    - name: PARALLAX_LOG
-      value: {{ .Values.log.filter | quote }}
-    - name: PARALLAX_LOG_FORMAT
-      value: {{ .Values.log.format | quote }}
-    {{- range $name, $value := .Values.extraEnv }}
-    - name: {{ $name }}
-      value: {{ $value | quote }}
-    {{- end }}
-  ports:
-    - name: admin
-      containerPort: {{ .Values.doors.admin.port }}
-  startupProbe:
-    httpGet: &ready
-      path: /readyz
-      port: admin
-    periodSeconds: 1
-    failureThreshold: 60
-  readinessProbe:
-    httpGet: *ready
-    periodSeconds: 5
-  livenessProbe:
-    httpGet:
-      path: /livez
-      port: admin
-    periodSeconds: 10
-  resources:
-    {{- toYaml .Values.resources | nindent 4 }}
-  securityContext:
-    {{- include "parallax.securityContext" . | nindent 4 }}
-  volumeMounts:
-    - name: parallax-secrets
-      mountPath: /etc/parallax/secrets
-      readOnly: true
-    {{- if .Values.catalog }}
-    - name: parallax-catalog
-      mountPath: /etc/parallax/catalog
-      readOnly: true
-    {{- end }}
+{{- /* What whoever acts as the role that owns the tables mounts: the migration and the backup. */ -}}
+{{- define "parallax.migrateSecrets" -}}
+{{- with .Values.migrate.passwordSecret }}
+{{- if .name }}
+{{- include "parallax.secretFile" (dict "name" .name "key" .key "file" "postgres-migrate-password") | nindent 0 }}
+{{- end }}
+{{- end }}
+{{- with .Values.postgres.caSecret }}
+{{- if .name }}
+{{- include "parallax.secretFile" (dict "name" .name "key" .key "file" "postgres-ca") | nindent 0 }}
+{{- end }}
+{{- end }}
 {{- end }}
 
-{{- define "parallax.secretFile" -}}
-- secret:
-    name: {{ .name | quote }}
-    items:
-      - key: {{ .key | quote }}
-        path: {{ .file }}
-{{- end }}
-
-{{- define "parallax.volumes" -}}
+{{- define "parallax.migrateVolume" -}}
 - name: parallax-secrets
   projected:
     defaultMode: 0444
     sources:
-      {{- $tokens := .Values.doors.admin.tokensSecret }}
-      {{- include "parallax.secretFile" (dict "name" $tokens.name "key" $tokens.operatorKey "file" "operator-token") | nindent 6 }}
-      {{- with $tokens.viewerKey }}
-      {{- include "parallax.secretFile" (dict "name" $tokens.name "key" . "file" "viewer-token") | nindent 6 }}
+      {{- with include "parallax.migrateSecrets" . | trim }}
+      {{- . | nindent 6 }}
+      {{- else }} []
       {{- end }}
-      {{- with $tokens.secretsKey }}
-      {{- include "parallax.secretFile" (dict "name" $tokens.name "key" . "file" "secrets-token") | nindent 6 }}
-      {{- end }}
-      {{- with .Values.redis.passwordSecret }}
-      {{- if .name }}
-      {{- include "parallax.secretFile" (dict "name" .name "key" .key "file" "redis-password") | nindent 6 }}
-      {{- end }}
-      {{- end }}
-      {{- with .Values.redis.tls.caSecret }}
-      {{- if .name }}
-      {{- include "parallax.secretFile" (dict "name" .name "key" .key "file" "redis-ca") | nindent 6 }}
-      {{- end }}
-      {{- end }}
-      {{- if and .Values.postgres.enabled .Values.postgres.passwordSecret.name }}
-      {{- with .Values.postgres.passwordSecret }}
-      {{- include "parallax.secretFile" (dict "name" .name "key" .key "file" "postgres-serve-password") | nindent 6 }}
-      {{- end }}
-      {{- end }}
-      {{- if and .Values.postgres.enabled .Values.postgres.caSecret.name }}
-      {{- with .Values.postgres.caSecret }}
-      {{- include "parallax.secretFile" (dict "name" .name "key" .key "file" "postgres-ca") | nindent 6 }}
-      {{- end }}
-      {{- end }}
-{{- if .Values.catalog }}
-- name: parallax-catalog
-  configMap:
-    name: {{ include "parallax.name" . }}-catalog
-{{- end }}
 {{- end }}
