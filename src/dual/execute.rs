@@ -6,6 +6,7 @@ use futures_util::future::join_all;
 use tokio::time::Instant;
 
 use crate::dual::batch::Done;
+use crate::dual::gather::{Answers, Failed, Gathered};
 use crate::dual::plan::{self, EXEC_COMMANDS_MAX, LOG_PUSHES_MAX, MirroredTouch, Step};
 use crate::dual::route::{Callers, Path, Policy, Route};
 use crate::dual::view::View;
@@ -18,11 +19,14 @@ use crate::model::command::table::{Access, Class};
 use crate::model::frame::{Frame, Protocol};
 use crate::model::key::Key;
 use crate::stores::redis::connection::RedisError;
-use crate::stores::redis::lane::Lane;
+use crate::stores::redis::lane::{Lane, Silence};
 use crate::telemetry::labels::{Operation, RouteReason, Store};
 
 /// How long a blocking command may block.
 const BLOCKING_MAX: std::time::Duration = std::time::Duration::from_secs(60);
+
+/// Why a command was not even sent.
+const NOT_SENT: &str = "it was not sent, as a command before it failed";
 
 /// A command that was let through.
 enum Admitted {
@@ -43,74 +47,88 @@ impl Engine {
     /// # Cancel safety
     /// What was sent is done whole.
     pub async fn execute(&self, commands: Vec<Command>, options: Options) -> Result<Vec<Answer>, EngineError> {
-        self.execute_over(&self.path, commands, options).await
+        // Held until all is answered: a newer view is not confirmed before that (S2).
+        let view = self.keeper.view();
+        if !options.atomic {
+            return self.in_order(&self.path, &view, commands, options).await.into_iter().collect();
+        }
+        let admitted = commands.into_iter().map(|command| self.admit(&self.path, &view, command)).collect();
+        self.transaction(&view, admitted, options).await
     }
 
-    /// As [`Self::execute`], over a path of the caller's.
-    ///
-    /// # Errors
-    /// As [`Self::execute`].
+    /// As [`Self::execute`], over a path of the caller's. Each command is answered with what is known of it: when Redis fails
+    /// on the way, those before it are answered, and those behind it were not sent.
     ///
     /// # Cancel safety
     /// As [`Self::execute`].
-    pub async fn execute_over(
+    pub async fn execute_over(&self, path: &Path, commands: Vec<Command>) -> Vec<Result<Answer, EngineError>> {
+        let view = self.keeper.view();
+        self.in_order(path, &view, commands, Options::default()).await
+    }
+
+    async fn in_order(
         &self,
         path: &Path,
+        view: &View,
         commands: Vec<Command>,
         options: Options,
-    ) -> Result<Vec<Answer>, EngineError> {
-        // Held until all is answered: a newer view is not confirmed before that (S2).
-        let view = self.keeper.view();
+    ) -> Vec<Result<Answer, EngineError>> {
         let admitted: Vec<Result<Admitted, Refusal>> =
-            commands.into_iter().map(|command| self.admit(path, &view, command)).collect();
-        if options.atomic {
-            return self.transaction(&view, admitted, options).await;
-        }
-        let mut answers: Vec<Option<Answer>> = Vec::with_capacity(admitted.len());
-        let (mut steps, mut places) = (Vec::new(), Vec::new());
-        let mut admitted = admitted.into_iter().peekable();
-        while let Some(next) = admitted.next() {
-            let place = answers.len();
-            answers.push(None);
+            commands.into_iter().map(|command| self.admit(path, view, command)).collect();
+        let mut answers = Answers(vec![None; admitted.len()]);
+        // What went wrong stands with the commands that it went wrong with.
+        drop(self.run(path, view, admitted, options, &mut answers).await);
+        let not_sent = || Err(EngineError::RedisUnreachable(NOT_SENT.to_owned()));
+        answers.0.into_iter().map(|answer| answer.unwrap_or_else(not_sent)).collect()
+    }
+
+    /// Runs commands in order until one of them fails for a reason that is not its own.
+    async fn run(
+        &self,
+        path: &Path,
+        view: &View,
+        admitted: Vec<Result<Admitted, Refusal>>,
+        options: Options,
+        answers: &mut Answers,
+    ) -> Result<(), Failed> {
+        let mut gathered = Gathered::default();
+        let mut admitted = admitted.into_iter().enumerate().peekable();
+        while let Some((place, next)) = admitted.next() {
             match next {
-                Err(refusal) => set(&mut answers, place, refused(refusal)),
+                Err(refusal) => answers.set(place, Ok(refused(refusal))),
                 Ok(Admitted::Blocking(command)) => {
-                    self.flush(path, &view, &mut steps, &mut places, &mut answers, options).await?;
-                    set(&mut answers, place, self.blocking(command).await?);
+                    self.flush(path, view, &mut gathered, answers, options).await?;
+                    answers.set_or_fail(place, self.blocking(command).await)?;
                 }
-                Ok(Admitted::Read(command, keys)) if self.may_read_postgres(&view, &command, &keys) => {
-                    self.flush(path, &view, &mut steps, &mut places, &mut answers, options).await?;
+                Ok(Admitted::Read(command, keys)) if self.may_read_postgres(view, &command, &keys) => {
+                    self.flush(path, view, &mut gathered, answers, options).await?;
                     let mut reads = vec![(place, command, keys)];
                     // Reads that follow one another run at once.
-                    while let Some(Ok(Admitted::Read(command, keys))) =
-                        admitted.next_if(|next| matches!(next, Ok(Admitted::Read(command, keys)) if self.may_read_postgres(&view, command, keys)))
+                    while let Some((place, Ok(Admitted::Read(command, keys)))) =
+                        admitted.next_if(|(_, next)| matches!(next, Ok(Admitted::Read(command, keys)) if self.may_read_postgres(view, command, keys)))
                     {
-                        reads.push((answers.len(), command, keys));
-                        answers.push(None);
+                        reads.push((place, command, keys));
                     }
                     let done = join_all(
                         reads
                             .into_iter()
-                            .map(async |(place, command, keys)| (place, self.read(path, &view, command, &keys).await)),
+                            .map(async |(place, command, keys)| (place, self.read(path, view, command, &keys).await)),
                     );
+                    let mut all = Ok(());
                     for (place, answer) in done.await {
-                        set(&mut answers, place, answer?);
+                        all = all.and(answers.set_or_fail(place, answer));
                     }
+                    all?;
                 }
                 Ok(Admitted::Read(command, keys)) => {
-                    self.note_redis_read(&view, &command, &keys);
-                    self.sample(&view, &command, &keys);
-                    steps.push(Step { command, touches: Vec::new() });
-                    places.push(place);
+                    self.note_redis_read(view, &command, &keys);
+                    self.sample(view, &command, &keys);
+                    gathered.add(place, Step { command, touches: Vec::new() });
                 }
-                Ok(Admitted::Write(step)) => {
-                    steps.push(step);
-                    places.push(place);
-                }
+                Ok(Admitted::Write(step)) => gathered.add(place, step),
             }
         }
-        self.flush(path, &view, &mut steps, &mut places, &mut answers, options).await?;
-        Ok(answers.into_iter().flatten().collect())
+        self.flush(path, view, &mut gathered, answers, options).await
     }
 
     /// Sends what has been gathered, in pieces that Redis can bear, and takes the answers to their places.
@@ -118,32 +136,48 @@ impl Engine {
         &self,
         path: &Path,
         view: &View,
-        steps: &mut Vec<Step>,
-        places: &mut Vec<usize>,
-        answers: &mut [Option<Answer>],
+        gathered: &mut Gathered,
+        answers: &mut Answers,
         options: Options,
-    ) -> Result<(), EngineError> {
-        let mut places = std::mem::take(places).into_iter();
-        let mut rest = std::mem::take(steps);
+    ) -> Result<(), Failed> {
+        let Gathered { steps: mut rest, places } = std::mem::take(gathered);
+        let mut places = places.into_iter();
         while !rest.is_empty() {
             let others = rest.split_off(piece(&rest));
             let piece = std::mem::replace(&mut rest, others);
+            // The places stand last: a zip that ends at what stands before them has already taken one of them otherwise.
+            let own: Vec<usize> = piece.iter().zip(places.by_ref()).map(|(_, place)| place).collect();
             let touched: Vec<Vec<MirroredTouch>> = piece.iter().map(|step| step.touches.clone()).collect();
             let listers: Vec<bool> = piece.iter().map(|step| hide::lists_keys(&step.command)).collect();
             let only_reads = piece.iter().all(|step| step.touches.is_empty() && self.only_reads(&step.command));
             let began = Instant::now();
-            let frames =
-                self.submit(&path.batcher, piece).await.map_err(|error| self.redis_failed(error, only_reads))?;
-            let frames = shown(frames, &listers, path.protocol());
+            let frames = match self.submit(&path.batcher, piece).await {
+                Ok(frames) => shown(frames, &listers, path.protocol()),
+                Err(error) => {
+                    let error = self.redis_failed(error, only_reads);
+                    own.into_iter().for_each(|place| answers.set(place, Err(error.clone())));
+                    return Err(Failed);
+                }
+            };
             let operation =
                 if touched.iter().any(|touches| !touches.is_empty()) { Operation::Write } else { Operation::Read };
             self.metrics.store_latency(Store::Redis, operation, began.elapsed());
-            let mirrors = self.mirrored(view, &touched, options, !rest.is_empty()).await?;
-            // The places stand last: a zip that ends at the replies has already taken one from what stands before them.
-            for ((frame, mirror), place) in frames.into_iter().zip(mirrors).zip(places.by_ref()) {
-                if let Some(answer) = answers.get_mut(place) {
-                    *answer = Some(Answer { result: Ok(frame), source: Some(Source::Redis), mirror });
-                }
+            let mirrored = self.mirrored(view, &touched, options, !rest.is_empty()).await;
+            let answer = |result, mirror| Answer { result: Ok(result), source: Some(Source::Redis), mirror };
+            for (at, (frame, place)) in frames.into_iter().zip(own).enumerate() {
+                let marks = touched.get(at).is_some_and(|touches| !touches.is_empty());
+                answers.set(
+                    place,
+                    match &mirrored {
+                        Ok(mirrors) => Ok(answer(frame, mirrors.get(at).copied().flatten())),
+                        Err(error) if marks => Err(error.clone()),
+                        // What leaves no mark owes Postgres nothing.
+                        Err(_) => Ok(answer(frame, None)),
+                    },
+                );
+            }
+            if mirrored.is_err() {
+                return Err(Failed);
             }
         }
         Ok(())
@@ -192,7 +226,7 @@ impl Engine {
 
     /// A blocking command on records that are not mirrored has a connection to itself.
     async fn blocking(&self, command: Command) -> Result<Answer, EngineError> {
-        let lane = Lane::new(Arc::clone(&self.upstream), Protocol::Resp2, BLOCKING_MAX);
+        let lane = Lane::new(Arc::clone(&self.upstream), Protocol::Resp2, BLOCKING_MAX, Silence::Ends);
         let frame = only(lane.ask(&[command]).await?)?;
         Ok(Answer { result: Ok(frame), source: Some(Source::Redis), mirror: None })
     }
@@ -340,12 +374,6 @@ fn shown(frames: Vec<Frame>, listers: &[bool], protocol: Protocol) -> Vec<Frame>
     let show = |(frame, lists)| if lists { hide::shown(frame, protocol) } else { frame };
     let listers = listers.iter().copied().chain(std::iter::repeat(false));
     frames.into_iter().zip(listers).map(show).collect()
-}
-
-fn set(answers: &mut [Option<Answer>], place: usize, answer: Answer) {
-    if let Some(slot) = answers.get_mut(place) {
-        *slot = Some(answer);
-    }
 }
 
 fn refused(refusal: Refusal) -> Answer {

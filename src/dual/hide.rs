@@ -107,23 +107,8 @@ pub(super) fn shown(frame: Frame, protocol: Protocol) -> Frame {
 /// A list of keys without ours. The cursor before it is a number and stays.
 fn without_ours(reply: Reply) -> Reply {
     let is_ours = |reply: &Reply| matches!(reply, Reply::Bulk(key) if key.starts_with(CONTROL_PREFIX));
-    match reply {
-        Reply::Array(items) => {
-            Reply::Array(items.into_iter().filter(|item| !is_ours(item)).map(without_ours).collect())
-        }
-        Reply::Nil
-        | Reply::Status(_)
-        | Reply::Error(_)
-        | Reply::Integer(_)
-        | Reply::Bulk(_)
-        | Reply::Map(_)
-        | Reply::Set(_)
-        | Reply::Double(_)
-        | Reply::Boolean(_)
-        | Reply::BigNumber(_)
-        | Reply::Verbatim(_)
-        | Reply::Push(_) => reply,
-    }
+    let Reply::Array(items) = reply else { return reply };
+    Reply::Array(items.into_iter().filter(|item| !is_ours(item)).map(without_ours).collect())
 }
 
 #[cfg(test)]

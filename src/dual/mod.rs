@@ -18,6 +18,7 @@ mod expunge;
 pub mod flags;
 pub mod fleet;
 pub mod gaps;
+mod gather;
 mod hide;
 mod keeper;
 mod lift;

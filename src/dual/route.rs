@@ -15,7 +15,7 @@ use crate::model::frame::Protocol;
 use crate::model::key::{CONTROL_PREFIX, Key};
 use crate::model::reply::Reply;
 pub use crate::stores::redis::connection::RedisError;
-use crate::stores::redis::lane::Lane;
+use crate::stores::redis::lane::{Lane, Silence};
 pub use crate::stores::redis::lane::{Sink, Turn};
 pub use crate::stores::redis::wire::Wire;
 use crate::telemetry::labels::{RouteReason, Store};
@@ -93,7 +93,9 @@ impl Engine {
     }
 
     pub(super) fn path_for(&self, protocol: Protocol, callers: Callers) -> Path {
-        let lane = Arc::new(Lane::new(Arc::clone(&self.upstream), protocol, self.command_deadline));
+        // A client waits for a slow command as it would at Redis itself, and nobody else is told that it failed.
+        let upstream = Arc::clone(&self.upstream);
+        let lane = Arc::new(Lane::new(upstream, protocol, self.command_deadline, Silence::Borne));
         Path { batcher: Batcher::start(Arc::clone(&self.shared), Arc::clone(&lane)), lane, callers }
     }
 
@@ -109,6 +111,21 @@ impl Engine {
     /// When Redis cannot be reached.
     pub async fn wire(&self, protocol: Protocol) -> Result<Wire, RedisError> {
         self.upstream.connect(protocol).await
+    }
+
+    /// Ends the wait of a connection that blocks, if it still does: Redis then answers it with an error that begins with
+    /// UNBLOCKED, and nothing was done.
+    pub async fn unblock(&self, connection: i64) {
+        let command = Command::new(["CLIENT", "UNBLOCK", &connection.to_string(), "ERROR"].map(str::to_owned));
+        if self.looks.command(command).await.is_err() {
+            tracing::debug!("a blocked connection could not be freed: the drain waits for it until its deadline");
+        }
+    }
+
+    /// Whether a command may block its connection.
+    #[must_use]
+    pub fn may_block(&self, command: &Command) -> bool {
+        self.table.class(command) == Class::Blocking || command.is_word(0, "WAIT") || command.is_word(0, "WAITAOF")
     }
 
     /// The number of the database whose records are mirrored.
@@ -142,9 +159,25 @@ impl Engine {
         if !info.takes(words.len()) {
             return Route::Forward;
         }
+        self.route_keys(view, access, positions.filter_map(|index| words.arg(index)))
+    }
+
+    /// Where a command goes that has not come whole: of its `count` arguments only the first ones are there. `None` when they
+    /// do not tell.
+    #[must_use]
+    pub fn route_begun(&self, view: &View, words: Words<'_>, count: usize) -> Option<Route> {
+        let info = self.table.get(words.name())?;
+        let (access, positions) = info.plain(count)?;
+        if !info.takes(count) || positions.clone().any(|index| index >= words.len()) {
+            return None;
+        }
+        Some(self.route_keys(view, access, positions.filter_map(|index| words.arg(index))))
+    }
+
+    fn route_keys<'a>(&self, view: &View, access: Access, keys: impl Iterator<Item = &'a [u8]>) -> Route {
         let mut route = Route::Forward;
         let has_lease = self.keeper.has_lease();
-        for key in positions.filter_map(|index| words.arg(index)) {
+        for key in keys {
             if key.starts_with(CONTROL_PREFIX) {
                 return Route::Refuse(hide::CLOSED.to_owned());
             }

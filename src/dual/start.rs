@@ -19,7 +19,7 @@ use crate::model::command::Command;
 use crate::model::command::table::Table;
 use crate::model::frame::Protocol;
 use crate::stores::redis::Redis;
-use crate::stores::redis::lane::Lane;
+use crate::stores::redis::lane::{Lane, Silence};
 
 impl Engine {
     /// Builds the engine and starts its tasks. Reads the server's command table, so Redis must be there.
@@ -29,7 +29,8 @@ impl Engine {
     pub async fn start(parts: Parts) -> Result<Arc<Self>, EngineError> {
         let lane = || Arc::new(Redis::new(parts.redis.clone(), parts.command_deadline));
         let (looks, jobs, background) = (lane(), lane(), lane());
-        let callers = Arc::new(Lane::new(Arc::clone(&parts.upstream), Protocol::Resp2, parts.command_deadline));
+        let callers =
+            Arc::new(Lane::new(Arc::clone(&parts.upstream), Protocol::Resp2, parts.command_deadline, Silence::Ends));
         let table = Table::from_reply(&looks.command(Command::new(["COMMAND"])).await?);
         let metrics = parts.metrics.clone();
         let shared =

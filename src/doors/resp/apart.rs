@@ -12,6 +12,8 @@ use crate::dual::route::{RedisError, Route};
 use crate::model::command::Command;
 use crate::model::frame::encode;
 
+/// What would change a connection at EXEC, unseen by its door.
+const NOT_QUEUED: &str = "inside MULTI this is refused: send it before";
 /// Why something is refused in another database than the configured one.
 const COMES_BACK: &str = "what comes into the mirrored database from another one cannot be marked: select it before";
 /// Bytes that are carried at once where nothing is looked at.
@@ -30,18 +32,26 @@ impl Client {
         let output = std::sync::Arc::clone(&self.output);
         let database = self.thread.engine.database();
         let Some(own) = self.own.as_mut() else { return Go::On };
-        let comes_back = comes_into(command, database) || (own.is_queueing && command.is_word(0, "SELECT"));
-        // No command has this name, so Redis discards a transaction that holds it, as for any other error.
-        let refused = Command::new(["parallax.refused"]);
-        if comes_back && !own.is_queueing {
-            self.output.reply(&failure(&COMES_BACK));
+        let changes_connection = ["SELECT", "HELLO", "AUTH"].iter().any(|name| command.is_word(0, name));
+        let refusal = if comes_into(command, database) {
+            Some(COMES_BACK)
+        } else {
+            (own.is_queueing && changes_connection).then_some(NOT_QUEUED)
+        };
+        if let Some(refusal) = refusal {
+            // No command has this name, so Redis discards a transaction that holds it, as for any other error.
+            if own.is_queueing
+                && let Err(error) = own.ask(&Command::new(["parallax.refused"]), &output).await
+            {
+                return self.lost(&error);
+            }
+            self.output.reply(&failure(&refusal));
             return Go::On;
         }
-        match own.ask(if comes_back { &refused } else { command }, &output).await {
-            Ok(_) if comes_back => {
-                self.output.reply(&failure(&COMES_BACK));
-                Go::On
-            }
+        if !own.is_queueing && self.thread.engine.may_block(command) {
+            return self.blocking(command).await;
+        }
+        match own.ask(command, &output).await {
             Ok(frame) => {
                 let is_ok = frame.bytes() == &b"+OK\r\n"[..];
                 if command.is_word(0, "SELECT") && is_ok {
@@ -64,21 +74,7 @@ impl Client {
             self.answer(b"+OK\r\n").await;
             return Go::On;
         }
-        match self.own().await {
-            Ok(own) => own.is_elsewhere = true,
-            Err(error) => return self.lost(&error),
-        }
-        let output = std::sync::Arc::clone(&self.output);
-        let Some(own) = self.own.as_mut() else { return Go::On };
-        match own.ask(command, &output).await {
-            Ok(frame) => {
-                own.is_elsewhere = !frame.is_error();
-                self.output.reply(frame.bytes());
-                self.release();
-                Go::On
-            }
-            Err(error) => self.lost(&error),
-        }
+        self.ask_own(command, |own| own.is_elsewhere = true).await
     }
 
     /// A command about the connection itself: the client keeps the one that it asked about.

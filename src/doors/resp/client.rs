@@ -13,9 +13,9 @@ use crate::doors::resp::Thread;
 use crate::doors::resp::output::{Output, WAITING_BYTES, failure};
 use crate::doors::resp::own::Own;
 use crate::doors::resp::parse::{Found, Parser, Trust};
+use crate::dual::Answer;
 use crate::dual::route::Route;
 use crate::dual::view::View;
-use crate::dual::{Answer, Options};
 use crate::model::command::{Command, Words};
 use crate::model::frame::{Protocol, encode};
 
@@ -58,6 +58,7 @@ pub(super) struct Client {
     pub(super) protocol: Protocol,
     pub(super) name: Option<bytes::Bytes>,
     pub(super) own: Option<Box<Own>>,
+    pub(super) running: watch::Receiver<Running>,
 }
 
 /// Commands that are forwarded as one piece: from where to where they stand in the input, and how many they are.
@@ -69,7 +70,7 @@ struct Run {
 }
 
 impl Client {
-    pub(super) fn new(thread: Arc<Thread>, output: Output) -> Self {
+    pub(super) fn new(thread: Arc<Thread>, output: Output, running: watch::Receiver<Running>) -> Self {
         Self {
             trust: thread.first_trust(),
             thread,
@@ -79,16 +80,17 @@ impl Client {
             protocol: Protocol::Resp2,
             name: None,
             own: None,
+            running,
         }
     }
 
     /// Serves until the client goes, is sent away, or the door closes.
-    pub(super) async fn run(mut self, mut running: watch::Receiver<Running>) {
+    pub(super) async fn run(mut self) {
         loop {
-            if Box::pin(self.serve()).await == Go::Ends || !self.wait(&mut running).await {
+            if Box::pin(self.serve()).await == Go::Ends || !self.wait().await {
                 break;
             }
-            if *running.borrow() == Running::Draining {
+            if *self.running.borrow() == Running::Draining {
                 // What has come until now was received, and is answered. A client that goes on sending is not followed.
                 for _ in 0..DRAIN_READS_MAX {
                     if self.read() != Some(true) {
@@ -128,7 +130,7 @@ impl Client {
     }
 
     /// Waits for more of the client. False when it is gone.
-    async fn wait(&mut self, running: &mut watch::Receiver<Running>) -> bool {
+    async fn wait(&mut self) -> bool {
         if self.input.is_empty() {
             self.input = BytesMut::new();
         }
@@ -140,7 +142,7 @@ impl Client {
             let has_more = self.output.waiting_bytes() > 0;
             tokio::select! {
                 biased;
-                changed = running.changed() => return changed.is_ok(),
+                changed = self.running.changed() => return changed.is_ok(),
                 ready = self.output.socket.readable() => return ready.is_ok(),
                 ready = self.output.socket.writable(), if has_more => {
                     if ready.is_err() {
@@ -159,8 +161,12 @@ impl Client {
 
     /// Reads what is there: whether there was anything, or `None` at the end.
     pub(super) fn read(&mut self) -> Option<bool> {
-        let wanted = self.parser.wants(self.input.len()).clamp(READ_BYTES, READ_BYTES_MAX);
-        self.input.reserve(wanted);
+        self.read_up_to(self.parser.wants(self.input.len()).clamp(READ_BYTES, READ_BYTES_MAX))
+    }
+
+    /// As [`Self::read`], with room for so many bytes at least.
+    pub(super) fn read_up_to(&mut self, bytes: usize) -> Option<bool> {
+        self.input.reserve(bytes);
         match self.output.socket.try_read(&mut self.input) {
             Ok(0) => None,
             Ok(_) => Some(true),
@@ -203,7 +209,12 @@ impl Client {
             }
             self.forward(&mut run, &view).await;
             match found {
-                Found::Incomplete => return Go::On,
+                Found::Incomplete if !self.may_flow() => return Go::On,
+                Found::Incomplete => match Box::pin(self.flow()).await {
+                    Some(Go::On) => view = self.thread.engine.view(),
+                    Some(Go::Ends) => return Go::Ends,
+                    None => return Go::On,
+                },
                 Found::Empty(length) => self.input.advance(length),
                 Found::Array(_) | Found::Line(_) => {
                     let command = self.take(found);
@@ -268,7 +279,7 @@ impl Client {
             Route::Forward => self.forward_one(&command).await,
             Route::Engine => Box::pin(self.engine_run(command)).await,
             Route::Connection => return Box::pin(self.connection_command(command)).await,
-            Route::Blocking => return Box::pin(self.blocking(command)).await,
+            Route::Blocking => return Box::pin(self.blocking(&command)).await,
             Route::Refuse(reason) => self.answer(&failure(&reason)).await,
         }
         Go::On
@@ -306,14 +317,18 @@ impl Client {
                 }
             }
         }
-        let count = commands.len();
+        if self.output.is_moved() {
+            self.output.answered().await;
+        }
         let path = self.thread.path(self.protocol);
         // It goes over the lane on which the commands before it went, so their replies come first.
-        let done = self.thread.engine.execute_over(path, commands, Options::default()).await;
+        let answers = self.thread.engine.execute_over(path, commands).await;
         self.output.answered().await;
-        match done {
-            Ok(answers) => answers.iter().for_each(|answer| self.give(answer)),
-            Err(error) => (0..count).for_each(|_| self.output.failed(&error)),
+        for answer in &answers {
+            match answer {
+                Ok(answer) => self.give(answer),
+                Err(error) => self.output.failed(error),
+            }
         }
     }
 

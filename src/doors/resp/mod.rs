@@ -1,8 +1,9 @@
 //! The Redis door: an unmodified application is pointed at it by host and port alone.
 //!
 //! Each thread of it has a runtime of its own, on which its clients and their shared connection to Redis live, so that a
-//! forwarded command wakes nobody else. What needs nothing from us is handed on as bytes ([`client`]); what belongs to a
-//! connection stands in [`connection`], what needs a connection of its own in [`own`].
+//! forwarded command wakes nobody else. What needs nothing from us is handed on as bytes ([`client`]), while it still comes
+//! where it is large ([`stream`]); what belongs to a connection stands in [`connection`], what needs a connection of its own
+//! in [`own`].
 
 mod apart;
 mod client;
@@ -12,6 +13,7 @@ mod output;
 mod own;
 mod parse;
 mod socket;
+mod stream;
 
 use std::io;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
@@ -253,6 +255,6 @@ async fn client(
         return;
     }
     let output = Output::new(socket, thread.metrics.clone());
-    Client::new(thread, output).run(running).await;
+    Client::new(thread, output, running).run().await;
     drop(slot);
 }

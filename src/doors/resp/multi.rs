@@ -22,28 +22,8 @@ impl Client {
             self.answer(&failure(&reason)).await;
             return Go::On;
         }
-        let output = std::sync::Arc::clone(&self.output);
-        let asked = match self.own().await {
-            Ok(own) => {
-                let asked = own.ask(command, &output).await;
-                let is_watch = command.is_word(0, "WATCH");
-                if let Ok(frame) = &asked
-                    && !frame.is_error()
-                {
-                    own.is_watching = is_watch;
-                }
-                asked
-            }
-            Err(error) => Err(error),
-        };
-        match asked {
-            Ok(frame) => {
-                self.output.reply(frame.bytes());
-                self.release();
-                Go::On
-            }
-            Err(error) => self.lost(&error),
-        }
+        let is_watch = command.is_word(0, "WATCH");
+        self.ask_own(command, |own| own.is_watching = is_watch).await
     }
 
     fn keys_refused(&self, command: &Command) -> Route {
@@ -56,28 +36,8 @@ impl Client {
 
     /// MULTI: from here to EXEC everything is queued by Redis itself.
     pub(super) async fn multi(&mut self, command: &Command) -> Go {
-        let output = std::sync::Arc::clone(&self.output);
         let transaction = self.thread.engine.begin_transaction();
-        let asked = match self.own().await {
-            Ok(own) => {
-                let asked = own.ask(command, &output).await;
-                if let Ok(frame) = &asked
-                    && !frame.is_error()
-                {
-                    own.transaction = Some(transaction);
-                }
-                asked
-            }
-            Err(error) => Err(error),
-        };
-        match asked {
-            Ok(frame) => {
-                self.output.reply(frame.bytes());
-                self.release();
-                Go::On
-            }
-            Err(error) => self.lost(&error),
-        }
+        self.ask_own(command, |own| own.transaction = Some(transaction)).await
     }
 
     /// Queues a command, and what has come behind it, in one go; or ends the transaction.

@@ -3,6 +3,7 @@
 
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, BytesMut};
 use tokio::sync::Notify;
@@ -45,8 +46,10 @@ struct Inner {
     /// Replies since the window was last set, and their bytes.
     seen: usize,
     seen_bytes: usize,
-    /// What the commands in flight were decided under; held until they are answered (S2).
+    /// What the commands in flight were decided under; held until the reply of the last of them begins (S2).
     view: Option<Arc<View>>,
+    /// The replies in flight come over a connection that takes no more commands.
+    is_moved: bool,
     replies: Replies,
     /// The next piece begins a reply.
     begins: bool,
@@ -78,7 +81,7 @@ impl Output {
     pub(super) fn begin(&self, count: usize, view: &Arc<View>) -> bool {
         let mut inner = self.lock();
         let is_other = inner.view.as_ref().is_some_and(|held| !Arc::ptr_eq(held, view));
-        if inner.in_flight > 0 && (is_other || inner.in_flight + count > inner.window) {
+        if inner.in_flight > 0 && (is_other || inner.is_moved || inner.in_flight + count > inner.window) {
             return false;
         }
         inner.in_flight += count;
@@ -86,6 +89,11 @@ impl Output {
             inner.view = Some(Arc::clone(view));
         }
         true
+    }
+
+    /// Whether what follows the commands in flight could overtake them.
+    pub(super) fn is_moved(&self) -> bool {
+        self.lock().is_moved
     }
 
     /// How many commands may be in flight, by the size of the replies before them.
@@ -211,6 +219,7 @@ impl Inner {
             seen: 0,
             seen_bytes: 0,
             view: None,
+            is_moved: false,
             replies: Replies::On,
             begins: true,
             is_told: false,
@@ -253,6 +262,7 @@ impl Inner {
         self.in_flight = self.in_flight.saturating_sub(count);
         if self.in_flight == 0 {
             self.view = None;
+            self.is_moved = false;
         }
     }
 }
@@ -262,6 +272,10 @@ impl Sink for Output {
         let mut inner = self.lock();
         if std::mem::replace(&mut inner.begins, ends) {
             self.count(piece);
+            if inner.in_flight == 1 {
+                // What is answered was done. A client that takes its time to read the answer holds no change of flags.
+                inner.view = None;
+            }
         }
         inner.append(piece, ends);
         if ends {
@@ -279,6 +293,24 @@ impl Sink for Output {
             drop(inner);
             self.woken.notify_one();
         }
+    }
+
+    fn poll_room(&self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            self.flush();
+            if self.waiting_bytes() <= WAITING_BYTES {
+                return Poll::Ready(());
+            }
+            if ready!(self.socket.poll_writable(cx)).is_err() {
+                let mut inner = self.lock();
+                inner.is_broken = true;
+                inner.out.clear();
+            }
+        }
+    }
+
+    fn moved(&self) {
+        self.lock().is_moved = true;
     }
 
     fn fail(&self, error: &RedisError, owed: usize) {

@@ -1,15 +1,19 @@
 //! A connection to Redis that one client has to itself, for as long as it needs one: WATCH and MULTI ([`super::multi`]),
 //! subscriptions, blocking commands, another database and what a client asks of its own connection ([`super::apart`]).
 
+use std::time::Duration;
+
 use bytes::BytesMut;
 use futures_util::FutureExt;
 use tokio::io::AsyncWriteExt;
+use tokio::sync::watch;
 
 use crate::doors::resp::apart::PIPE_BYTES;
-use crate::doors::resp::client::{Client, Go};
+use crate::doors::resp::client::{Client, Go, Running};
 use crate::doors::resp::output::{Output, failure};
+use crate::doors::resp::stream;
 use crate::dual::Engine;
-use crate::dual::route::{RedisError, Route, Wire};
+use crate::dual::route::{RedisError, Route, Sink, Wire};
 use crate::dual::transaction::Transaction;
 use crate::model::command::Command;
 use crate::model::frame::{Frame, Protocol, encode};
@@ -17,6 +21,8 @@ use crate::model::reply::Reply;
 
 /// Bytes of a client that wait while a command of its own blocks.
 const INPUT_BYTES_MAX: usize = 1024 * 1024;
+/// How long Redis is given to end a wait before it is asked again.
+const UNBLOCK_PAUSE: Duration = Duration::from_millis(50);
 
 /// A connection of a client's own, and why it has one.
 pub(super) struct Own {
@@ -112,6 +118,19 @@ impl Own {
         }
     }
 
+    /// The next reply goes to the client as it comes, and what comes unasked before it too.
+    async fn carry(&mut self, output: &Output) -> Result<(), RedisError> {
+        loop {
+            self.wire.fill().await?;
+            if self.wire.buffer.first() != Some(&b'>') {
+                return stream::carry(&mut self.wire, output).await;
+            }
+            let frame = self.wire.frame().await?;
+            self.push(&frame, output);
+            output.flush();
+        }
+    }
+
     pub(super) async fn ask(&mut self, command: &Command, output: &Output) -> Result<Frame, RedisError> {
         let mut bytes = BytesMut::new();
         encode::command(&mut bytes, command);
@@ -149,6 +168,27 @@ impl Client {
         Go::Ends
     }
 
+    /// Asks over the client's own connection and tells the answer; `note` notes what it means, where Redis agrees.
+    pub(super) async fn ask_own(&mut self, command: &Command, note: impl FnOnce(&mut Own)) -> Go {
+        let output = std::sync::Arc::clone(&self.output);
+        let asked = async {
+            let own = self.own().await?;
+            let frame = own.ask(command, &output).await?;
+            if !frame.is_error() {
+                note(own);
+            }
+            Ok::<_, RedisError>(frame)
+        };
+        match asked.await {
+            Ok(frame) => {
+                self.output.reply(frame.bytes());
+                self.release();
+                Go::On
+            }
+            Err(error) => self.lost(&error),
+        }
+    }
+
     /// Serves a command that goes over the client's own connection.
     pub(super) async fn own_command(&mut self, command: Command) -> Go {
         let name = command.name();
@@ -163,8 +203,8 @@ impl Client {
         }
         let is_ours = matches!(name.as_str(), "HELLO" | "AUTH" | "REPLCONF")
             || (name == "SCRIPT" && command.is_word(1, "DEBUG"))
-            || (name == "CLIENT" && own.is_elsewhere && !own.is_queueing);
-        if is_ours {
+            || (name == "CLIENT" && own.is_elsewhere);
+        if is_ours && !own.is_queueing {
             return self.connection_command(command).await;
         }
         if is_subscription(&name) || (own.is_subscribed() && own.is_two) {
@@ -183,54 +223,80 @@ impl Client {
             Route::Connection if name == "CLIENT" && !is_about_itself(&command) => {
                 return self.connection_command(command).await;
             }
-            Route::Forward | Route::Connection | Route::Blocking => return self.pass(&command).await,
+            Route::Blocking => return self.blocking(&command).await,
+            Route::Forward | Route::Connection => return self.pass(&command).await,
         }
         Go::On
     }
 
-    /// Passes one command over the client's own connection, and its reply back. It may block for ever, so a client that goes
-    /// meanwhile is noticed; what it sends meanwhile waits.
+    /// Passes one command over the client's own connection, and its reply back.
     pub(super) async fn pass(&mut self, command: &Command) -> Go {
         let mut bytes = BytesMut::new();
         encode::command(&mut bytes, command);
-        let output = std::sync::Arc::clone(&self.output);
         let written = match self.own().await {
             Ok(own) => own.write(&bytes).await,
             Err(error) => Err(error),
         };
-        if let Err(error) = written {
-            return self.lost(&error);
-        }
-        output.flush();
-        let Some(own) = self.own.as_mut() else { return Go::On };
-        loop {
-            let has_room = self.input.len() < INPUT_BYTES_MAX;
-            let asked = tokio::select! {
-                biased;
-                asked = own.reply(&output) => asked,
-                ready = output.socket.readable(), if has_room => {
-                    self.input.reserve(PIPE_BYTES);
-                    let is_over = ready.is_err() || matches!(output.socket.try_read(&mut self.input), Ok(0));
-                    if is_over {
-                        return Go::Ends;
-                    }
-                    continue;
-                }
-            };
-            return match asked {
-                Ok(frame) => {
-                    output.reply(frame.bytes());
-                    self.release();
-                    Go::On
-                }
-                Err(error) => self.lost(&error),
-            };
+        match written {
+            Ok(()) => self.passed(None).await,
+            Err(error) => self.lost(&error),
         }
     }
 
-    /// A blocking command has the connection until it is answered, or the client goes.
-    pub(super) async fn blocking(&mut self, command: Command) -> Go {
-        self.pass(&command).await
+    /// A blocking command has the connection until it is answered, the client goes, or the door closes: then Redis is asked to
+    /// end its wait, and says itself whether it was done before.
+    pub(super) async fn blocking(&mut self, command: &Command) -> Go {
+        let output = std::sync::Arc::clone(&self.output);
+        let asked = async {
+            let own = self.own().await?;
+            let mut bytes = BytesMut::new();
+            encode::command(&mut bytes, &Command::new(["CLIENT", "ID"]));
+            encode::command(&mut bytes, command);
+            own.write(&bytes).await?;
+            own.reply(&output).await
+        };
+        match asked.await {
+            Ok(id) => self.passed(id.decode().integer()).await,
+            Err(error) => self.lost(&error),
+        }
+    }
+
+    /// Waits for the reply, perhaps for ever; so a client that goes meanwhile is noticed, and what it sends meanwhile waits.
+    async fn passed(&mut self, blocked: Option<i64>) -> Go {
+        let output = std::sync::Arc::clone(&self.output);
+        output.flush();
+        let unblocked = unblock(&self.thread.engine, blocked, self.running.clone());
+        let Some(own) = self.own.as_mut() else { return Go::On };
+        let carried = {
+            let mut carried = std::pin::pin!(own.carry(&output));
+            let mut unblocked = std::pin::pin!(unblocked);
+            loop {
+                let has_room = self.input.len() < INPUT_BYTES_MAX;
+                tokio::select! {
+                    biased;
+                    carried = &mut carried => break carried,
+                    ready = output.socket.readable(), if has_room => {
+                        self.input.reserve(PIPE_BYTES);
+                        let is_over = ready.is_err() || matches!(output.socket.try_read(&mut self.input), Ok(0));
+                        if is_over {
+                            return Go::Ends;
+                        }
+                    }
+                    () = &mut unblocked => {}
+                }
+            }
+        };
+        match carried {
+            Ok(()) => {
+                self.release();
+                Go::On
+            }
+            Err(error) => {
+                self.output.fail(&error, 1);
+                self.own = None;
+                Go::Ends
+            }
+        }
     }
 
     /// A command whose replies cannot be counted: a question behind it tells where they end.
@@ -285,6 +351,18 @@ impl Client {
     /// Forgets the connection of its own, whatever it was for.
     pub(super) fn forget_own(&mut self) {
         self.own = None;
+    }
+}
+
+/// Ends the wait of a blocked connection when the door closes, and asks again for as long as it is not over: what blocks next
+/// may not have come to Redis yet. Never ready.
+async fn unblock(engine: &Engine, blocked: Option<i64>, mut running: watch::Receiver<Running>) {
+    let Some(id) = blocked else { return std::future::pending().await };
+    // Whoever says how the process stands is gone only when it ends.
+    let _ = running.wait_for(|running| *running == Running::Draining).await;
+    loop {
+        engine.unblock(id).await;
+        tokio::time::sleep(UNBLOCK_PAUSE).await;
     }
 }
 

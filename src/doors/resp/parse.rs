@@ -55,7 +55,7 @@ impl Parser {
     /// # Errors
     /// What Redis says of it.
     pub(super) fn next(&mut self, input: &[u8], trust: Trust) -> Result<Found, Vec<u8>> {
-        if self.at == 0 {
+        if self.missing == 0 {
             self.ranges.clear();
             self.words.clear();
             match input.first() {
@@ -99,21 +99,28 @@ impl Parser {
         self.bulk.map_or(0, |length| (self.at + length + 2).saturating_sub(input))
     }
 
+    /// How many bytes a command that has not come whole has at least; 0 when none has begun.
+    pub(super) fn announced(&self) -> usize {
+        if self.missing == 0 { 0 } else { self.at + self.bulk.map_or(0, |length| length + 2) }
+    }
+
+    /// How many arguments the present command has, also those that have not come.
+    pub(super) fn count(&self) -> usize {
+        self.ranges.len() + usize::try_from(self.missing).unwrap_or(0)
+    }
+
+    /// From here on the present command is handed on as it comes, from its first byte, and its arguments are not noted.
+    pub(super) fn hand_on(&mut self) -> Rest {
+        let rest = Rest { seen: self.at, missing: self.missing, open: self.bulk.map_or(0, |length| length + 2) };
+        (self.at, self.missing, self.bulk) = (0, 0, None);
+        rest
+    }
+
     fn bulk_length(&mut self, input: &[u8], trust: Trust) -> Result<Option<usize>, Vec<u8>> {
         let rest = input.get(self.at..).unwrap_or_default();
-        let Some((number, used)) = head(rest, "too big bulk count string")? else { return Ok(None) };
-        if let Some(sign) = rest.first().filter(|sign| **sign != b'$') {
-            // It stands there as the byte that it is, unless it would end the line.
-            let sign = if matches!(sign, b'\r' | b'\n') { b' ' } else { *sign };
-            return Err([b"Protocol error: expected '$', got '".as_slice(), &[sign], b"'"].concat());
-        }
-        let length = number.filter(|length| (0..=BULK_BYTES_MAX).contains(length));
-        let length = length.ok_or(b"Protocol error: invalid bulk length")?;
-        if trust == Trust::Unknown && length > BULK_BYTES_MAX_UNKNOWN {
-            return Err(b"Protocol error: unauthenticated bulk length".to_vec());
-        }
+        let Some((length, used)) = bulk_head(rest, trust)? else { return Ok(None) };
         self.at += used;
-        Ok(usize::try_from(length).ok())
+        Ok(Some(length))
     }
 
     fn line(&mut self, input: &[u8]) -> Result<Found, Vec<u8>> {
@@ -128,6 +135,63 @@ impl Parser {
         self.words = words(line).ok_or(b"Protocol error: unbalanced quotes in request")?;
         Ok(if self.words.is_empty() { Found::Empty(end + 1) } else { Found::Line(end + 1) })
     }
+}
+
+/// What is missing of a command that is handed on as it comes.
+#[derive(Debug)]
+pub(super) struct Rest {
+    /// Bytes at the head of the input that were looked at already.
+    seen: usize,
+    /// Arguments that have not come whole.
+    missing: i64,
+    /// Bytes of the present one that have not come, with its end of line.
+    open: usize,
+}
+
+impl Rest {
+    /// How many bytes at the head of `input` belong to the command, and whether it ends with them. They are taken off the
+    /// input before this is asked again.
+    ///
+    /// # Errors
+    /// What Redis says of it.
+    pub(super) fn advance(&mut self, input: &[u8]) -> Result<(usize, bool), Vec<u8>> {
+        let mut at = std::mem::take(&mut self.seen);
+        loop {
+            let rest = input.get(at..).unwrap_or_default();
+            if self.open == 0 {
+                let Some((length, used)) = bulk_head(rest, Trust::Known)? else { return Ok((at, false)) };
+                self.open = length + 2;
+                at += used;
+                continue;
+            }
+            let here = self.open.min(rest.len());
+            self.open -= here;
+            at += here;
+            if self.open > 0 {
+                return Ok((at, false));
+            }
+            self.missing -= 1;
+            if self.missing <= 0 {
+                return Ok((at, true));
+            }
+        }
+    }
+}
+
+/// The length that the head of an argument announces, and the bytes of the head; `None` when it has not come whole.
+fn bulk_head(rest: &[u8], trust: Trust) -> Result<Option<(usize, usize)>, Vec<u8>> {
+    let Some((number, used)) = head(rest, "too big bulk count string")? else { return Ok(None) };
+    if let Some(sign) = rest.first().filter(|sign| **sign != b'$') {
+        // It stands there as the byte that it is, unless it would end the line.
+        let sign = if matches!(sign, b'\r' | b'\n') { b' ' } else { *sign };
+        return Err([b"Protocol error: expected '$', got '".as_slice(), &[sign], b"'"].concat());
+    }
+    let length = number.filter(|length| (0..=BULK_BYTES_MAX).contains(length));
+    let length = length.ok_or(b"Protocol error: invalid bulk length")?;
+    if trust == Trust::Unknown && length > BULK_BYTES_MAX_UNKNOWN {
+        return Err(b"Protocol error: unauthenticated bulk length".to_vec());
+    }
+    Ok(usize::try_from(length).ok().map(|length| (length, used)))
 }
 
 /// The number behind the sign of a head, `None` in its place when it is none, and the bytes of the head.
@@ -254,6 +318,31 @@ mod tests {
             assert_eq!(parser.next(input, Trust::Known), Ok(Found::Array(23)));
             assert_eq!(parser.ranges, [(8, 11), (17, 21)]);
         }
+    }
+
+    #[test]
+    fn a_command_that_is_handed_on_ends_where_it_ends_however_it_is_cut() {
+        let command = b"*4\r\n$4\r\nHSET\r\n$1\r\nk\r\n$4\r\na\r\nb\r\n$2\r\n*1\r\n";
+        let input = [command.as_slice(), b"*1\r\n"].concat();
+        for begun in 5..command.len() {
+            let mut parser = Parser::default();
+            assert_eq!(parser.next(&input[..begun], Trust::Known), Ok(Found::Incomplete));
+            assert_eq!(parser.count(), 4);
+            let mut rest = parser.hand_on();
+            let (mut from, mut to) = (0, begun);
+            let whole = loop {
+                let (used, ends) = rest.advance(&input[from..to]).expect("a command");
+                from += used;
+                if ends {
+                    break from;
+                }
+                to += 1;
+            };
+            assert_eq!(whole, command.len(), "{begun}");
+            assert_eq!(parser.next(&input[whole..], Trust::Known), Ok(Found::Incomplete));
+        }
+        let mut rest = Rest { seen: 0, missing: 1, open: 0 };
+        assert_eq!(rest.advance(b"$-1\r\n"), Err(b"Protocol error: invalid bulk length".to_vec()));
     }
 
     #[test]

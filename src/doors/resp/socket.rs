@@ -3,6 +3,7 @@
 use std::io;
 use std::net::Shutdown;
 use std::os::fd::AsFd;
+use std::task::{Context, Poll};
 
 use bytes::BytesMut;
 use tokio::net::{TcpStream, UnixStream};
@@ -58,6 +59,14 @@ impl Socket {
         match self {
             Self::Tcp(stream) => stream.writable().await,
             Self::Unix(stream) => stream.writable().await,
+        }
+    }
+
+    /// Ready when something can be written; only the last one who asked is woken, beside those who wait in [`Self::writable`].
+    pub(super) fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tcp(stream) => stream.poll_write_ready(cx),
+            Self::Unix(stream) => stream.poll_write_ready(cx),
         }
     }
 }

@@ -277,21 +277,10 @@ fn info(row: &Reply) -> Option<(String, Info)> {
 }
 
 fn word(reply: &Reply) -> Option<String> {
-    match reply {
-        Reply::Status(text) => Some(text.clone()),
-        Reply::Bulk(bytes) => Some(String::from_utf8_lossy(bytes).into_owned()),
-        Reply::Nil
-        | Reply::Error(_)
-        | Reply::Integer(_)
-        | Reply::Array(_)
-        | Reply::Map(_)
-        | Reply::Set(_)
-        | Reply::Double(_)
-        | Reply::Boolean(_)
-        | Reply::BigNumber(_)
-        | Reply::Verbatim(_)
-        | Reply::Push(_) => None,
+    if let Reply::Status(text) = reply {
+        return Some(text.clone());
     }
+    reply.as_bulk().map(|bytes| String::from_utf8_lossy(bytes).into_owned())
 }
 
 fn ranged(info: &Info, count: usize) -> Vec<usize> {

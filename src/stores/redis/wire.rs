@@ -10,6 +10,7 @@ use redis::ConnectionAddr;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use secrecy::{ExposeSecret, SecretString};
+use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
@@ -21,6 +22,13 @@ use crate::stores::redis::connection::RedisError;
 
 /// Bytes that one read takes at most.
 pub const READ_BYTES: usize = 64 * 1024;
+/// How long a connection on which nothing comes is believed, and how often and how many times it is probed then: a host that
+/// died says nothing, and whoever waits for a slow command waits for as long as the connection stands.
+const KEEPALIVE: TcpKeepalive =
+    TcpKeepalive::new().with_time(Duration::from_secs(15)).with_interval(Duration::from_secs(5)).with_retries(3);
+/// How long what was sent may stay without any sign that it arrived.
+#[cfg(target_os = "linux")]
+const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(30);
 /// How long connecting and logging in may take.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
 
@@ -114,6 +122,10 @@ impl Upstream {
             Address::Tcp { host, port, tls } => {
                 let stream = TcpStream::connect((host.as_str(), *port)).await?;
                 stream.set_nodelay(true)?;
+                let socket = SockRef::from(&stream);
+                socket.set_tcp_keepalive(&KEEPALIVE)?;
+                #[cfg(target_os = "linux")]
+                socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED_MAX))?;
                 match tls {
                     None => Box::new(stream),
                     Some((connector, name)) => Box::new(connector.connect(name.clone(), stream).await?),
@@ -163,11 +175,37 @@ impl Wire {
                 Progress::Whole(length) => return Ok(Frame::new(self.buffer.split_to(scanned + length).freeze())),
                 Progress::Partial(length) => scanned += length,
             }
-            self.buffer.reserve(READ_BYTES);
-            let read = self.stream.read_buf(&mut self.buffer).await;
-            if read.map_err(|error| RedisError::Unknown(error.to_string()))? == 0 {
-                return Err(RedisError::Unknown("redis closed the connection".to_owned()));
-            }
+            self.read().await?;
+        }
+    }
+
+    /// Waits until something is there that was not used.
+    ///
+    /// # Errors
+    /// When the connection breaks.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost: what was read stays.
+    pub async fn fill(&mut self) -> Result<(), RedisError> {
+        while self.buffer.is_empty() {
+            self.read().await?;
+        }
+        Ok(())
+    }
+
+    /// Reads more into the buffer.
+    ///
+    /// # Errors
+    /// When the connection breaks.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost: what was read stays.
+    pub async fn read(&mut self) -> Result<(), RedisError> {
+        self.buffer.reserve(READ_BYTES);
+        match self.stream.read_buf(&mut self.buffer).await {
+            Ok(read) if read > 0 => Ok(()),
+            Ok(_) => Err(RedisError::Unknown("redis closed the connection".to_owned())),
+            Err(error) => Err(RedisError::Unknown(error.to_string())),
         }
     }
 }

@@ -4,3 +4,4 @@ pub(crate) mod client;
 mod connections;
 mod replay;
 mod transactions;
+mod waits;

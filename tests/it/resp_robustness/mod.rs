@@ -4,6 +4,7 @@
 mod crowds;
 mod drain;
 mod greed;
+mod large;
 
 use std::time::Duration;
 

@@ -1,0 +1,224 @@
+//! The lane of callers' commands: one pipelined connection that many callers share, bytes in and frames out.
+//!
+//! What gathers in one turn of the loop leaves in one write. Replies are found by their ends alone and handed to whoever
+//! waits, as slices of what was read or piece by piece. One task drives a lane, and nothing of it knows who its callers are.
+//!
+//! What is queued and who waits stands here; [`drive`] moves the bytes.
+
+mod drive;
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::BytesMut;
+use futures_util::task::AtomicWaker;
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use crate::model::command::Command;
+use crate::model::frame::{Frame, Protocol, encode};
+use crate::stores::redis::connection::RedisError;
+use crate::stores::redis::wire::Upstream;
+
+/// How long a lane waits before it tries to connect again.
+const RECONNECT_PAUSE: Duration = Duration::from_millis(100);
+/// Bytes that may wait to be written.
+const OUT_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Requests that may wait for their replies.
+const WAITING_MAX: usize = 65_536;
+
+/// What a lane does when Redis owes a reply and sends nothing for as long as its deadline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Silence {
+    /// The connection is closed, and whoever waits is told that the outcome is unknown.
+    Ends,
+    /// It is borne for as long as the connection stands, as Redis' own clients bear a slow script; but what could not even be
+    /// sent by then is not sent any more.
+    Borne,
+}
+
+/// Takes replies piece by piece, as they come.
+pub trait Sink: Send + Sync {
+    /// A piece of the present reply; the last one of it `ends` it. Answers whether it must be told of the end of the turn.
+    fn take(&self, piece: &[u8], ends: bool) -> Turn;
+
+    /// The turn is over: nothing more comes before the next read.
+    fn turned(&self);
+
+    /// Ready when it has room for more of a large reply; whoever asked last is woken.
+    fn poll_room(&self, cx: &mut Context<'_>) -> Poll<()>;
+
+    /// The replies that it is owed come over a connection that takes no more commands: what is sent now could overtake them.
+    fn moved(&self);
+
+    /// Nothing more comes: the connection failed, with so many replies owed (the present one among them).
+    fn fail(&self, error: &RedisError, owed: usize);
+}
+
+/// Whether a sink must be told when the turn is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// It must, and has not asked for it in this turn.
+    Tell,
+    /// It need not, or has asked already.
+    Quiet,
+}
+
+enum Taker {
+    /// Wants all replies at once.
+    Whole(Vec<Frame>, oneshot::Sender<Result<Vec<Frame>, RedisError>>),
+    /// Wants pieces.
+    Pieces(Arc<dyn Sink>),
+}
+
+struct Waiting {
+    /// Where its bytes begin in all that was ever queued on this connection.
+    begins: u64,
+    /// Replies that are owed.
+    owed: usize,
+    taker: Taker,
+}
+
+impl Waiting {
+    fn fail(self, written: u64, error: &RedisError) {
+        // What never left is known not to have happened.
+        let never_left = self.begins >= written;
+        let error = if let RedisError::Unknown(reason) = error
+            && never_left
+        {
+            RedisError::Unreachable(reason.clone())
+        } else {
+            error.clone()
+        };
+        match self.taker {
+            Taker::Whole(_, done) => drop(done.send(Err(error))),
+            Taker::Pieces(sink) => sink.fail(&error, self.owed),
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Link {
+    /// Nobody drives it; since when, if an attempt failed.
+    Down(Option<Instant>),
+    /// A task connects or drives it.
+    Driven,
+}
+
+struct State {
+    link: Link,
+    out: BytesMut,
+    queued: u64,
+    waiting: VecDeque<Waiting>,
+    is_closed: bool,
+}
+
+struct Inner {
+    upstream: Arc<Upstream>,
+    protocol: Protocol,
+    deadline: Duration,
+    silence: Silence,
+    state: Mutex<State>,
+    waker: AtomicWaker,
+}
+
+/// A shared, pipelined connection, made at first use and made again when it breaks. Dropping it closes it.
+pub struct Lane {
+    inner: Arc<Inner>,
+}
+
+impl Lane {
+    /// A lane that does as `silence` says when Redis answers nothing for `deadline`.
+    #[must_use]
+    pub fn new(upstream: Arc<Upstream>, protocol: Protocol, deadline: Duration, silence: Silence) -> Self {
+        let state = State {
+            link: Link::Down(None),
+            out: BytesMut::new(),
+            queued: 0,
+            waiting: VecDeque::new(),
+            is_closed: false,
+        };
+        let (state, waker) = (Mutex::new(state), AtomicWaker::new());
+        let inner = Inner { upstream, protocol, deadline, silence, state, waker };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// The protocol in which it answers.
+    #[must_use]
+    pub fn protocol(&self) -> Protocol {
+        self.inner.protocol
+    }
+
+    /// Runs commands in order; a frame each, errors among them as frames.
+    ///
+    /// # Errors
+    /// When the connection fails. After sending the outcome is unknown.
+    ///
+    /// # Cancel safety
+    /// All of the commands are sent, or none.
+    pub async fn ask(&self, commands: &[Command]) -> Result<Vec<Frame>, RedisError> {
+        if commands.is_empty() {
+            return Ok(Vec::new());
+        }
+        let (done, answer) = oneshot::channel();
+        let write = |out: &mut BytesMut| commands.iter().for_each(|command| encode::command(out, command));
+        let taker = Taker::Whole(Vec::with_capacity(commands.len()), done);
+        self.inner.enqueue(write, commands.len(), taker)?;
+        answer.await.unwrap_or_else(|_| Err(RedisError::Unknown("the lane is closed".to_owned())))
+    }
+
+    /// Queues what `write` appends, which is `count` whole commands; their replies go to `sink` as they come.
+    ///
+    /// # Errors
+    /// When nothing can be sent now; then the sink hears nothing of it.
+    pub fn send(&self, write: impl FnOnce(&mut BytesMut), count: usize, sink: Arc<dyn Sink>) -> Result<(), RedisError> {
+        self.inner.enqueue(write, count, Taker::Pieces(sink))
+    }
+}
+
+impl Drop for Lane {
+    fn drop(&mut self) {
+        self.inner.lock().is_closed = true;
+        self.inner.waker.wake();
+    }
+}
+
+impl Inner {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // A panic while it was held is over; what it guards is whole after each statement.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn enqueue(
+        self: &Arc<Self>,
+        write: impl FnOnce(&mut BytesMut),
+        owed: usize,
+        taker: Taker,
+    ) -> Result<(), RedisError> {
+        let mut state = self.lock();
+        match state.link {
+            Link::Driven => {}
+            Link::Down(Some(since)) if since.elapsed() < RECONNECT_PAUSE => {
+                return Err(RedisError::Unreachable("the last attempt failed a moment ago".to_owned()));
+            }
+            Link::Down(_) => {
+                state.link = Link::Driven;
+                tokio::spawn(drive::drive(Arc::clone(self)));
+            }
+        }
+        if state.out.len() > OUT_BYTES_MAX || state.waiting.len() >= WAITING_MAX {
+            return Err(RedisError::Overloaded);
+        }
+        let (begins, before) = (state.queued, state.out.len());
+        write(&mut state.out);
+        state.queued += (state.out.len() - before) as u64;
+        state.waiting.push_back(Waiting { begins, owed, taker });
+        drop(state);
+        if before == 0 {
+            self.waker.wake();
+        }
+        Ok(())
+    }
+}
