@@ -89,6 +89,8 @@ enum Command {
     Flags(operate::flags::FlagsArguments),
     /// Take reads back to Redis, everywhere, at once
     Rollback(operate::rollback::RollbackArguments),
+    /// Let a kind or group climb step by step, guarded, and bring it back by itself
+    Plan(operate::plan::PlanArguments),
     /// Show on one screen how the mirror does
     Status(operate::status::StatusArguments),
     /// Bring to Postgres what Redis held before the sidecars came, while the application goes on writing
@@ -146,6 +148,7 @@ async fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Migrate(flags) => migrate::run(&flags.inputs()).await,
         Command::Flags(arguments) => operate::flags::run(arguments).await,
         Command::Rollback(arguments) => operate::rollback::run(arguments).await,
+        Command::Plan(arguments) => operate::plan::run(arguments).await,
         Command::Status(arguments) => operate::status::run(arguments).await,
         Command::Backfill(arguments) => jobs::backfill(arguments, shutdown::on_signals()?).await,
         Command::Repair(arguments) => jobs::repair(arguments, shutdown::on_signals()?).await,

@@ -1,6 +1,5 @@
 //! Changing flags: one stage at a time, with a barrier where the protocol asks for one, and an audit row for each (S1-S4).
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,13 +7,15 @@ use serde::Serialize;
 use tokio::time::Instant;
 
 use crate::dual::gaps;
+use crate::dual::gate::{Asked, Condition};
 use crate::dual::keeper::json;
-use crate::dual::lineage::Standing;
+use crate::dual::step::{self, Judged};
 use crate::dual::view::{DEFAULT, View};
 use crate::dual::{Engine, EngineError};
 use crate::model::catalog::{Kind, Policy};
 use crate::model::flag::{FieldError, Flag, FlagChange, Stage};
 use crate::stores::postgres::journal::{self, FlagAudit};
+use crate::stores::redis::change::{Change, Written};
 use crate::stores::redis::lease;
 use crate::telemetry::labels::GapCause;
 use crate::telemetry::traces::spans::FlagWork;
@@ -75,10 +76,10 @@ pub enum ChangeError {
     #[error(transparent)]
     Field(#[from] FieldError),
     /// The step is not allowed now.
-    #[error("not now: {}", unmet.join("; "))]
+    #[error("not now: {}", unmet.iter().map(|condition| condition.detail.as_str()).collect::<Vec<_>>().join("; "))]
     Refused {
-        /// Each condition that is not met.
-        unmet: Vec<String>,
+        /// Each condition that is not met, with its figures.
+        unmet: Vec<Condition>,
     },
     /// Some sidecars have not confirmed what holds now.
     #[error("these sidecars have not confirmed yet: {}", waiting.join(", "))]
@@ -141,12 +142,13 @@ impl Engine {
     ) -> Result<FlagsReport, ChangeError> {
         self.keeper.renew(&self.looks).await?;
         let view = self.keeper.view();
-        let (kinds, before) = self.scope(&view, kind)?;
+        self.scope(&view, kind)?;
         if view.version != expected_version {
             return Err(ChangeError::Stale { current: view.version });
         }
-        let after = change.applied_to(&before)?;
-        self.check_steps(&view, &kinds, &after, kind != DEFAULT).await?;
+        let judged = self.judged(&view, kind, &change).await?;
+        let reason = judged.reason(&change)?;
+        let Judged { kinds, before, after, conditions: _ } = judged;
         let ends_marking = |kind: &&Arc<Kind>| view.flag(kind).stage.marks() && !after.stage.marks();
         let unmarked: Vec<String> = kinds.iter().filter(ends_marking).map(|kind| kind.name.clone()).collect();
         if !unmarked.is_empty() {
@@ -161,7 +163,7 @@ impl Engine {
             after: json(&after),
             who: actor.who,
             origin: actor.origin,
-            reason: change.reason.unwrap_or_default(),
+            reason,
         };
         drop(view);
         self.write_flags(expected_version, vec![audit], &unmarked)
@@ -177,11 +179,16 @@ impl Engine {
         audits: Vec<FlagAudit>,
         unmarked: &[String],
     ) -> Result<Result<u64, u64>, ChangeError> {
-        let flags: BTreeMap<String, String> =
-            audits.iter().map(|audit| (audit.kind.clone(), audit.after.clone())).collect();
-        let rows: Vec<String> =
-            audits.iter().map(|audit| serde_json::to_string(audit).expect("an audit row is always JSON")).collect();
-        let written = lease::change(&self.looks, expected, expected + 1, &flags, &rows, unmarked).await?;
+        match self.write(flag_change(expected, &audits).unmarking(unmarked)).await? {
+            Written::Done(version) => Ok(Ok(version)),
+            Written::Stale(version) => Ok(Err(version)),
+            Written::PlanMoved | Written::NotLeading => Ok(Err(expected)),
+        }
+    }
+
+    /// Writes a change, and takes it up.
+    pub(super) async fn write(&self, change: Change) -> Result<Written, ChangeError> {
+        let written = change.write(&self.looks).await?;
         self.keeper.renew(&self.looks).await?;
         self.keeper.wake();
         self.audits.wake();
@@ -197,64 +204,10 @@ impl Engine {
         }
         let kind = self.catalog.by_name(name).ok_or(ChangeError::UnknownKind)?;
         if kind.policy == Policy::Ephemeral {
-            return Err(ChangeError::Refused {
-                unmet: vec![format!("the kind {name} is ephemeral: it never goes to postgres")],
-            });
+            let told = format!("the kind {name} is ephemeral: it never goes to postgres");
+            return Err(step::refused(Asked::Mirrored, told));
         }
         Ok((vec![Arc::clone(kind)], view.flag(kind).clone()))
-    }
-
-    /// Everything that stands in the way of this step.
-    async fn check_steps(
-        &self,
-        view: &View,
-        kinds: &[Arc<Kind>],
-        after: &Flag,
-        is_named: bool,
-    ) -> Result<(), ChangeError> {
-        let mut unmet = Vec::new();
-        if after.stage.compares() && self.postgres.is_none() {
-            unmet.push("postgres is switched off (ENABLE_POSTGRES=false)".to_owned());
-        }
-        for kind in kinds {
-            let before = view.flag(kind);
-            let name = &kind.name;
-            if !before.stage.is_step_to(after.stage) {
-                unmet.push(format!("{name}: one stage at a time, and {} is not next to {}", after.stage, before.stage));
-            }
-            if after.latched && after.stage > before.stage {
-                unmet.push(format!("{name}: latched by a rollback; resume with a reason first"));
-            }
-            if after.stage == Stage::Live && before.stage != Stage::Live {
-                self.check_live(view, kind, is_named, &mut unmet);
-            }
-        }
-        if after.stage == Stage::Live && self.lineage.standing().await != Standing::Good {
-            unmet.push("the stores are not both those we know: see /v1/status".to_owned());
-        }
-        if unmet.is_empty() { Ok(()) } else { Err(ChangeError::Refused { unmet }) }
-    }
-
-    fn check_live(&self, view: &View, kind: &Kind, is_named: bool, unmet: &mut Vec<String>) {
-        let name = &kind.name;
-        if let Some(reason) = view.unverifiable.get(name)
-            && (is_named || kind.is_readable())
-        {
-            unmet.push(format!("{name}: unverifiable, {reason}"));
-        }
-        if !kind.is_readable() {
-            // With `*` such a kind simply goes on being read from Redis.
-            if is_named {
-                unmet.push(format!("{name}: kinds that are derived or logs are never read from postgres"));
-            }
-            return;
-        }
-        if !view.is_backfilled(kind) {
-            unmet.push(format!("{name}: its backfill is not complete"));
-        }
-        if !self.trusts_postgres() {
-            unmet.push("a mark has failed: somebody wrote over the outbox".to_owned());
-        }
     }
 
     /// Waits until every sidecar has confirmed `version`, or its lease and the longest command after it have ended (S2).
@@ -311,7 +264,8 @@ impl Engine {
             return;
         }
         let flags = flags.into_iter().collect();
-        if let Ok(Ok(version)) = lease::change(&self.looks, renewal.version, version, &flags, &[], &[]).await {
+        let change = Change::of_flags(renewal.version, version, flags);
+        if let Ok(Written::Done(version)) = change.write(&self.looks).await {
             tracing::warn!(version, "flags that redis had lost were brought back from postgres");
         }
     }
@@ -319,6 +273,13 @@ impl Engine {
     pub(super) fn postgres_or_error(&self) -> Result<&crate::stores::postgres::Postgres, EngineError> {
         self.postgres.as_ref().ok_or_else(|| EngineError::PostgresUnavailable("it is switched off".to_owned()))
     }
+}
+
+/// The flags that audit rows tell of, and the rows with them.
+pub(super) fn flag_change(expected: u64, audits: &[FlagAudit]) -> Change {
+    let flags = audits.iter().map(|audit| (audit.kind.clone(), audit.after.clone())).collect();
+    let row = |audit: &FlagAudit| serde_json::to_string(audit).expect("an audit row is always JSON");
+    Change::of_flags(expected, expected + 1, flags).audited(audits.iter().map(row).collect())
 }
 
 /// What a stage does to reads and writes, in a sentence.

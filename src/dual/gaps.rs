@@ -71,7 +71,7 @@ pub(super) async fn note(redis: &Redis, cause: GapCause, kinds: &[String]) -> Re
 }
 
 /// Brings what is noted in Redis to Postgres.
-async fn forward(redis: &Redis, postgres: &Postgres, metrics: &Metrics) -> Result<(), EngineError> {
+pub(super) async fn forward(redis: &Redis, postgres: &Postgres, metrics: &Metrics) -> Result<(), EngineError> {
     for gap in noted::noted(redis).await.map_err(EngineError::of_a_read)? {
         let row = NewGap { kind: &gap.kind, cause: &gap.cause, from_version: gap.from_version, version: gap.version };
         if gaps::record(postgres, row).await.map_err(unavailable)? {

@@ -15,6 +15,7 @@ use crate::dual::queue::Queue;
 use crate::dual::view::View;
 use crate::model::catalog::Catalog;
 use crate::stores::redis::FLAGS_CHANNEL;
+use crate::stores::redis::change::{Change, Written};
 use crate::stores::redis::connection::{Redis, RedisError};
 use crate::stores::redis::lease::{self, About, Renewal};
 use crate::telemetry::metrics::Metrics;
@@ -117,8 +118,9 @@ impl Keeper {
         if renewal.version < view.version {
             // A Redis that went back: the highest known copy is written back, and a lower one is never taken up (L3).
             let stored = view.stored.iter().map(|(kind, flag)| (kind.clone(), json(flag))).collect();
-            // Refused when another sidecar has done it already.
-            if lease::change(redis, renewal.version, view.version, &stored, &[], &[]).await?.is_ok() {
+            let change = Change::of_flags(renewal.version, view.version, stored);
+            // Stale when another sidecar has done it already.
+            if matches!(change.write(redis).await?, Written::Done(_)) {
                 tracing::warn!(version = view.version, "flags were written back to a redis that had lost them");
             }
         } else {

@@ -13,14 +13,21 @@ pub mod compare;
 pub mod digest;
 pub mod direction;
 mod drain;
+pub mod drill;
+pub mod evidence;
 mod execute;
+pub mod explain;
 mod expunge;
+pub mod figures;
 pub mod flags;
 pub mod fleet;
 pub mod gaps;
+pub mod gate;
 mod gather;
+pub mod guard;
 mod hide;
 mod keeper;
+pub mod latency;
 mod lift;
 pub mod lineage;
 pub mod migrate;
@@ -38,6 +45,7 @@ pub mod settle;
 mod shadow;
 mod start;
 pub mod status;
+pub mod step;
 pub mod subscribe;
 mod sweep;
 pub mod task;
@@ -52,6 +60,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
@@ -244,6 +253,9 @@ fn only(frames: Vec<Frame>) -> Result<Frame, EngineError> {
 pub struct Engine {
     catalog: Arc<Catalog>,
     instance: String,
+    membership: Membership,
+    /// Of all runs of this sidecar this one.
+    run: String,
     client: redis::Client,
     /// The way of requests to Redis; connections have paths of their own.
     path: Path,
@@ -264,6 +276,8 @@ pub struct Engine {
     audits: flags::Audits,
     /// Places for subscribers.
     subscriptions: Arc<Semaphore>,
+    /// What both stores took over the last minute.
+    latencies: ArcSwap<Vec<latency::SideBySide>>,
     /// The age of the oldest mark, as the last look at the outbox found it.
     outbox_age_ms: AtomicU64,
     command_deadline: Duration,

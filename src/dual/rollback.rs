@@ -47,6 +47,26 @@ pub struct RollbackReport {
     pub fleet: bool,
 }
 
+impl RollbackReport {
+    /// A rollback of one flag that the store has.
+    pub(super) fn of_fleet(version: u64, scope: &str) -> Self {
+        Self {
+            version,
+            landed: "shadow",
+            kinds: vec![scope.to_owned()],
+            confirmed: Vec::new(),
+            waiting: Vec::new(),
+            elapsed_ms: 0,
+            this_sidecar: true,
+            fleet: true,
+        }
+    }
+
+    pub(super) fn took(&mut self, elapsed: Duration) {
+        self.elapsed_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
+    }
+}
+
 impl Engine {
     /// Takes reads back to Redis for a kind or for all (`*`): this sidecar at once, the fleet as soon as the flags are written.
     /// Answers when every live sidecar has confirmed, or none can read Postgres any more.
@@ -86,7 +106,7 @@ impl Engine {
             }
             Err(error) => tracing::error!(%error, "the fleet's flags could not be rolled back; this sidecar is"),
         }
-        report.elapsed_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        report.took(began.elapsed());
         self.metrics.rolled_back(began.elapsed());
         tracing::info!(
             scope,
@@ -117,7 +137,7 @@ impl Engine {
         Err(ChangeError::Store("others write the flags all the time".to_owned()))
     }
 
-    async fn await_fleet(&self, report: &mut RollbackReport) {
+    pub(super) async fn await_fleet(&self, report: &mut RollbackReport) {
         let deadline = Instant::now() + self.lease + self.command_deadline * 2 + Duration::from_secs(1);
         loop {
             let renewed = self.keeper.renew(&self.looks).await;

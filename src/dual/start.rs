@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
+use arc_swap::ArcSwap;
 use tokio::sync::Semaphore;
 
 use crate::dual::batch::{Batcher, Shared};
@@ -14,7 +15,7 @@ use crate::dual::lineage::Lineage;
 use crate::dual::queue::Queue;
 use crate::dual::route::{Callers, Path};
 use crate::dual::shadow::Shadow;
-use crate::dual::{Engine, EngineError, Parts, expunge, gaps, subscribe, sweep};
+use crate::dual::{Engine, EngineError, Parts, expunge, figures, gaps, guard, subscribe, sweep};
 use crate::model::command::Command;
 use crate::model::command::table::Table;
 use crate::model::frame::Protocol;
@@ -57,6 +58,8 @@ impl Engine {
             audits,
             catalog: parts.catalog,
             instance: parts.instance,
+            membership: parts.membership,
+            run: format!("{:016x}", rand::random::<u64>()),
             client: parts.redis,
             path: Path {
                 batcher: Batcher::start(Arc::clone(&shared), Arc::clone(&callers)),
@@ -66,6 +69,7 @@ impl Engine {
             upstream: parts.upstream,
             looks,
             jobs,
+            latencies: ArcSwap::default(),
             outbox_age_ms: AtomicU64::new(0),
             postgres: parts.postgres,
             table,
@@ -105,6 +109,8 @@ impl Engine {
         }
         tokio::spawn(gaps::run(Arc::clone(&self), Arc::clone(&background)));
         tokio::spawn(expunge::run(Arc::clone(&self), Arc::clone(&background)));
+        tokio::spawn(figures::run(Arc::clone(&self), Arc::clone(&background)));
+        tokio::spawn(guard::run(Arc::clone(&self), Arc::clone(&background)));
         tokio::spawn(sweep::run(self, background));
     }
 }

@@ -46,6 +46,7 @@ impl Engine {
             "outbox": { "depth": depth, "queued_here": self.queue.len() },
             "fleet": fleet,
             "unverifiable": view.unverifiable,
+            "latencies": &**self.latencies.load(),
             "postgres": counts,
         })
     }

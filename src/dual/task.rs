@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use crate::dual::Engine;
 use crate::dual::drain::DrainError;
 use crate::dual::flags::ChangeError;
+use crate::dual::gate::{Asked, Condition};
 use crate::dual::view::DEFAULT;
 use crate::model::catalog::Kind;
 use crate::model::command::Command;
@@ -134,14 +135,15 @@ impl Engine {
             named.collect::<Result<_, _>>()?
         };
         let unmarked = kinds.iter().filter(|kind| !kind.is_mirrored() || !view.flag(kind).stage.marks());
-        let mut unmet: Vec<String> = unmarked
+        let mut unmet: Vec<Condition> = unmarked
             .map(|kind| format!("{}: its writes are not marked; raise it to dualwrite first", kind.name))
+            .map(|told| Condition::unmet(Asked::StageOrder, told))
             .collect();
         if self.drain.is_none() {
-            unmet.push("postgres is switched off (ENABLE_POSTGRES=false)".to_owned());
+            unmet.push(Condition::unmet(Asked::PostgresOn, "postgres is switched off (ENABLE_POSTGRES=false)"));
         }
         if kinds.is_empty() {
-            unmet.push("no kind is marked; raise one to dualwrite first".to_owned());
+            unmet.push(Condition::unmet(Asked::StageOrder, "no kind is marked; raise one to dualwrite first"));
         }
         if unmet.is_empty() { Ok(kinds) } else { Err(ChangeError::Refused { unmet }) }
     }

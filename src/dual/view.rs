@@ -77,6 +77,12 @@ impl View {
         self.flags.get(kind.index).unwrap_or(&self.fallback)
     }
 
+    /// The flag of a kind as the store has it, whatever this sidecar lowered by itself.
+    #[must_use]
+    pub fn stored_flag(&self, kind: &Kind) -> Flag {
+        effective(&self.stored, kind)
+    }
+
     /// The epoch in which the backfill of a kind was committed.
     #[must_use]
     pub fn backfilled(&self, kind: &Kind) -> Option<i64> {

@@ -136,6 +136,9 @@ pub struct FlagChange {
     pub deadline_ms: Option<u64>,
     /// `true` takes the latch of a rollback away; needs a reason.
     pub resume: Option<bool>,
+    /// `true` goes past the gates that say whether a step is wise, never past a rule; needs a reason.
+    #[serde(rename = "override")]
+    pub overrides: Option<bool>,
     /// Why, for the audit row.
     pub reason: Option<String>,
 }
@@ -166,6 +169,9 @@ impl FlagChange {
         if resumes && !has_reason {
             return Err(FieldError::new("reason", "is needed to resume after a rollback"));
         }
+        if self.overrides == Some(true) && !has_reason {
+            return Err(FieldError::new("reason", "is needed to override a gate"));
+        }
         Ok(Flag {
             stage: self.stage.unwrap_or(flag.stage),
             percent: self.percent.unwrap_or(flag.percent),
@@ -177,7 +183,8 @@ impl FlagChange {
     }
 }
 
-fn has_more_than_three_decimals(percent: f64) -> bool {
+/// Whether a percent says more than buckets can tell.
+pub(super) fn has_more_than_three_decimals(percent: f64) -> bool {
     let thousandths = percent * 1000.0;
     (thousandths - thousandths.round()).abs() > 1e-6
 }
@@ -248,6 +255,8 @@ mod tests {
         let latched = Flag { latched: true, ..Flag::default() };
         let resume = FlagChange { resume: Some(true), ..FlagChange::default() };
         assert_eq!(resume.applied_to(&latched).expect_err("refused").field, "reason");
+        let past = FlagChange { overrides: Some(true), reason: Some(" ".into()), ..FlagChange::default() };
+        assert_eq!(past.applied_to(&latched).expect_err("refused").field, "reason");
         let reasoned = FlagChange { reason: Some("fixed the index".into()), ..resume };
         assert!(!reasoned.applied_to(&latched).expect("accepted").latched);
     }

@@ -5,6 +5,7 @@ pub mod command;
 pub mod flag;
 pub mod frame;
 pub mod key;
+pub mod plan;
 pub mod reply;
 pub mod text;
 pub mod value;

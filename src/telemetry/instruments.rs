@@ -4,7 +4,7 @@ use crate::model::catalog::Table;
 use crate::telemetry::commands::COMMANDS;
 use crate::telemetry::labels::{
     ApplyFailure, Brake, CaptureRefusal, Compared, ComparisonDrop, Door, GapCause, Job, JobEnd, Label, MismatchClass,
-    Operation, Outcome, RouteReason, SpanDrop, StatusClass, Store,
+    Operation, Outcome, Quantile, RouteReason, SpanDrop, StatusClass, Store,
 };
 use crate::telemetry::series::{Counter, Gauge, Histogram, Registrar};
 
@@ -123,6 +123,8 @@ instruments! {
     comparisons_dropped: counter "parallax_comparisons_dropped" { reason: ComparisonDrop },
     /// Time that a store took, by operation.
     store_latency: histogram "parallax_store_latency_seconds" { store: Store, operation: Operation },
+    /// How much longer Postgres took than Redis for the same kind of work, over the last minute; 0 where one was not asked.
+    latency_difference: gauge "parallax_store_latency_difference_seconds" { operation: Operation, percentile: Quantile },
     /// Failed calls to a store.
     store_errors: counter "parallax_store_errors" { store: Store, operation: Operation },
     /// Connections in the Postgres pool.
@@ -151,6 +153,10 @@ instruments! {
     rollbacks: counter "parallax_rollbacks" {},
     /// Time from the last rollback's call to the confirmation of every sidecar.
     last_rollback: gauge "parallax_last_rollback_seconds" {},
+    /// Time that the last drill of a rollback took until every sidecar had confirmed it.
+    last_drill: gauge "parallax_last_drill_seconds" {},
+    /// Times that the guard took the reads of a kind back to Redis.
+    guard_breaches: counter "parallax_guard_breaches" { kind: kind },
     /// Records captured by backfills.
     backfill_records: counter "parallax_backfill_records" { kind: kind },
     /// Subscriptions over HTTP at this moment; each has a connection to Redis.

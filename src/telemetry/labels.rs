@@ -213,6 +213,13 @@ labels! {
         /// Heartbeats and health checks.
         Heartbeat = "heartbeat",
     }
+    /// How much of a distribution lies below.
+    Quantile {
+        /// Half of it.
+        P50 = "p50",
+        /// 99 of 100.
+        P99 = "p99",
+    }
     /// Long work beside the doors.
     Job {
         /// Everything that Redis holds goes to Postgres.

@@ -11,7 +11,6 @@ use opentelemetry_sdk::metrics::SdkMeterProvider;
 use prometheus::proto::MetricFamily;
 use prometheus::{Registry, TextEncoder};
 
-use crate::model::flag::{Flag, Stage};
 use crate::telemetry::commands::COMMANDS;
 use crate::telemetry::instruments::{Instruments, tables};
 use crate::telemetry::labels::{
@@ -22,13 +21,13 @@ use crate::telemetry::series::Registrar;
 
 /// The metrics of one sidecar. Cheap to clone; every clone counts into the same instruments.
 #[derive(Clone)]
-pub struct Metrics(Arc<Inner>);
+pub struct Metrics(pub(super) Arc<Inner>);
 
-struct Inner {
-    instruments: Instruments,
+pub(super) struct Inner {
+    pub(super) instruments: Instruments,
     kinds: HashMap<String, usize>,
     commands: HashMap<&'static str, usize>,
-    registry: Registry,
+    pub(super) registry: Registry,
     /// The instruments are read for as long as this lives.
     _provider: SdkMeterProvider,
 }
@@ -227,29 +226,6 @@ impl Metrics {
         self.0.instruments.lease_valid.set(&[], f64::from(u8::from(is_valid)));
     }
 
-    /// The flag of one kind.
-    pub fn set_flag(&self, kind: &str, flag: &Flag) {
-        let stage = match flag.stage {
-            Stage::Off => 0.0,
-            Stage::Dualwrite => 1.0,
-            Stage::Shadow => 2.0,
-            Stage::Live => 3.0,
-        };
-        self.0.instruments.stage.set(&[self.kind(kind)], stage);
-        self.0.instruments.live_share.set(&[self.kind(kind)], flag.percent / 100.0);
-    }
-
-    /// Whether the breaker of a kind is open.
-    pub fn set_breaker(&self, kind: &str, is_open: bool) {
-        self.0.instruments.breaker_open.set(&[self.kind(kind)], f64::from(u8::from(is_open)));
-    }
-
-    /// A rollback was confirmed by the fleet, or waited for as long as it may, after `took`.
-    pub fn rolled_back(&self, took: Duration) {
-        self.0.instruments.rollbacks.add(&[], 1);
-        self.0.instruments.last_rollback.set(&[], took.as_secs_f64());
-    }
-
     /// A backfill captured `records` records.
     pub fn backfilled(&self, kind: &str, records: u64) {
         self.0.instruments.backfill_records.add(&[self.kind(kind)], records);
@@ -313,14 +289,14 @@ impl Metrics {
         place.unwrap_or(COMMANDS.len().saturating_sub(1))
     }
 
-    fn kind(&self, name: &str) -> usize {
+    pub(super) fn kind(&self, name: &str) -> usize {
         self.0.kinds.get(name).copied().unwrap_or(self.0.kinds.len().saturating_sub(1))
     }
 }
 
 /// Exact up to 2^53, which no count or version of ours in a gauge comes near.
 #[expect(clippy::cast_precision_loss, reason = "a gauge is a float in Prometheus")]
-fn as_f64(count: u64) -> f64 {
+pub(super) fn as_f64(count: u64) -> f64 {
     count as f64
 }
 

@@ -4,6 +4,8 @@
 //! cost nor memory depends on what clients send.
 
 mod commands;
+pub mod counted;
+mod cutover;
 mod instruments;
 pub mod labels;
 pub mod logs;

@@ -88,6 +88,11 @@ impl Counter {
             cell.fetch_add(n, Ordering::Relaxed);
         }
     }
+
+    /// What the series at `positions` has come to.
+    pub(super) fn total(&self, positions: &[usize]) -> u64 {
+        self.0.cell(positions).map_or(0, |cell| cell.load(Ordering::Relaxed))
+    }
 }
 
 /// A number that is what it was set to last.

@@ -12,8 +12,8 @@ use crate::traffic::figures::Figures;
 /// How long a change may wait for a barrier or for another change.
 const CHANGE_DEADLINE: Duration = Duration::from_secs(40);
 
-/// How long a backfill of the demo's keyspace may take.
-const BACKFILL_DEADLINE: Duration = Duration::from_secs(90);
+/// How long a job over the demo's keyspace may take.
+const JOB_DEADLINE: Duration = Duration::from_secs(90);
 
 const POLL: Duration = Duration::from_millis(50);
 
@@ -51,25 +51,54 @@ impl Control {
         }
     }
 
+    /// What stands in the way of a change of the flag of all kinds, in the gates' own words, and whether a reason may stand
+    /// in the place of all of it.
+    ///
+    /// # Errors
+    /// When the door does not judge the change.
+    pub async fn in_the_way(&mut self, change: &Value) -> anyhow::Result<(Vec<String>, bool)> {
+        let flags = self.client.json(Method::GET, "/v1/flags", &[], None).await?;
+        let tag = format!("\"{}\"", flags.get("version").context("the flags have no version")?);
+        let headers = [("if-match", tag.as_str())];
+        let judged = self.client.json(Method::PATCH, "/v1/flags/*?dry_run=true", &headers, Some(change)).await?;
+        let conditions = judged.get("conditions").and_then(Value::as_array).cloned().unwrap_or_default();
+        let is = |condition: &Value, member: &str| condition.get(member) == Some(&Value::Bool(true));
+        let unmet = || conditions.iter().filter(|condition| !is(condition, "met"));
+        let told = unmet().filter_map(|condition| condition.get("detail")?.as_str().map(str::to_owned)).collect();
+        Ok((told, unmet().all(|condition| is(condition, "overridable"))))
+    }
+
     /// Copies everything that was there before marking began; returns how long it took.
     ///
     /// # Errors
     /// When the job fails or does not end within its deadline.
     pub async fn backfill(&mut self) -> anyhow::Result<Duration> {
+        self.job("backfill").await
+    }
+
+    /// Compares every record of both stores; returns how long it took.
+    ///
+    /// # Errors
+    /// When the job fails or does not end within its deadline. A difference is no failure of the job: the gates know it.
+    pub async fn verification(&mut self) -> anyhow::Result<Duration> {
+        self.job("verify").await
+    }
+
+    async fn job(&mut self, name: &str) -> anyhow::Result<Duration> {
         let began = Instant::now();
-        let body = json!({"job": "backfill", "kinds": ["*"]});
+        let body = json!({"job": name, "kinds": ["*"]});
         let started = self.client.json(Method::POST, "/v1/jobs", &[], Some(&body)).await?;
         let id = started.get("id").and_then(Value::as_str).context("the job has no id")?.to_owned();
         loop {
             let job = self.client.json(Method::GET, &format!("/v1/jobs/{id}"), &[], None).await?;
             match job.get("state").and_then(Value::as_str) {
                 Some("done") => return Ok(began.elapsed()),
-                Some("failed") => bail!("the backfill failed: {}", job.get("error").unwrap_or(&Value::Null)),
+                Some("failed") => bail!("the {name} job failed: {}", job.get("error").unwrap_or(&Value::Null)),
                 // Still running, or not listed yet.
                 Some(_) | None => {}
             }
-            if began.elapsed() > BACKFILL_DEADLINE {
-                bail!("the backfill did not finish within {BACKFILL_DEADLINE:?}");
+            if began.elapsed() > JOB_DEADLINE {
+                bail!("the {name} job did not finish within {JOB_DEADLINE:?}");
             }
             sleep(POLL).await;
         }

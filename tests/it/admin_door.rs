@@ -319,7 +319,13 @@ async fn live_waits_for_the_backfill_and_the_backfill_for_the_marks() {
     .await;
     assert_eq!(door.get("/v1/jobs", Some(VIEWER)).await.body["jobs"][0]["id"], started.body["id"]);
     assert_eq!(door.get("/v1/jobs/none", Some(VIEWER)).await.status, StatusCode::NOT_FOUND);
-    let live = step(json!({ "stage": "live", "percent": 100 })).await;
+    let unproven = step(json!({ "stage": "live", "percent": 100 })).await;
+    assert!(
+        unproven.status == StatusCode::CONFLICT && unproven.text.contains("run a verification"),
+        "{}",
+        unproven.text
+    );
+    let live = step(json!({ "stage": "live", "percent": 100, "override": true, "reason": "an empty kind" })).await;
     assert_eq!((live.status, &live.body["flag"]["stage"]), (StatusCode::OK, &json!("live")), "{}", live.text);
 
     let wish = json!({ "scope": KIND, "reason": "enough" });
@@ -327,6 +333,7 @@ async fn live_waits_for_the_backfill_and_the_backfill_for_the_marks() {
     assert_eq!((back.status, &back.body["landed"]), (StatusCode::OK, &json!("shadow")), "{}", back.text);
     let latched = step(json!({ "stage": "live" })).await;
     assert_eq!(latched.status, StatusCode::CONFLICT, "{}", latched.text);
-    let resumed = step(json!({ "stage": "live", "resume": true, "reason": "found and mended" })).await;
+    let resumed =
+        step(json!({ "stage": "live", "resume": true, "override": true, "reason": "found and mended" })).await;
     assert_eq!(resumed.status, StatusCode::OK, "{}", resumed.text);
 }

@@ -277,6 +277,20 @@ async fn without_redis_every_request_is_told_when_to_come_again() {
     sidecar.kill().await;
 }
 
+fn a_plan() -> Json {
+    json!({ "steps": [{ "percent": 1, "bake_seconds": 60 }], "reason": "x" })
+}
+
+/// It goes round, so it never ends.
+fn endless() -> Json {
+    let step = |percent| json!({ "percent": percent, "bake_seconds": 60 });
+    json!({ "steps": [step(1), step(10), step(1)], "reason": "x" })
+}
+
+fn of_an_unknown_check() -> Json {
+    json!({ "steps": [{ "percent": 1, "bake_seconds": 60 }], "checks": { "p98_ratio": 2 }, "reason": "x" })
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn each_mistake_of_an_admin_request_has_its_own_type() {
     let (redis, database) = (support::redis().await, support::postgres().await);
@@ -314,7 +328,36 @@ async fn each_mistake_of_an_admin_request_has_its_own_type() {
         ("PATCH", "/v1/flags/*", json!({ "stage": "live" }), &[operator, seen], is(409, "conflict")),
         ("PATCH", "/v1/flags/session", json!({ "stage": "dualwrite" }), &[operator, seen], is(409, "conflict")),
         ("POST", "/v1/rollback", json!({ "scope": "*" }), &[operator], is(422, "invalid-field")),
-        ("POST", "/v1/rollback", json!({ "scope": "nobody", "reason": "x" }), &[operator], is(404, "unknown-kind")),
+        ("POST", "/v1/rollback", json!({ "scope": "nobody", "reason": "x" }), &[operator], is(422, "invalid-field")),
+        (
+            "POST",
+            "/v1/rollback",
+            json!({ "scope": "*", "reason": "x", "drill": true }),
+            &[operator],
+            is(422, "invalid-field"),
+        ),
+        (
+            "POST",
+            "/v1/rollback",
+            json!({ "scope": "user", "reason": "x", "drill": true }),
+            &[operator],
+            is(409, "conflict"),
+        ),
+        ("PATCH", "/v1/flags/*", json!({ "percent": 0.0001 }), &[operator, seen], is(422, "invalid-field")),
+        ("PATCH", "/v1/flags/*", json!({ "override": true }), &[operator, seen], is(422, "invalid-field")),
+        ("PATCH", "/v1/flags/*", json!({ "resume": true }), &[operator, seen], is(422, "invalid-field")),
+        ("PATCH", "/v1/flags/*?dry_run=maybe", json!({ "percent": 1 }), &[operator, seen], is(422, "invalid-field")),
+        ("GET", "/v1/routing/explain?key=", Json::Null, &[viewer], is(422, "invalid-field")),
+        ("GET", "/v1/routing/explain?key=parallax:flags", Json::Null, &[viewer], is(403, "control-key")),
+        ("POST", "/v1/flags/user/plan", json!({ "reason": "x" }), &[operator], is(422, "invalid-field")),
+        ("POST", "/v1/flags/user/plan", endless(), &[operator], is(422, "invalid-field")),
+        ("POST", "/v1/flags/user/plan", of_an_unknown_check(), &[operator], is(422, "invalid-field")),
+        ("POST", "/v1/flags/nobody/plan", a_plan(), &[operator], is(404, "unknown-kind")),
+        ("POST", "/v1/flags/usage_records/plan", a_plan(), &[operator], is(409, "conflict")),
+        ("POST", "/v1/flags/user/plan", a_plan(), &[viewer], is(403, "forbidden")),
+        ("GET", "/v1/flags/user/plan", Json::Null, &[viewer], is(404, "not-found")),
+        ("POST", "/v1/flags/user/plan/resume", json!({}), &[operator], is(422, "invalid-field")),
+        ("POST", "/v1/flags/user/plan/promote", json!({}), &[operator], is(404, "not-found")),
         ("POST", "/v1/jobs", json!({ "job": "backfill", "kinds": [] }), &[operator], is(422, "invalid-field")),
         ("POST", "/v1/jobs", json!({ "job": "backfill", "kinds": ["*"] }), &[operator], is(409, "conflict")),
         ("GET", "/v1/jobs/none", Json::Null, &[viewer], is(404, "not-found")),

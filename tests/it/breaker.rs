@@ -41,3 +41,44 @@ async fn a_postgres_that_hangs_costs_a_few_reads_their_deadline_and_is_asked_aga
     assert_eq!(sidecar.metric("parallax_breaker_open", &[("kind", "user")]).await, 0.0);
     sidecar.stop_with(&["postgres is in trouble"], &["lease", "postgres"]).await;
 }
+
+/// The 99th percentile of so many reads, one after the other.
+async fn p99(sidecar: &Sidecar, reads: usize) -> Duration {
+    let mut took = Vec::with_capacity(reads);
+    for _ in 0..reads {
+        let began = Instant::now();
+        assert_eq!(source(sidecar, USER).await.0, "v");
+        took.push(began.elapsed());
+    }
+    took.sort_unstable();
+    took[reads * 99 / 100]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn soak_a_postgres_that_hangs_costs_at_most_the_deadline_and_then_no_more_than_dualwrite() {
+    // On a machine with other stories to run a ratio of two tails says little; alone it is the contract's.
+    let is_soak = std::env::var_os("PARALLAX_SOAK").is_some();
+    let (ratio_max, slack) = if is_soak { (1.2, Duration::ZERO) } else { (10.0, DEADLINE) };
+    let (redis, database) = (support::redis().await, support::postgres_of_its_own(Default::default()).await);
+    let sidecar = Sidecar::start(&redis, &database).await;
+    sidecar.raise("dualwrite").await;
+    sidecar.command(&["SET", USER, "v"]).await;
+    sidecar.drained().await;
+    let dualwrite = p99(&sidecar, 2_000).await;
+    sidecar.raise_from_dualwrite().await;
+    sidecar.flag("*", json!({ "deadline_ms": DEADLINE.as_millis() })).await;
+    wait_until("postgres answers", PATIENCE, async || source(&sidecar, USER).await.1 == "postgres").await;
+
+    database.server.pause().unwrap();
+    let hung = p99(&sidecar, 10).await;
+    assert!(hung <= DEADLINE.mul_f64(1.2) + slack, "{hung:?}");
+    assert_eq!(sidecar.metric("parallax_breaker_open", &[("kind", "user")]).await, 1.0);
+    let skipped = p99(&sidecar, 2_000).await;
+    let ratio = skipped.as_secs_f64() / dualwrite.as_secs_f64();
+    eprintln!(
+        "p99 in dualwrite {dualwrite:?}, with a hung postgres {hung:?}, behind the breaker {skipped:?}: {ratio:.2}"
+    );
+    assert!(ratio <= ratio_max, "{skipped:?} against {dualwrite:?}");
+    database.server.resume().unwrap();
+    sidecar.stop_with(&["postgres is in trouble"], &["lease", "postgres"]).await;
+}

@@ -8,7 +8,7 @@ use parallax::model::flag::Flag;
 use parallax::telemetry::Metrics;
 use parallax::telemetry::labels::{
     ApplyFailure, Brake, CaptureRefusal, Compared, ComparisonDrop, Door, GapCause, Job, JobEnd, Operation, Outcome,
-    RouteReason, SpanDrop, Store,
+    Quantile, RouteReason, SpanDrop, Store,
 };
 
 /// The metrics after every fact was counted once.
@@ -46,6 +46,9 @@ fn after_every_fact() -> Metrics {
     metrics.set_lease_valid(true);
     metrics.set_flag("apikey", &Flag::default());
     metrics.rolled_back(took);
+    metrics.drilled(took);
+    metrics.guard_breached("apikey");
+    metrics.set_latency_difference(Operation::Read, Quantile::P99, 0.001);
     metrics.backfilled("apikey", 5);
     metrics.set_job_running(Job::Backfill, true);
     metrics.job_advanced(Job::Backfill, 5, 500);

@@ -71,7 +71,8 @@ async fn an_operator_looks_moves_and_takes_back_with_commands_alone() {
     assert_eq!((code, &report["fleet"], &report["waiting"]), (Some(0), &json!(true), &json!([])), "{report}");
     let (code, latched) = run(&["flags", "set", "user", "--stage", "live"]).await;
     assert!(code == Some(1) && latched.contains("latched by a rollback"), "{latched}");
-    let (code, resumed) = run(&["flags", "set", "user", "--resume", "--reason", "understood", "--stage", "live"]).await;
+    let (code, resumed) =
+        run(&["flags", "set", "user", "--resume", "--reason", "understood", "--stage", "live", "--override"]).await;
     assert_eq!(code, Some(0), "{resumed}");
     let (code, nobody) = parallax(&["status", "--admin", "127.0.0.1:1"], &[]).await;
     assert!(code == Some(1) && nobody.contains("cannot be reached"), "{nobody}");

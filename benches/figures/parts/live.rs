@@ -87,7 +87,8 @@ pub(super) async fn live_stack() -> anyhow::Result<Stack> {
     stack.wait_for_empty_outbox(Duration::from_secs(30)).await?;
     control.change(&json!({"stage": "shadow", "sample_rate": 0, "reason": "bench"})).await?;
     // A deadline that a loaded machine keeps: what is measured is Postgres, not the way around it.
-    control.change(&json!({"stage": "live", "percent": 100, "deadline_ms": 200, "reason": "bench"})).await?;
+    let live = json!({"stage": "live", "percent": 100, "deadline_ms": 200, "override": true, "reason": "bench"});
+    control.change(&live).await?;
     Ok(stack)
 }
 

@@ -7,7 +7,7 @@ use http::{Method, header};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Map, Value, json};
 
-use crate::cli::operate::{Door, DoorArguments, at, list, table, text};
+use crate::cli::operate::{Door, DoorArguments, at, exit, list, table, text};
 use crate::cli::terminal;
 
 const EXAMPLES: &str = "\
@@ -15,6 +15,7 @@ const EXAMPLES: &str = "\
   parallax flags set apikey --stage dualwrite --reason \"first\"     writes reach Postgres from here on
   parallax flags set apikey --stage live --percent 5              Postgres answers 5 % of the keys
   parallax flags set '*' --sample-rate 0.05                       the default of kinds without a flag of their own
+  parallax flags set apikey --stage live --percent 5 --dry-run    what stands in the way of that, with figures
   parallax flags set apikey --resume --reason \"index repaired\"    takes the latch of a rollback away";
 
 /// What `parallax flags` can be told.
@@ -56,6 +57,12 @@ struct SetArguments {
     /// Take the latch of a rollback away; needs a reason
     #[arg(long, requires = "reason")]
     resume: bool,
+    /// Go past the gates that say whether a step is wise, never past a rule; needs a reason
+    #[arg(long = "override", requires = "reason")]
+    overrides: bool,
+    /// Change nothing, and say what the change would do and which conditions it meets
+    #[arg(long)]
+    dry_run: bool,
     /// Why, for the audit row
     #[arg(long)]
     reason: Option<String>,
@@ -101,12 +108,20 @@ fn row(kind: &Value) -> Vec<String> {
 }
 
 async fn change(set: SetArguments) -> anyhow::Result<ExitCode> {
-    let body = body(&set);
+    let (body, is_dry_run) = (body(&set), set.dry_run);
     let mut door = set.door.door()?;
     let path = format!("/v1/flags/{}", utf8_percent_encode(&set.kind, NON_ALPHANUMERIC));
     // The version seen here is named in the change: whatever somebody else changed in between is not written over.
     let seen = door.get(&path).await?;
     let version = seen.headers.get(header::ETAG).and_then(|tag| tag.to_str().ok()).unwrap_or_default();
+    if is_dry_run {
+        let judged = door.send(Method::PATCH, &(path + "?dry_run=true"), &[("if-match", version)], Some(&body)).await?;
+        let preview = judged.json()?;
+        if !door.print_json(&judged) {
+            terminal::say(&previewed(&preview));
+        }
+        return Ok(exit(|| at(&preview, "allowed") == true));
+    }
     let answer = door.send(Method::PATCH, &path, &[("if-match", version)], Some(&body)).await?;
     if !door.print_json(&answer) {
         let changed = answer.json()?;
@@ -119,6 +134,25 @@ async fn change(set: SetArguments) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Each condition of a change that was only judged.
+fn previewed(preview: &Value) -> String {
+    let row = |condition: &Value| {
+        let met = match (at(condition, "met") == true, at(condition, "overridable") == true) {
+            (true, _) => "yes",
+            (false, true) => "no, may be overridden",
+            (false, false) => "NO",
+        };
+        let figures = at(condition, "figures").as_object().into_iter().flatten();
+        let figures: Vec<String> = figures.map(|(name, figure)| format!("{name} {figure}")).collect();
+        let detail = text(condition, "detail");
+        let told = if figures.is_empty() { detail.to_owned() } else { format!("{detail} ({})", figures.join(", ")) };
+        vec![text(condition, "condition").to_owned(), met.to_owned(), told]
+    };
+    let rows: Vec<Vec<String>> = list(preview, "conditions").iter().map(row).collect();
+    let verdict = if at(preview, "allowed") == true { "it would be made" } else { "it would be refused" };
+    format!("{}\n\n{verdict}; nothing was changed", table::aligned(&["condition", "met", "detail"], &rows))
+}
+
 fn body(set: &SetArguments) -> Value {
     let members = [
         ("stage", set.stage.as_ref().map(|stage| json!(stage))),
@@ -127,6 +161,7 @@ fn body(set: &SetArguments) -> Value {
         ("ack", set.ack.as_ref().map(|ack| json!(ack))),
         ("deadline_ms", set.deadline_ms.map(|deadline| json!(deadline))),
         ("resume", set.resume.then_some(json!(true))),
+        ("override", set.overrides.then_some(json!(true))),
         ("reason", set.reason.as_ref().map(|reason| json!(reason))),
     ];
     let given = members.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?)));
@@ -136,6 +171,14 @@ fn body(set: &SetArguments) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_change_that_was_only_judged_is_told_with_its_figures() {
+        let condition = |met| json!({ "condition": "lag", "met": met, "overridable": true, "detail": "D", "figures": { "oldest": 2.5 } });
+        let shown = previewed(&json!({ "allowed": false, "conditions": [condition(false)] }));
+        assert!(shown.contains("lag        no, may be overridden  D (oldest 2.5)"), "{shown}");
+        assert!(shown.ends_with("it would be refused; nothing was changed"), "{shown}");
+    }
 
     #[test]
     fn the_table_says_who_stands_where_and_whose_word_it_is() {

@@ -1,4 +1,4 @@
-//! The operators' commands: flags, rollback, status, gaps. Each is one or two requests to the admin door, so that whatever is
+//! The operators' commands: flags, plan, rollback, status, gaps. Each is one or two requests to the admin door, so that whatever is
 //! allowed, checked and audited is the same for a person, a script and a dashboard.
 //!
 //! Where the door is and which token opens it is read from the sidecar's own settings. In the sidecar's container
@@ -22,6 +22,7 @@ use crate::settings::sources::Inputs;
 
 pub(super) mod flags;
 pub(super) mod gaps;
+pub(super) mod plan;
 pub(super) mod rollback;
 pub(super) mod status;
 mod table;

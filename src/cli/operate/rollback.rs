@@ -23,6 +23,9 @@ pub(crate) struct RollbackArguments {
     /// The kind to take back, or '*' for all
     #[arg(default_value = "*")]
     scope: String,
+    /// Rehearse it on the traffic that there is, for one kind, and restore its flag
+    #[arg(long)]
+    drill: bool,
     /// Why, for the audit row
     #[arg(long, default_value = "asked for at the command line")]
     reason: String,
@@ -32,9 +35,9 @@ pub(crate) struct RollbackArguments {
 
 /// Takes reads back to Redis.
 pub(crate) async fn run(arguments: RollbackArguments) -> anyhow::Result<ExitCode> {
-    let RollbackArguments { scope, reason, door } = arguments;
+    let RollbackArguments { scope, drill, reason, door } = arguments;
     let mut door = door.door()?;
-    let wish = json!({ "scope": scope, "reason": reason });
+    let wish = json!({ "scope": scope, "reason": reason, "drill": drill });
     let answer = door.send(Method::POST, "/v1/rollback", &[], Some(&wish)).await?;
     let report = answer.json()?;
     if !door.print_json(&answer) {
@@ -45,7 +48,11 @@ pub(crate) async fn run(arguments: RollbackArguments) -> anyhow::Result<ExitCode
 
 fn told(report: &Value) -> String {
     let seconds = f64::from(u32::try_from(number(report, "elapsed_ms")).unwrap_or(u32::MAX)) / 1000.0;
-    let mut lines = vec![if at(report, "fleet") == true {
+    let mut lines = vec![if at(report, "restored") == true {
+        format!("rehearsed in {seconds:.2} s: reads were with Redis, and the flag is as it was before")
+    } else if at(report, "restored") == false {
+        format!("rehearsed in {seconds:.2} s, and somebody changed the flag meanwhile: it is NOT as it was before")
+    } else if at(report, "fleet") == true {
         format!("rolled back in {seconds:.2} s: every kind in `{}` or below, latched", text(report, "landed"))
     } else {
         "ONLY THIS SIDECAR is rolled back: the store of the flags did not answer. Repeat it, or ask each sidecar"
@@ -76,6 +83,8 @@ mod tests {
         let lines = told(&report(true));
         assert!(lines.starts_with("rolled back in 1.53 s"), "{lines}");
         assert!(lines.contains("NOT confirmed by pod-2") && lines.contains("1200 ms"), "{lines}");
+        let drilled = |restored| told(&json!({ "fleet": true, "elapsed_ms": 20, "restored": restored }));
+        assert!(drilled(true).starts_with("rehearsed in 0.02 s: ") && drilled(false).contains("NOT as it was"));
         assert!(told(&report(false)).starts_with("ONLY THIS SIDECAR"));
     }
 }

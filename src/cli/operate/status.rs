@@ -73,10 +73,34 @@ fn screen(status: &Value, flags: &Value, fleet: &Value) -> String {
         at(outbox, "queued_here"),
     );
     let mut parts = vec![head, stages(flags), sidecars(fleet)];
+    parts.extend(latencies(status));
     let unverifiable = at(status, "unverifiable").as_object().into_iter().flatten();
     parts
         .extend(unverifiable.map(|(kind, reason)| format!("unverifiable: {kind}, {}", reason.as_str().unwrap_or("?"))));
     parts.join("\n\n")
+}
+
+/// What both stores took over the last minute, side by side; nothing where neither was asked.
+fn latencies(status: &Value) -> Option<String> {
+    let cell = |side: &Value, name: &str| {
+        side.get(name).and_then(Value::as_f64).map_or("-".to_owned(), |ms| format!("{ms:.2}"))
+    };
+    let row = |side: &Value| {
+        let (redis, postgres) = (at(side, "redis"), at(side, "postgres"));
+        vec![
+            text(side, "operation").to_owned(),
+            cell(redis, "p50_ms"),
+            cell(postgres, "p50_ms"),
+            cell(side, "difference_p50_ms"),
+            cell(redis, "p99_ms"),
+            cell(postgres, "p99_ms"),
+            cell(side, "difference_p99_ms"),
+        ]
+    };
+    let is_asked = |side: &&Value| at(side, "redis").is_object() || at(side, "postgres").is_object();
+    let rows: Vec<Vec<String>> = list(status, "latencies").iter().filter(is_asked).map(row).collect();
+    let head = ["ms, last minute", "redis p50", "postgres p50", "more", "redis p99", "postgres p99", "more"];
+    (!rows.is_empty()).then(|| table::aligned(&head, &rows))
 }
 
 /// How many kinds stand in each stage, and which ones are live.
@@ -121,15 +145,21 @@ mod tests {
     #[test]
     fn one_screen_tells_of_flags_fleet_and_what_is_wrong() {
         let status = json!({ "version": "0.1.0", "flags_version": 9, "lineage": "good", "lease_valid": true,
-            "outbox": { "depth": 3, "queued_here": 1 }, "unverifiable": { "log": "rewritten" } });
+            "outbox": { "depth": 3, "queued_here": 1 }, "unverifiable": { "log": "rewritten" },
+            "latencies": [{ "operation": "read", "redis": { "p50_ms": 0.1, "p99_ms": 0.4 }, "postgres": { "p50_ms": 0.5, "p99_ms": 2.0 },
+                "difference_p50_ms": 0.4, "difference_p99_ms": 1.6 }, { "operation": "compare" }] });
         let kind = |stage: &str, latched| json!({ "kind": "apikey", "flag": { "stage": stage, "percent": 5.0, "latched": latched } });
         let flags = json!({ "kinds": [kind("live", false), kind("shadow", true), kind("off", false)] });
         let fleet = json!({ "sidecars": [{ "instance": "pod-1", "version": "0.1.0", "confirmed": 9,
             "lease_ends_in_ms": 19000, "queued": 1, "lag_ms": 4 }] });
         let screen = screen(&status, &flags, &fleet);
-        for told in
-            ["kinds: 1 off, 0 dualwrite, 1 shadow, 1 live", "shadow (latched)", "pod-1", "unverifiable: log, rewritten"]
-        {
+        for told in [
+            "kinds: 1 off, 0 dualwrite, 1 shadow, 1 live",
+            "shadow (latched)",
+            "pod-1",
+            "unverifiable: log, rewritten",
+            "read             0.10       0.50          0.40  0.40       2.00          1.60",
+        ] {
             assert!(screen.contains(told), "{told}: {screen}");
         }
     }

@@ -11,6 +11,7 @@ use crate::doors::problem::{Problem, ProblemKind};
 use crate::doors::server::Response;
 use crate::dual::EngineError;
 use crate::dual::flags::{ChangeError, FlagsReport};
+use crate::dual::guard::PlanError;
 use crate::dual::status::Health;
 use crate::dual::task::TaskError;
 use crate::jobs::JobsError;
@@ -153,7 +154,9 @@ pub(super) fn change_problem(error: ChangeError) -> Problem {
         }
         ChangeError::Field(error) => input::wrong(error.field, &error.reason),
         ChangeError::Refused { unmet } => {
-            Problem::new(ProblemKind::Conflict, format!("not yet: {}", unmet.join("; "))).with("unmet", unmet)
+            let told: Vec<&str> = unmet.iter().map(|condition| condition.detail.as_str()).collect();
+            let told = format!("not yet: {}", told.join("; "));
+            Problem::new(ProblemKind::Conflict, told).with("unmet", serde_json::to_value(&unmet).unwrap_or_default())
         }
         ChangeError::Barrier { waiting } => {
             let detail = format!("these sidecars have not confirmed the last change: {}", waiting.join(", "));
@@ -162,6 +165,32 @@ pub(super) fn change_problem(error: ChangeError) -> Problem {
         ChangeError::Store(reason) => {
             tracing::warn!(reason, "a change asked for at the admin door could not be stored");
             Problem::new(ProblemKind::RedisUnreachable, "the flags could not be stored")
+        }
+    }
+}
+
+/// Why a rollback was not made: a kind that there is not is a mistake in the body.
+pub(super) fn scope_problem(error: ChangeError) -> Problem {
+    match error {
+        ChangeError::UnknownKind => input::wrong("scope", "must be a kind of the catalog, or * for all"),
+        ChangeError::Stale { .. }
+        | ChangeError::Field(_)
+        | ChangeError::Refused { .. }
+        | ChangeError::Barrier { .. }
+        | ChangeError::Store(_) => change_problem(error),
+    }
+}
+
+/// Why a plan was not posted or changed.
+pub(super) fn plan_problem(error: PlanError) -> Problem {
+    match error {
+        PlanError::UnknownName => Problem::new(ProblemKind::UnknownKind, error.to_string()),
+        PlanError::NoPlan => Problem::new(ProblemKind::NotFound, error.to_string()),
+        PlanError::Field(error) => input::wrong(error.field, &error.reason),
+        PlanError::Conflict(reason) => Problem::new(ProblemKind::Conflict, reason),
+        PlanError::Store(reason) => {
+            tracing::warn!(reason, "a plan asked for at the admin door could not be stored");
+            Problem::new(ProblemKind::RedisUnreachable, "the plans could not be stored or read")
         }
     }
 }
@@ -214,6 +243,7 @@ pub(super) fn engine_problem(error: EngineError) -> Problem {
 mod tests {
     use super::*;
     use crate::dual::flags::KindFlag;
+    use crate::dual::gate::{Asked, Condition};
     use crate::model::flag::{FieldError, Flag};
 
     fn report() -> FlagsReport {
@@ -238,7 +268,7 @@ mod tests {
 
     #[test]
     fn a_refused_change_says_what_to_do_about_it() {
-        let unmet = vec!["backfill apikey".to_owned()];
+        let unmet = vec![Condition::unmet(Asked::Backfill, "backfill apikey")];
         let field = FieldError::new("percent", "must be 0 to 100");
         for (error, kind, status, told) in [
             (ChangeError::Stale { current: 13 }, ProblemKind::PreconditionFailed, 412, "version 13"),

@@ -1,9 +1,8 @@
-//! Reads what a caller sent: bodies, the version in `If-Match`, queries. Parsed here once; behind it types are trusted.
+//! Reads what a caller sent in bodies, and the version in `If-Match`. Parsed here once; behind it types are trusted.
 
 use http::header::{self, HeaderMap};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
-use url::form_urlencoded;
 
 use crate::doors::problem::{Problem, ProblemKind};
 use crate::doors::server::Request;
@@ -14,10 +13,6 @@ use crate::model::flag::{Ack, Flag, FlagChange, Stage};
 
 /// Characters of a reason, which goes into the audit row.
 const REASON_CHARS_MAX: usize = 1000;
-
-/// Mismatches a page when nothing else is asked for, and at most.
-const MISMATCHES_DEFAULT: usize = 100;
-const MISMATCHES_MAX: usize = 1000;
 
 /// What a job and its pace must be.
 const JOB_MUST: &str = "must be backfill, verify, repair or restore";
@@ -39,13 +34,8 @@ pub(super) struct Rollback {
     /// A kind, or `*`.
     pub(super) scope: String,
     pub(super) reason: String,
-}
-
-/// Which mismatches are asked for.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct MismatchPage {
-    pub(super) limit: usize,
-    pub(super) kind: Option<String>,
+    /// Whether it is only rehearsed.
+    pub(super) is_drill: bool,
 }
 
 /// Checks that the body says it is JSON, or says nothing.
@@ -97,9 +87,10 @@ pub(super) fn flag_change(body: &[u8], mode: FlagMode) -> Result<FlagChange, Pro
     let ack: Option<Ack> = fields.take("ack", "must be redis or both")?;
     let deadline_ms: Option<u64> = fields.take("deadline_ms", "must be a whole number")?;
     let resume = fields.take("resume", "must be true or false")?;
+    let overrides = fields.take("override", "must be true or false")?;
     let reason = fields.reason()?;
     fields.end()?;
-    let given = FlagChange { stage, percent, sample_rate, ack, deadline_ms, resume, reason };
+    let given = FlagChange { stage, percent, sample_rate, ack, deadline_ms, resume, overrides, reason };
     // A value that no flag can have is told first, whatever version the caller has seen.
     given.applied_to(&Flag::default()).map_err(|error| wrong(error.field, &error.reason))?;
     Ok(match mode {
@@ -117,6 +108,7 @@ fn replaced(given: FlagChange) -> FlagChange {
         ack: given.ack.or(Some(default.ack)),
         deadline_ms: given.deadline_ms.or(Some(default.deadline_ms)),
         resume: given.resume,
+        overrides: given.overrides,
         reason: given.reason,
     }
 }
@@ -128,11 +120,13 @@ fn replaced(given: FlagChange) -> FlagChange {
 pub(super) fn rollback(body: &[u8]) -> Result<Rollback, Problem> {
     let mut fields = Fields::of(body)?;
     let scope: Option<String> = fields.take("scope", "must be a kind or *")?;
+    let drill: Option<bool> = fields.take("drill", "must be true or false")?;
     let reason = fields.reason()?;
     fields.end()?;
     let scope = scope.ok_or_else(|| wrong("scope", "is needed: a kind, or * for all"))?;
     let reason = reason.filter(|reason| !reason.trim().is_empty());
-    Ok(Rollback { scope, reason: reason.ok_or_else(|| wrong("reason", "is needed for the audit"))? })
+    let reason = reason.ok_or_else(|| wrong("reason", "is needed for the audit"))?;
+    Ok(Rollback { scope, reason, is_drill: drill.unwrap_or_default() })
 }
 
 /// The job that a body asks for.
@@ -167,35 +161,14 @@ pub(super) fn job(body: &[u8]) -> Result<Spec, Problem> {
     }
 }
 
-/// Which mismatches a query asks for.
-///
-/// # Errors
-/// 422 with the parameter that is wrong.
-pub(super) fn mismatch_page(query: &str) -> Result<MismatchPage, Problem> {
-    let mut page = MismatchPage { limit: MISMATCHES_DEFAULT, kind: None };
-    for (name, value) in form_urlencoded::parse(query.as_bytes()) {
-        match &*name {
-            "limit" => {
-                let limit = value.parse().ok().filter(|limit| (1..=MISMATCHES_MAX).contains(limit));
-                page.limit = limit.ok_or_else(|| wrong("limit", &format!("must be 1 to {MISMATCHES_MAX}")))?;
-            }
-            // Postgres takes no NUL in a text.
-            "kind" if value.contains('\0') => return Err(wrong("kind", "must be the name of a kind")),
-            "kind" => page.kind = Some(value.into_owned()),
-            other => return Err(wrong(other, "is not known here: limit, kind")),
-        }
-    }
-    Ok(page)
-}
-
 /// The members of a JSON object, taken one by one; each mistake names its member.
-struct Fields {
+pub(super) struct Fields {
     members: Map<String, Value>,
     known: Vec<&'static str>,
 }
 
 impl Fields {
-    fn of(body: &[u8]) -> Result<Self, Problem> {
+    pub(super) fn of(body: &[u8]) -> Result<Self, Problem> {
         match serde_json::from_slice(body) {
             Ok(Value::Object(members)) => Ok(Self { members, known: Vec::new() }),
             Ok(_) => Err(Problem::new(ProblemKind::MalformedJson, "the body must be a JSON object")),
@@ -205,7 +178,7 @@ impl Fields {
         }
     }
 
-    fn take<T: DeserializeOwned>(&mut self, name: &'static str, must: &str) -> Result<Option<T>, Problem> {
+    pub(super) fn take<T: DeserializeOwned>(&mut self, name: &'static str, must: &str) -> Result<Option<T>, Problem> {
         self.known.push(name);
         let Some(value) = self.members.remove(name) else {
             return Ok(None);
@@ -213,7 +186,7 @@ impl Fields {
         serde_json::from_value(value).map(Some).map_err(|_| wrong(name, must))
     }
 
-    fn reason(&mut self) -> Result<Option<String>, Problem> {
+    pub(super) fn reason(&mut self) -> Result<Option<String>, Problem> {
         let reason: Option<String> = self.take("reason", "must be a text")?;
         match reason {
             Some(reason) if reason.chars().count() > REASON_CHARS_MAX => {
@@ -223,7 +196,7 @@ impl Fields {
         }
     }
 
-    fn end(self) -> Result<(), Problem> {
+    pub(super) fn end(self) -> Result<(), Problem> {
         match self.members.keys().next() {
             None => Ok(()),
             Some(name) => Err(wrong(name, &format!("is not known here: {}", self.known.join(", ")))),
@@ -237,10 +210,10 @@ pub(super) fn wrong(field: &str, reason: &str) -> Problem {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    fn refusal<T: std::fmt::Debug>(result: Result<T, Problem>) -> (ProblemKind, String) {
+    pub(in crate::doors::admin) fn refusal<T: std::fmt::Debug>(result: Result<T, Problem>) -> (ProblemKind, String) {
         let problem = result.expect_err("refused");
         (problem.kind(), problem.detail().to_owned())
     }
@@ -280,6 +253,8 @@ mod tests {
             (r#"{"ack": true}"#, "ack"),
             (r#"{"percent": 100.5}"#, "percent"),
             (r#"{"resume": true}"#, "reason"),
+            (r#"{"override": true}"#, "reason"),
+            (r#"{"override": "yes", "reason": "r"}"#, "override"),
             (r#"{"latched": false}"#, "latched"),
         ] {
             let (kind, detail) = refusal(flag_change(body.as_bytes(), FlagMode::Patch));
@@ -300,7 +275,9 @@ mod tests {
     #[test]
     fn a_rollback_says_what_and_why() {
         let wish = rollback(br#"{"scope": "*", "reason": "p99"}"#).unwrap();
-        assert_eq!(wish, Rollback { scope: "*".into(), reason: "p99".into() });
+        assert_eq!(wish, Rollback { scope: "*".into(), reason: "p99".into(), is_drill: false });
+        assert!(rollback(br#"{"scope": "user", "reason": "p99", "drill": true}"#).unwrap().is_drill);
+        assert!(refusal(rollback(br#"{"scope": "user", "reason": "p99", "drill": 1}"#)).1.starts_with("drill "));
         assert!(refusal(rollback(br#"{"reason": "p99"}"#)).1.starts_with("scope "));
         assert!(refusal(rollback(br#"{"scope": "*", "reason": " "}"#)).1.starts_with("reason "));
         let long = serde_json::json!({ "scope": "*", "reason": "x".repeat(REASON_CHARS_MAX + 1) }).to_string();
@@ -322,16 +299,6 @@ mod tests {
         ] {
             let told = refusal(job(body)).1;
             assert!(told.starts_with(field), "{told}");
-        }
-    }
-
-    #[test]
-    fn a_page_of_mismatches_has_a_limit() {
-        assert_eq!(mismatch_page("").unwrap(), MismatchPage { limit: 100, kind: None });
-        let page = mismatch_page("kind=api%6Bey&limit=5").unwrap();
-        assert_eq!(page, MismatchPage { limit: 5, kind: Some("apikey".into()) });
-        for query in ["limit=0", "limit=1001", "limit=x", "limits=5", "kind=%00"] {
-            assert_eq!(refusal(mismatch_page(query)).0, ProblemKind::InvalidField, "{query}");
         }
     }
 }

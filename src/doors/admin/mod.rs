@@ -2,7 +2,7 @@
 //!
 //! It stands on a port of its own, so that it can be closed to the application and stays answerable while the data door
 //! is busy. [`ofrep`] tells applications which store a key is read from, and [`pages`] lets web pages ask for that alone.
-//! [`route`] says what a path and a method ask for and which right that needs, [`input`] reads what was sent,
+//! [`route`] says what a path and a method ask for and which right that needs, [`input`], [`planned`] and [`query`] read what was sent,
 //! [`answer`] writes what is returned; the engine decides everything.
 //!
 //! `/livez` and `/readyz` need no token, since a kubelet has none and they tell nothing. Everything else, `/healthz` and
@@ -21,6 +21,7 @@ use tokio::time;
 
 use crate::doors::admin::input::FlagMode;
 use crate::doors::admin::pages::Pages;
+use crate::doors::admin::query::Earnest;
 use crate::doors::admin::route::{Action, Change, Report, Resource, Routes};
 use crate::doors::guard::{Guard, OpenDoor, Role, Tokens};
 use crate::doors::problem::{Problem, ProblemKind};
@@ -28,6 +29,7 @@ use crate::doors::server::{Handler, Request, Response, ServerLimits};
 use crate::dual::Engine;
 use crate::dual::flags::Actor;
 use crate::jobs::{Jobs, Wish};
+use crate::model::plan::Wish as PlanWish;
 use crate::settings::AdminSettings;
 use crate::telemetry::Metrics;
 use crate::telemetry::labels::Door;
@@ -37,6 +39,8 @@ mod answer;
 mod input;
 mod ofrep;
 mod pages;
+mod planned;
+mod query;
 mod route;
 
 /// How long a caller without the right waits for its refusal, so that guessing a token is slow.
@@ -110,7 +114,7 @@ impl AdminDoor {
         let found = found.ok_or_else(Problem::not_found)?;
         let action = found.resource.action(&request.method)?;
         if role < action.needs() {
-            let detail = format!("this needs the right `{}`", action.needs().name());
+            let detail = "this token may not do that";
             return Err(self.refused(Problem::new(ProblemKind::Forbidden, detail)).await);
         }
         let asked = Asked { request, name: found.name, kind: found.kind, role };
@@ -155,21 +159,39 @@ impl AdminDoor {
                 let fleet = self.engine.fleet().await.map_err(answer::engine_problem)?;
                 Ok(answer::json(StatusCode::OK, &answer::value(&fleet)?))
             }
+            Report::Plan => {
+                let plan = self.engine.plan(&asked.name).await.map_err(answer::plan_problem)?;
+                Ok(answer::json(StatusCode::OK, &answer::value(&plan)?))
+            }
+            Report::Plans => {
+                let plans = self.engine.plan_reports().await.map_err(answer::plan_problem)?;
+                Ok(answer::json(StatusCode::OK, &json!({ "plans": answer::value(&plans)? })))
+            }
+            Report::Decisions => {
+                let decisions = self.engine.decisions(&asked.name).await.map_err(answer::plan_problem)?;
+                let decisions = answer::value(&decisions)?;
+                Ok(answer::json(StatusCode::OK, &json!({ "name": asked.name, "decisions": decisions })))
+            }
+            Report::Explanation => {
+                let key = query::asked_key(asked.request.query())?;
+                let explained = self.engine.explain(&key).await.map_err(answer::engine_problem)?;
+                Ok(answer::json(StatusCode::OK, &answer::value(&explained)?))
+            }
             Report::Status => Ok(answer::json(StatusCode::OK, &self.engine.status().await)),
             Report::Mismatches => {
-                let page = input::mismatch_page(asked.request.query())?;
+                let page = query::mismatch_page(asked.request.query())?;
                 let found = self.engine.mismatches(page.limit, page.kind.as_deref()).await;
                 let found = found.map_err(answer::engine_problem)?;
                 Ok(answer::json(StatusCode::OK, &json!({ "mismatches": answer::masked(found, asked.role) })))
             }
             Report::Ghosts => {
-                let page = input::mismatch_page(asked.request.query())?;
+                let page = query::mismatch_page(asked.request.query())?;
                 let found = self.engine.ghosts(page.limit, page.kind.as_deref()).await;
                 let found = found.map_err(answer::engine_problem)?;
                 Ok(answer::json(StatusCode::OK, &json!({ "ghosts": answer::masked(found, asked.role) })))
             }
             Report::Gaps => {
-                let page = input::mismatch_page(asked.request.query())?;
+                let page = query::mismatch_page(asked.request.query())?;
                 let gaps = self.engine.gaps(page.limit, page.kind.as_deref()).await.map_err(answer::engine_problem)?;
                 let unproven = self.engine.unproven_kinds().await.map_err(answer::engine_problem)?;
                 Ok(answer::json(StatusCode::OK, &json!({ "gaps": gaps, "unproven": unproven })))
@@ -198,10 +220,27 @@ impl AdminDoor {
         match change {
             Change::ReplaceFlag => self.change_flag(asked, FlagMode::Replace).await,
             Change::PatchFlag => self.change_flag(asked, FlagMode::Patch).await,
+            Change::PostPlan => {
+                input::require_json(asked.request)?;
+                let spec = planned::plan(&asked.request.body)?;
+                let plan = self.engine.post_plan(&asked.name, spec, &asked.actor()).await;
+                let plan = answer::value(&plan.map_err(answer::plan_problem)?)?;
+                Ok(answer::json(StatusCode::CREATED, &plan))
+            }
+            Change::PromotePlan => self.wish_plan(asked, PlanWish::Promote).await,
+            Change::PausePlan => self.wish_plan(asked, PlanWish::Pause).await,
+            Change::ResumePlan => self.wish_plan(asked, PlanWish::Resume).await,
+            Change::AbortPlan => self.wish_plan(asked, PlanWish::Abort).await,
             Change::Rollback => {
                 let wish = input::rollback(&asked.request.body)?;
-                let report = self.engine.rollback(&wish.scope, wish.reason, asked.actor()).await;
-                Ok(answer::json(StatusCode::OK, &answer::value(&report.map_err(answer::change_problem)?)?))
+                let report = if wish.is_drill {
+                    let report = self.engine.drill(&wish.scope, &wish.reason, &asked.actor()).await;
+                    answer::value(&report.map_err(answer::scope_problem)?)?
+                } else {
+                    let report = self.engine.rollback(&wish.scope, wish.reason, asked.actor()).await;
+                    answer::value(&report.map_err(answer::scope_problem)?)?
+                };
+                Ok(answer::json(StatusCode::OK, &report))
             }
             Change::StartJob => {
                 input::require_json(asked.request)?;
@@ -228,10 +267,25 @@ impl AdminDoor {
         Ok(answer::json(StatusCode::ACCEPTED, &answer::value(&job)?))
     }
 
+    async fn wish_plan(&self, asked: &Asked<'_>, wish: PlanWish) -> Result<Response, Problem> {
+        input::require_json(asked.request)?;
+        let reason = planned::plan_reason(&asked.request.body, wish)?;
+        let plan = self.engine.wish_plan(&asked.name, wish, reason, &asked.actor()).await;
+        Ok(answer::json(StatusCode::OK, &answer::value(&plan.map_err(answer::plan_problem)?)?))
+    }
+
     async fn change_flag(&self, asked: &Asked<'_>, mode: FlagMode) -> Result<Response, Problem> {
         input::require_json(asked.request)?;
         let version = input::version(&asked.request.headers)?;
         let change = input::flag_change(&asked.request.body, mode)?;
+        match query::earnest(asked.request.query())? {
+            Earnest::Made => {}
+            Earnest::Judged => {
+                let preview = self.engine.preview_flag(&asked.name, &change, version).await;
+                let preview = answer::value(&preview.map_err(answer::change_problem)?)?;
+                return Ok(answer::json(StatusCode::OK, &preview));
+            }
+        }
         let changed = self.engine.change_flag(&asked.name, change, version, asked.actor()).await;
         answer::flag(&changed.map_err(answer::change_problem)?, &asked.name)
     }

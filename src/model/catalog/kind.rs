@@ -202,6 +202,8 @@ pub struct Kind {
     pub numbers_by_value: bool,
     /// How far two expiry times may lie apart and still be the same, in milliseconds.
     pub expiry_tolerance_ms: u64,
+    /// The group whose kinds a plan may move together.
+    pub group: Option<String>,
     /// The flag until somebody sets one.
     pub flag: Flag,
     /// Earlier patterns, with their kinds' names: a key that one of them matches is not of this kind.

@@ -11,7 +11,7 @@ use crate::model::catalog::errors::{CatalogError, Errors};
 use crate::model::catalog::fields::Fields;
 use crate::model::catalog::kind::{Kind, Policy};
 use crate::model::catalog::pattern::Pattern;
-use crate::model::catalog::settings::Settings;
+use crate::model::catalog::settings::{Settings, is_word};
 use crate::model::catalog::{Catalog, UNMATCHED};
 
 /// A kind as it stands in the file, before it has a place among the others.
@@ -40,6 +40,7 @@ pub(super) fn catalog(file: &str, text: &str) -> Result<Catalog, Vec<CatalogErro
     }
     fields.refuse_the_rest(&mut errors);
     refuse_twins(&drafts, &mut errors);
+    refuse_groups_named_as_kinds(&drafts, &mut errors);
     let places: Vec<usize> = drafts.iter().map(|draft| draft.at).collect();
     let mut kinds: Vec<Arc<Kind>> = Vec::new();
     for draft in drafts.into_iter().chain([unmatched]) {
@@ -103,8 +104,7 @@ fn missing<'t>(at: usize, field: &str, errors: &mut Errors<'_>) -> Option<(usize
 
 /// Names stand in paths, flags and metric labels.
 fn checked_name((at, name): (usize, &str), errors: &mut Errors<'_>) -> Option<String> {
-    let is_word = name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_');
-    if name.is_empty() || !is_word {
+    if !is_word(name) {
         errors.push(at, format!("the name `{name}` must be lower-case letters, digits and `_`"));
         return None;
     }
@@ -122,6 +122,16 @@ fn refuse_twins(drafts: &[Draft], errors: &mut Errors<'_>) {
         };
         let line = errors.line(earlier.at);
         errors.push(draft.at, format!("the name `{}` is taken by the kind on line {line}", draft.name));
+    }
+}
+
+/// A plan is named by a kind or a group, so no name may mean both.
+fn refuse_groups_named_as_kinds(drafts: &[Draft], errors: &mut Errors<'_>) {
+    for draft in drafts {
+        let group = draft.settings.group.as_deref();
+        if let Some(kind) = drafts.iter().find(|kind| Some(kind.name.as_str()) == group) {
+            errors.push(draft.at, format!("the group `{}` has the name of a kind", kind.name));
+        }
     }
 }
 
@@ -166,6 +176,7 @@ fn finish(draft: Draft, before: &[Arc<Kind>], errors: &mut Errors<'_>) -> Kind {
         ignored_fields: settings.ignored_fields,
         numbers_by_value: settings.numbers_by_value,
         expiry_tolerance_ms: settings.expiry_tolerance_ms,
+        group: settings.group,
         flag: settings.flag,
         earlier,
     }

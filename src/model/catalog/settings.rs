@@ -23,6 +23,7 @@ pub(super) struct Settings {
     pub(super) ignored_fields: Vec<String>,
     pub(super) numbers_by_value: bool,
     pub(super) expiry_tolerance_ms: u64,
+    pub(super) group: Option<String>,
     pub(super) flag: Flag,
 }
 
@@ -41,6 +42,7 @@ impl Default for Settings {
             ignored_fields: Vec::new(),
             numbers_by_value: false,
             expiry_tolerance_ms: EXPIRY_TOLERANCE_MS,
+            group: None,
             flag: Flag::default(),
         }
     }
@@ -73,6 +75,12 @@ impl Settings {
         self.numbers_by_value = fields.truth("numbers_by_value", errors).unwrap_or(self.numbers_by_value);
         self.credentials = fields.texts("credentials", errors).unwrap_or(self.credentials);
         self.ignored_fields = fields.texts("ignored_fields", errors).unwrap_or(self.ignored_fields);
+        if let Some((at, group)) = fields.text("group", errors) {
+            if !is_word(group) {
+                errors.push(at, format!("the group `{group}` must be lower-case letters, digits and `_`"));
+            }
+            self.group = Some(group.to_owned());
+        }
         if let Some(flag) = fields.table("flag", errors) {
             self.flag = read_flag(&self.flag, flag, errors);
         }
@@ -110,6 +118,12 @@ impl Settings {
             (Layout::Document | Layout::Collection, None, None) => None,
         }
     }
+}
+
+/// Whether a name can stand in paths, flags and metric labels.
+pub(super) fn is_word(name: &str) -> bool {
+    let is_plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
+    !name.is_empty() && name.bytes().all(is_plain)
 }
 
 fn words<T: Copy>(all: &[T], name: impl Fn(T) -> &'static str) -> String {

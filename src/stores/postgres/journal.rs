@@ -165,6 +165,16 @@ pub async fn mismatches(postgres: &Postgres, kind: Option<&str>, limit: i64) -> 
     rows(postgres, Statement::new(text, vec![Bind::NullableText(kind.map(str::to_owned)), Bind::Number(limit)])).await
 }
 
+/// The last mismatch of one record, without its id: class, names of fields, when, and how often.
+///
+/// # Errors
+/// When Postgres cannot be reached.
+pub async fn last_mismatch(postgres: &Postgres, key: &Key) -> Result<Option<Json>, PostgresError> {
+    let text = "SELECT json_build_object('at', at, 'class', class, 'fields', fields, 'times', times)::text AS row
+         FROM mismatches WHERE key_hash = {} ORDER BY at DESC, seq DESC LIMIT 1";
+    Ok(rows(postgres, Statement::new(text, vec![Bind::Bytes(key.hash())])).await?.pop())
+}
+
 /// Puts a record among the dead letters.
 ///
 /// # Errors

@@ -2,8 +2,11 @@
 //!
 //! A proof holds for a kind while it is clean, not too old, and of a higher version than every capture gap of that kind.
 
+use std::collections::BTreeMap;
+use std::time::Duration;
+
 use diesel::QueryableByName;
-use diesel::sql_types::{BigInt, Text};
+use diesel::sql_types::{BigInt, Bool, Text};
 use serde::Serialize;
 use serde_json::Value as Json;
 
@@ -95,4 +98,64 @@ pub async fn holding(postgres: &Postgres, kinds: &[String]) -> Result<Vec<Holdin
     );
     let asked = async { Ok(statement.rows(&mut *postgres.connection().await?).await?) };
     within(QUESTION_DEADLINE, asked).await
+}
+
+/// How the newest full comparison of a kind stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// Which one: kinds that were compared together share it.
+    pub id: i64,
+    /// How long ago it ended.
+    pub age: Duration,
+    /// Whether it found no difference.
+    pub is_clean: bool,
+    /// Records that it compared, those of other kinds among them.
+    pub keys: u64,
+    /// Mismatches of the kind that were found since it began.
+    pub mismatched: u64,
+    /// Whether writes of the kind may have been missed after it began.
+    pub has_gap: bool,
+}
+
+#[derive(QueryableByName)]
+struct Found {
+    #[diesel(sql_type = Text)]
+    kind: String,
+    #[diesel(sql_type = BigInt)]
+    id: i64,
+    #[diesel(sql_type = BigInt)]
+    age_ms: i64,
+    #[diesel(sql_type = Bool)]
+    is_clean: bool,
+    #[diesel(sql_type = BigInt)]
+    keys: i64,
+    #[diesel(sql_type = BigInt)]
+    mismatched: i64,
+    #[diesel(sql_type = Bool)]
+    has_gap: bool,
+}
+
+/// The newest full comparison of each of these kinds; a kind that was never compared is left out.
+///
+/// # Errors
+/// When Postgres cannot be reached.
+pub async fn standings(postgres: &Postgres, kinds: &[String]) -> Result<BTreeMap<String, Standing>, PostgresError> {
+    let statement = Statement::new(
+        "SELECT asked.kind, p.id, (extract(epoch FROM now() - p.at) * 1000)::bigint AS age_ms,
+            coalesce(p.valid_until > p.at, false) AS is_clean, p.keys,
+            (SELECT coalesce(sum(m.times), 0)::bigint FROM mismatches m WHERE m.kind = asked.kind
+                AND m.at > p.at - p.duration_ms * interval '1 millisecond') AS mismatched,
+            EXISTS (SELECT 1 FROM capture_gaps g WHERE g.kind IN (asked.kind, '*') AND g.version >= p.version) AS has_gap
+         FROM unnest({}) AS asked(kind)
+         CROSS JOIN LATERAL (SELECT * FROM proofs WHERE kinds @> ARRAY[asked.kind] ORDER BY id DESC LIMIT 1) p",
+        vec![Bind::TextList(kinds.to_vec())],
+    );
+    let asked = async { Ok(statement.rows::<Found>(&mut *postgres.connection().await?).await?) };
+    let count = |number: i64| u64::try_from(number).unwrap_or(0);
+    let standing = |found: Found| {
+        let Found { kind, id, age_ms, is_clean, keys, mismatched, has_gap } = found;
+        let age = Duration::from_millis(count(age_ms));
+        (kind, Standing { id, age, is_clean, keys: count(keys), mismatched: count(mismatched), has_gap })
+    };
+    Ok(within(QUESTION_DEADLINE, asked).await?.into_iter().map(standing).collect())
 }

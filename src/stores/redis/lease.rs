@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 use crate::model::command::Command;
 use crate::model::reply::Reply;
 use crate::stores::redis::connection::{Redis, RedisError};
-use crate::stores::redis::parts::Parts;
-use crate::stores::redis::{AUDITS, BACKFILLED, SIDECARS, UNVERIFIABLE, script};
+use crate::stores::redis::parts::{Parts, texts};
+use crate::stores::redis::{AUDITS, BACKFILLED, FIGURES, SIDECARS, UNVERIFIABLE, script};
 
 /// What a renewal of the lease answers.
 #[derive(Clone, Debug, Default)]
@@ -80,39 +80,6 @@ pub async fn renew(
     Ok(Renewal { now_ms, version, flags, backfilled, unverifiable: texts(parts.parts()?)?, epoch: parts.integer()? })
 }
 
-fn texts(parts: Parts) -> Result<BTreeMap<String, String>, RedisError> {
-    let text = |bytes: &Bytes| String::from_utf8_lossy(bytes).into_owned();
-    Ok(parts.all_pairs()?.iter().map(|(name, value)| (text(name), text(value))).collect())
-}
-
-/// Writes flags under the version `next` if the version is still `expected`; otherwise answers the version there is.
-///
-/// With them their audit rows; and the backfills of kinds that are `unmarked` from now on are forgotten in the same step.
-///
-/// # Errors
-/// When Redis cannot be reached.
-pub async fn change(
-    redis: &Redis,
-    expected: u64,
-    next: u64,
-    flags: &BTreeMap<String, String>,
-    audits: &[String],
-    unmarked: &[String],
-) -> Result<Result<u64, u64>, RedisError> {
-    let (expected, next) = (expected.to_string(), next.to_string());
-    let (count, forgotten) = (flags.len().to_string(), unmarked.len().to_string());
-    let mut args: Vec<&[u8]> = vec![expected.as_bytes(), next.as_bytes(), count.as_bytes(), forgotten.as_bytes()];
-    for (kind, flag) in flags {
-        args.push(kind.as_bytes());
-        args.push(flag.as_bytes());
-    }
-    args.extend(unmarked.iter().chain(audits).map(|text| text.as_bytes()));
-    let mut parts = Parts::of(redis.script(&script::CHANGE, &[], &args).await?)?;
-    let was_written = parts.integer()? == 1;
-    let version = u64::try_from(parts.integer()?).unwrap_or(0);
-    Ok(if was_written { Ok(version) } else { Err(version) })
-}
-
 /// The oldest audit row that Postgres may not have.
 ///
 /// # Errors
@@ -150,7 +117,8 @@ pub async fn sidecars(redis: &Redis) -> Result<(i64, BTreeMap<String, Sidecar>),
 /// # Errors
 /// When Redis cannot be reached.
 pub async fn leave(redis: &Redis, instance: &str) -> Result<(), RedisError> {
-    redis.command(Command::new(["HDEL", SIDECARS, instance].map(str::to_owned))).await.map(drop)
+    let gone = [SIDECARS, FIGURES].map(|hash| Command::new(["HDEL", hash, instance].map(str::to_owned)));
+    redis.pipeline(&gone).await.map(drop)
 }
 
 /// Notes that a backfill of these kinds begins, so that an end of marking in between shows at its end.

@@ -3,8 +3,10 @@
 //! Everything that Parallax keeps in Redis is named here, and begins with `parallax:`.
 
 pub mod capture;
+pub mod change;
 pub mod connection;
 pub mod fence;
+pub mod figures;
 pub mod gaps;
 pub mod lane;
 pub mod lease;
@@ -40,6 +42,8 @@ pub const AUDITS: &str = "parallax:audits";
 pub const GAPS: &str = "parallax:gaps";
 /// Sidecars: instance -> lease and confirmed version (S2).
 pub const SIDECARS: &str = "parallax:sidecars";
+/// What each sidecar has counted: instance -> JSON.
+pub const FIGURES: &str = "parallax:figures";
 /// Backfilled kinds: kind -> the epoch in which the backfill was committed (S4).
 pub const BACKFILLED: &str = "parallax:backfilled";
 /// Kinds with writes that no mark can follow: kind -> reason (G2).
@@ -48,6 +52,12 @@ pub const UNVERIFIABLE: &str = "parallax:unverifiable";
 pub const FLAGS_CHANNEL: &str = "parallax:flags:changed";
 /// Where collections and logs are gathered that go back to a Redis that was lost.
 pub const REFILL_PREFIX: &str = "parallax:refill:";
+/// Plans: kind or group -> JSON.
+pub const PLANS: &str = "parallax:plans";
+/// What the leader saw of each plan last: kind or group -> JSON.
+pub const JUDGEMENTS: &str = "parallax:judgements";
+/// The decisions about a plan, newest first.
+pub const DECISIONS_PREFIX: &str = "parallax:decisions:";
 /// The lease of the one sidecar that sweeps tombstones.
 pub const EXPUNGE_LEASE: &str = "parallax:lease:expunge";
 /// The lease of the one sidecar that sweeps the outbox.

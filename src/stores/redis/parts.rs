@@ -1,5 +1,7 @@
 //! Reads the nested replies of our scripts, part by part.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 
 use crate::model::reply::Reply;
@@ -75,6 +77,12 @@ impl Parts {
         }
         Ok(all)
     }
+}
+
+/// Pairs of names and values, as text.
+pub(crate) fn texts(parts: Parts) -> Result<BTreeMap<String, String>, RedisError> {
+    let text = |bytes: &Bytes| String::from_utf8_lossy(bytes).into_owned();
+    Ok(parts.all_pairs()?.iter().map(|(name, value)| (text(name), text(value))).collect())
 }
 
 /// Redis' `PEXPIRETIME`: milliseconds since the epoch, or negative for none.

@@ -49,8 +49,10 @@ pub static LOG_PAGE: Script = script!("#!lua flags=no-writes,allow-oom\n", prelu
 pub static RECORD: Script = script!("#!lua\n", prelude, "record");
 /// Renews a lease.
 pub static RENEW: Script = script!("#!lua flags=allow-oom\n", prelude, "renew");
-/// Changes flags.
+/// Changes flags and plans.
 pub static CHANGE: Script = script!("#!lua flags=allow-oom\n", "change");
+/// Takes or keeps the lease of the leader.
+pub static LEAD: Script = script!("#!lua flags=allow-oom\n", "lead");
 /// Marks records that owe a look.
 pub static REPAIR: Script = script!("#!lua flags=allow-oom\n", prelude, "repair");
 /// Notes a committed backfill.

@@ -86,13 +86,13 @@ export class Sidecar {
     return fetch(`${this.data}${path}`, { ...more, headers: { authorization: `Bearer ${TOKEN}`, ...more.headers } })
   }
 
-  /** Changes the flag of all kinds. */
+  /** Changes the flag of all kinds, past the gates that ask for proofs and samples. */
   async flag(change) {
     const { version } = await (await fetch(`${this.admin}/v1/flags`)).json()
     const answer = await fetch(`${this.admin}/v1/flags/*`, {
       method: 'PATCH',
       headers: { 'content-type': 'application/json', 'if-match': `"${version}"` },
-      body: JSON.stringify(change),
+      body: JSON.stringify({ ...change, override: true, reason: 'a test that is not about gates' }),
     })
     assert.equal(answer.status, 200, await answer.text())
   }

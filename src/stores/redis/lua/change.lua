@@ -1,15 +1,29 @@
--- Changes flags if nobody else did meanwhile, tells everybody, and leaves the audit rows for Postgres.
--- ARGV: run_id, the version the change is based on, the new version, the number of flags and of kinds that are unmarked
--- from now on, kinds and flags (JSON) in turn, the unmarked kinds, then audit rows (JSON).
--- Answers {'1', new version} or {'0', the version there is}.
+-- Changes flags and plans in one step, if nobody else did meanwhile; tells everybody, and leaves the audit rows for Postgres.
+-- ARGV: run_id, then what is asked as JSON: expected and next version ('' where no flag is written), flags (kind -> JSON),
+-- unmarked kinds, audit rows (JSON), lease (of the leader that acts; '' for a person), plans (name -> revision, JSON),
+-- judgements (plan -> JSON), decisions (plan -> JSON).
+-- Answers {what, version}: written, stale (somebody changed flags), moved (somebody changed a plan), or not_leading.
+local asked = cjson.decode(ARGV[2])
 local version = redis.call('HGET', 'parallax:flags', 'version') or '0'
-if version ~= ARGV[2] then return { '0', version } end
-local flags_end = 5 + 2 * tonumber(ARGV[4])
-local kinds_end = flags_end + tonumber(ARGV[5])
-for i = 6, flags_end, 2 do redis.call('HSET', 'parallax:flags', ARGV[i], ARGV[i + 1]) end
+if asked.lease ~= '' and redis.call('GET', 'parallax:lease:guard') ~= asked.lease then
+  return { 'not_leading', version }
+end
+if asked.expected ~= '' and version ~= asked.expected then return { 'stale', version } end
+for name, plan in pairs(asked.plans) do
+  local kept = redis.call('HGET', 'parallax:plans', name)
+  if (kept and cjson.decode(kept).revision or 0) ~= plan.revision then return { 'moved', version } end
+end
+for name, plan in pairs(asked.plans) do redis.call('HSET', 'parallax:plans', name, plan.json) end
+for name, judgement in pairs(asked.judgements) do redis.call('HSET', 'parallax:judgements', name, judgement) end
+for name, decision in pairs(asked.decisions) do
+  redis.call('LPUSH', 'parallax:decisions:' .. name, decision)
+  redis.call('LTRIM', 'parallax:decisions:' .. name, 0, 499)
+end
+if asked.expected == '' then return { 'written', version } end
+for kind, flag in pairs(asked.flags) do redis.call('HSET', 'parallax:flags', kind, flag) end
 -- What was backfilled is no longer so, nor what is under way (S4).
-for i = flags_end + 1, kinds_end do redis.call('HDEL', 'parallax:backfilled', ARGV[i], '~' .. ARGV[i]) end
-for i = kinds_end + 1, #ARGV do redis.call('RPUSH', 'parallax:audits', ARGV[i]) end
-redis.call('HSET', 'parallax:flags', 'version', ARGV[3])
-redis.call('PUBLISH', 'parallax:flags:changed', ARGV[3])
-return { '1', ARGV[3] }
+for _, kind in ipairs(asked.unmarked) do redis.call('HDEL', 'parallax:backfilled', kind, '~' .. kind) end
+for _, row in ipairs(asked.audits) do redis.call('RPUSH', 'parallax:audits', row) end
+redis.call('HSET', 'parallax:flags', 'version', asked.next)
+redis.call('PUBLISH', 'parallax:flags:changed', asked.next)
+return { 'written', asked.next }

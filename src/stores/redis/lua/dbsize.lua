@@ -1,5 +1,5 @@
 -- DBSIZE without the keys of our own. Exact up to 10,000 keys; above that only our keys of fixed names are left out, not
--- those that stand beside pending collections and beside list logs, since to find them Redis would have to read all keys.
+-- those that stand beside pending collections, list logs and plans, since to find them Redis would have to read all keys.
 local total, ours = redis.call('DBSIZE'), 0
 if total <= 10000 then
   local cursor, seen = '0', {}
@@ -12,6 +12,8 @@ if total <= 10000 then
   until cursor == '0'
 else
   ours = redis.call('EXISTS', 'parallax:outbox', 'parallax:clock', 'parallax:anchor', 'parallax:postgres', 'parallax:flags',
-    'parallax:audits', 'parallax:sidecars', 'parallax:backfilled', 'parallax:unverifiable', 'parallax:lease:sweep', 'parallax:lease:expunge')
+    'parallax:audits', 'parallax:sidecars', 'parallax:backfilled', 'parallax:unverifiable', 'parallax:gaps', 'parallax:figures',
+    'parallax:plans', 'parallax:judgements', 'parallax:lease:guard', 'parallax:lease:guard:number', 'parallax:lease:sweep',
+    'parallax:lease:expunge')
 end
 return total - ours

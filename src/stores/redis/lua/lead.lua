@@ -1,0 +1,13 @@
+-- Takes or keeps the lease of the leader. Each time that it is taken it gets a number that was never given before, so a
+-- leader that was away can be told from the one that came after it.
+-- ARGV: run_id, who (a name and a run of it), lease in ms. Answers the lease, or '' when another has it.
+local held = redis.call('GET', 'parallax:lease:guard')
+local mine = ARGV[2] .. ' '
+if held then
+  if string.sub(held, 1, #mine) ~= mine then return '' end
+  redis.call('PEXPIRE', 'parallax:lease:guard', ARGV[3])
+  return held
+end
+local lease = mine .. string.format('%.0f', redis.call('INCR', 'parallax:lease:guard:number'))
+redis.call('SET', 'parallax:lease:guard', lease, 'PX', ARGV[3])
+return lease
