@@ -39,7 +39,7 @@ async fn a_stage_is_left_and_reached_one_step_at_a_time_and_live_only_after_its_
     }
     // Marking ended on the way: what was backfilled then is no longer so.
     assert!(refused("live").await.contains("backfill"));
-    sidecar.stop_expecting(&[]).await;
+    sidecar.stop_with(&[], &["verify is owed"]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -62,7 +62,7 @@ async fn a_backfill_that_marking_left_behind_does_not_count() {
     assert_eq!(ended(&sidecar, &job).await["state"], "failed");
     sidecar.flag("user", json!({ "stage": "shadow" })).await;
     assert_eq!(sidecar.try_flag("user", json!({ "stage": "live" })).await.status, 409);
-    sidecar.stop_expecting(&["the backfill failed"]).await;
+    sidecar.stop_with(&["the backfill failed"], &["verify is owed"]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
