@@ -1,5 +1,7 @@
-//! A rollback rehearsed: the reads of one kind leave Postgres as in a rollback, the fleet confirms, and the flag goes back to
-//! what it was. Nothing is latched; should this sidecar die on the way, the reads stay with Redis.
+//! A rollback rehearsed, on the traffic that there is.
+//!
+//! The reads of one kind leave Postgres as in a rollback, the fleet confirms, and the flag goes back to what it was. Nothing is
+//! latched; should this sidecar die on the way, the reads stay with Redis.
 
 use serde::Serialize;
 use tokio::time::Instant;

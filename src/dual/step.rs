@@ -44,8 +44,8 @@ impl Judged {
     /// The conditions that stand in the way of the change.
     fn in_the_way(&self, change: &FlagChange) -> Vec<Condition> {
         let overrides = change.overrides == Some(true);
-        let stands = |condition: &&Condition| !condition.met && !(overrides && condition.overridable);
-        self.conditions.iter().filter(stands).cloned().collect()
+        let is_passed = |condition: &Condition| condition.met || (overrides && condition.overridable);
+        self.conditions.iter().filter(|condition| !is_passed(condition)).cloned().collect()
     }
 
     /// The reason for the audit, and before it what the change went past.

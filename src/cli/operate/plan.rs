@@ -55,7 +55,7 @@ struct PostArguments {
     /// A step: so many percent of the keys, for so many seconds before the next
     #[arg(long = "step", value_name = "PERCENT:SECONDS", required = true)]
     steps: Vec<String>,
-    /// A limit that differs from the usual one: mismatch_ratio, trouble_ratio, p99_ratio, oldest_mark_seconds, proof_age_hours
+    /// A limit that differs from the usual one: `mismatch_ratio`, `trouble_ratio`, `p99_ratio`, `oldest_mark_seconds`, `proof_age_hours`
     #[arg(long = "check", value_name = "CHECK=LIMIT")]
     checks: Vec<String>,
     /// Ask a person before this step: first or last

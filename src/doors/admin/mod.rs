@@ -159,24 +159,10 @@ impl AdminDoor {
                 let fleet = self.engine.fleet().await.map_err(answer::engine_problem)?;
                 Ok(answer::json(StatusCode::OK, &answer::value(&fleet)?))
             }
-            Report::Plan => {
-                let plan = self.engine.plan(&asked.name).await.map_err(answer::plan_problem)?;
-                Ok(answer::json(StatusCode::OK, &answer::value(&plan)?))
-            }
-            Report::Plans => {
-                let plans = self.engine.plan_reports().await.map_err(answer::plan_problem)?;
-                Ok(answer::json(StatusCode::OK, &json!({ "plans": answer::value(&plans)? })))
-            }
-            Report::Decisions => {
-                let decisions = self.engine.decisions(&asked.name).await.map_err(answer::plan_problem)?;
-                let decisions = answer::value(&decisions)?;
-                Ok(answer::json(StatusCode::OK, &json!({ "name": asked.name, "decisions": decisions })))
-            }
-            Report::Explanation => {
-                let key = query::asked_key(asked.request.query())?;
-                let explained = self.engine.explain(&key).await.map_err(answer::engine_problem)?;
-                Ok(answer::json(StatusCode::OK, &answer::value(&explained)?))
-            }
+            Report::Plan => self.plan(&asked.name).await,
+            Report::Plans => self.plans().await,
+            Report::Decisions => self.decisions(&asked.name).await,
+            Report::Explanation => self.explanation(asked.request.query()).await,
             Report::Status => Ok(answer::json(StatusCode::OK, &self.engine.status().await)),
             Report::Mismatches => {
                 let page = query::mismatch_page(asked.request.query())?;
@@ -265,6 +251,26 @@ impl AdminDoor {
     async fn wish(&self, asked: &Asked<'_>, wish: Wish) -> Result<Response, Problem> {
         let job = self.jobs.wish(&asked.name, wish).await.map_err(answer::jobs_problem)?;
         Ok(answer::json(StatusCode::ACCEPTED, &answer::value(&job)?))
+    }
+
+    async fn plan(&self, name: &str) -> Result<Response, Problem> {
+        let plan = self.engine.plan(name).await.map_err(answer::plan_problem)?;
+        Ok(answer::json(StatusCode::OK, &answer::value(&plan)?))
+    }
+
+    async fn plans(&self) -> Result<Response, Problem> {
+        let plans = self.engine.plan_reports().await.map_err(answer::plan_problem)?;
+        Ok(answer::json(StatusCode::OK, &json!({ "plans": answer::value(&plans)? })))
+    }
+
+    async fn decisions(&self, name: &str) -> Result<Response, Problem> {
+        let decisions = answer::value(&self.engine.decisions(name).await.map_err(answer::plan_problem)?)?;
+        Ok(answer::json(StatusCode::OK, &json!({ "name": name, "decisions": decisions })))
+    }
+
+    async fn explanation(&self, query: &str) -> Result<Response, Problem> {
+        let explained = self.engine.explain(&query::asked_key(query)?).await.map_err(answer::engine_problem)?;
+        Ok(answer::json(StatusCode::OK, &answer::value(&explained)?))
     }
 
     async fn wish_plan(&self, asked: &Asked<'_>, wish: PlanWish) -> Result<Response, Problem> {

@@ -157,12 +157,12 @@ impl World {
                 json!({ "stage": stage, "percent": percent, "deadline_ms": 200, "sample_rate": 0.2, "resume": true,
                     "override": true, "reason": "a history" })
             };
-            match dice.below(12) {
-                0 => drop(sidecar.try_admin("/v1/rollback", json!({ "scope": "*", "reason": "a history" })).await),
-                1 => drop(sidecar.try_change("user", to(down)).await),
-                2..5 => drop(sidecar.try_admin("/v1/jobs", json!({ "job": "backfill", "kinds": ["user"] })).await),
-                _ => drop(sidecar.try_change("user", to(up)).await),
-            }
+            let _answered = match dice.below(12) {
+                0 => sidecar.try_admin("/v1/rollback", json!({ "scope": "*", "reason": "a history" })).await,
+                1 => sidecar.try_change("user", to(down)).await,
+                2..5 => sidecar.try_admin("/v1/jobs", json!({ "job": "backfill", "kinds": ["user"] })).await,
+                _ => sidecar.try_change("user", to(up)).await,
+            };
             tokio::time::sleep(Duration::from_millis(20 + dice.below(150))).await;
         }
     }
