@@ -1,5 +1,5 @@
 //! Rollbacks under load with random faults: Postgres stopped, a sidecar cut off from Redis, a sidecar killed in the middle of it.
-//! A few in CI; a hundred with PARALLAX_SOAK, whose worst and median are told at the end.
+//! A few in CI; a hundred with `PARALLAX_SOAK`, whose worst and median are told at the end.
 
 use std::time::Duration;
 
