@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use crate::dual::batch::Done;
 use crate::dual::gather::{Answers, Failed, Gathered};
 use crate::dual::plan::{self, EXEC_COMMANDS_MAX, LOG_PUSHES_MAX, MirroredTouch, Step};
-use crate::dual::route::{Callers, Path, Policy, Route};
+use crate::dual::route::{Callers, Path, Policy, Route, keys_at};
 use crate::dual::view::View;
 use crate::dual::{Answer, Engine, EngineError, Options, Refusal, RefusalCause, Source, only};
 use crate::dual::{answer, hide};
@@ -52,7 +52,7 @@ impl Engine {
         if !options.atomic {
             return self.in_order(&self.path, &view, commands, options).await.into_iter().collect();
         }
-        let admitted = commands.into_iter().map(|command| self.admit(&self.path, &view, command)).collect();
+        let admitted = self.admit_all(&self.path, &view, commands).await;
         self.transaction(&view, admitted, options).await
     }
 
@@ -73,8 +73,7 @@ impl Engine {
         commands: Vec<Command>,
         options: Options,
     ) -> Vec<Result<Answer, EngineError>> {
-        let admitted: Vec<Result<Admitted, Refusal>> =
-            commands.into_iter().map(|command| self.admit(path, view, command)).collect();
+        let admitted = self.admit_all(path, view, commands).await;
         let mut answers = Answers(vec![None; admitted.len()]);
         // What went wrong stands with the commands that it went wrong with.
         drop(self.run(path, view, admitted, options, &mut answers).await);
@@ -190,7 +189,7 @@ impl Engine {
 
     /// Whether the command changes nothing, so that it may be asked again whatever became of it.
     fn only_reads(&self, command: &Command) -> bool {
-        self.table.class(command) == Class::Data(Access::Read)
+        self.commands.table().class(command) == Class::Data(Access::Read)
     }
 
     /// A caller's transaction: one EXEC, one reply for each command.
@@ -231,14 +230,24 @@ impl Engine {
         Ok(Answer { result: Ok(frame), source: Some(Source::Redis), mirror: None })
     }
 
-    fn admit(&self, path: &Path, view: &View, command: Command) -> Result<Admitted, Refusal> {
+    async fn admit_all(&self, path: &Path, view: &View, commands: Vec<Command>) -> Vec<Result<Admitted, Refusal>> {
+        let mut admitted = Vec::with_capacity(commands.len());
+        for command in commands {
+            self.learn(&command).await;
+            let positions = self.positions(&command).await;
+            admitted.push(self.admit(path, view, command, &positions));
+        }
+        admitted
+    }
+
+    fn admit(&self, path: &Path, view: &View, command: Command, positions: &[usize]) -> Result<Admitted, Refusal> {
         let name = command.name();
         let refuse = |cause, message: String| Err(Refusal { cause, message });
         if name == "MONITOR" {
             let message = "MONITOR would show the commands of everybody, with their values and tokens".to_owned();
             return refuse(RefusalCause::Connection, message);
         }
-        let class = self.table.class(&command);
+        let class = self.commands.table().class(&command);
         if let (Callers::Connections(policy), Class::Administrative | Class::Server | Class::Unknown) =
             (path.callers, class)
         {
@@ -263,14 +272,12 @@ impl Engine {
             Class::Blocking => None,
             Class::Data(access) => Some(access),
         };
-        let positions = self.table.key_positions(&command);
-        let keys: Vec<Key> =
-            positions.iter().filter_map(|index| command.arg(*index)).map(|key| Key::new(key.clone())).collect();
+        let keys = keys_at(&command, positions);
         if keys.iter().any(Key::is_control) || hide::names_control_keys(&name, &command) {
             return Err(hide::closed());
         }
         // A command with too few or too many arguments is Redis' to refuse, and may not take an EXEC with it.
-        if !self.table.fits_arity(&command) {
+        if !self.commands.table().fits_arity(&command) {
             return Ok(Admitted::Read(command, Vec::new()));
         }
         match access {
@@ -285,16 +292,23 @@ impl Engine {
                 Ok(Admitted::Blocking(command))
             }
             Some(Access::Read) => Ok(Admitted::Read(hide::in_place_of(&name, command), keys)),
-            Some(Access::Write) => Ok(Admitted::Write(self.step(view, command, &positions))),
+            Some(Access::Write) => Ok(Admitted::Write(self.step(view, command, positions))),
         }
     }
 
     /// What a connection may send and a request may not: forwarded as it is, unless the policy says otherwise.
     fn admit_as_it_is(&self, view: &View, policy: Policy, command: Command) -> Result<Admitted, Refusal> {
-        if self.table.class(&command) == Class::Administrative
+        if self.commands.table().class(&command) == Class::Administrative
             && let Route::Refuse(message) = self.route_acting(view, policy, &command.name())
         {
             return Err(Refusal { cause: RefusalCause::Administrative, message });
+        }
+        if self.commands.table().class(&command) == Class::Unknown {
+            self.metrics.keyless_write("");
+            if !self.commands.is_known_to_be_unknown(&command.name()) {
+                let reason = "a command was forwarded that the server could not be asked about";
+                self.note_unverifiable(view, UNMATCHED, reason);
+            }
         }
         Ok(Admitted::Write(Step { command, touches: Vec::new() }))
     }

@@ -28,6 +28,7 @@ pub mod guard;
 mod hide;
 mod keeper;
 pub mod latency;
+mod learn;
 mod lift;
 pub mod lineage;
 pub mod migrate;
@@ -68,12 +69,12 @@ use crate::dual::batch::Shared;
 use crate::dual::breaker::Breakers;
 use crate::dual::drain::Drain;
 use crate::dual::keeper::Keeper;
+use crate::dual::learn::Commands;
 use crate::dual::lineage::Lineage;
 use crate::dual::queue::Queue;
 use crate::dual::route::Path;
 use crate::dual::shadow::Shadow;
 use crate::model::catalog::Catalog;
-use crate::model::command::table::Table;
 use crate::model::flag::Ack;
 use crate::model::frame::Frame;
 use crate::stores::postgres::Postgres;
@@ -265,7 +266,7 @@ pub struct Engine {
     /// The lane of long tasks, whose replies are large. It connects when the first one begins.
     jobs: Arc<Redis>,
     postgres: Option<Postgres>,
-    table: Table,
+    commands: Commands,
     shared: Arc<Shared>,
     keeper: Arc<Keeper>,
     lineage: Arc<Lineage>,

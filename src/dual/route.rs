@@ -9,6 +9,7 @@ use std::sync::Arc;
 use crate::dual::batch::Batcher;
 use crate::dual::view::View;
 use crate::dual::{Engine, hide};
+use crate::model::catalog::UNMATCHED;
 use crate::model::command::table::{Access, Class};
 use crate::model::command::{Command, Words};
 use crate::model::frame::Protocol;
@@ -125,7 +126,9 @@ impl Engine {
     /// Whether a command may block its connection.
     #[must_use]
     pub fn may_block(&self, command: &Command) -> bool {
-        self.table.class(command) == Class::Blocking || command.is_word(0, "WAIT") || command.is_word(0, "WAITAOF")
+        self.commands.table().class(command) == Class::Blocking
+            || command.is_word(0, "WAIT")
+            || command.is_word(0, "WAITAOF")
     }
 
     /// The number of the database whose records are mirrored.
@@ -143,11 +146,16 @@ impl Engine {
     /// Where a command goes.
     #[must_use]
     pub fn route(&self, view: &View, policy: Policy, words: Words<'_>) -> Route {
-        let Some(info) = self.table.get(words.name()) else {
+        let table = self.commands.table();
+        let Some(info) = table.get(words.name()) else {
             // Redis closes the connection that says these, and ours is shared.
             let is_of_a_browser = [&b"POST"[..], b"HOST:"].iter().any(|name| words.name().eq_ignore_ascii_case(name));
             if is_of_a_browser {
                 return Route::Connection;
+            }
+            // Where anything is mirrored, the server is asked about it first.
+            if self.mirrors_anything(view) {
+                return Route::Engine;
             }
             self.metrics.keyless_write("");
             return Route::Forward;
@@ -166,7 +174,8 @@ impl Engine {
     /// do not tell.
     #[must_use]
     pub fn route_begun(&self, view: &View, words: Words<'_>, count: usize) -> Option<Route> {
-        let info = self.table.get(words.name())?;
+        let table = self.commands.table();
+        let info = table.get(words.name())?;
         let (access, positions) = info.plain(count)?;
         if !info.takes(count) || positions.clone().any(|index| index >= words.len()) {
             return None;
@@ -199,12 +208,12 @@ impl Engine {
     /// Whether a command acts on more than the database that is selected.
     #[must_use]
     pub fn acts_on_all(&self, command: &Command) -> bool {
-        self.table.class(command) == Class::Administrative
+        self.commands.table().class(command) == Class::Administrative
     }
 
     fn route_closely(&self, view: &View, policy: Policy, command: &Command) -> Route {
         let name = command.name();
-        match self.table.class(command) {
+        match self.commands.table().class(command) {
             Class::Connection if hide::names_control_keys(&name, command) => Route::Refuse(hide::CLOSED.to_owned()),
             Class::Connection => Route::Connection,
             Class::Server | Class::Unknown => Route::Forward,
@@ -212,11 +221,11 @@ impl Engine {
             Class::Blocking => self.route_blocking(view, policy, command),
             Class::Data(_) if name == "WAIT" || name == "WAITAOF" => Route::Blocking,
             Class::Data(access) => {
-                let keys = self.keys(command);
+                let Some(keys) = self.keys(command) else { return Route::Engine };
                 if keys.iter().any(Key::is_control) || hide::names_control_keys(&name, command) {
                     return Route::Refuse(hide::CLOSED.to_owned());
                 }
-                if !self.table.fits_arity(command) {
+                if !self.commands.table().fits_arity(command) {
                     return Route::Forward;
                 }
                 let is_ours = match access {
@@ -234,9 +243,9 @@ impl Engine {
         }
     }
 
-    pub(super) fn keys(&self, command: &Command) -> Vec<Key> {
-        let positions = self.table.key_positions(command);
-        positions.iter().filter_map(|index| command.arg(*index)).map(|key| Key::new(key.clone())).collect()
+    /// The command's keys; `None` when only the server can tell.
+    fn keys(&self, command: &Command) -> Option<Vec<Key>> {
+        Some(keys_at(command, &self.commands.table().key_positions(command)?))
     }
 
     /// Whether any write is marked: then nothing may change all data behind the marks.
@@ -263,7 +272,12 @@ impl Engine {
     }
 
     fn route_blocking(&self, view: &View, policy: Policy, command: &Command) -> Route {
-        let (name, keys) = (command.name(), self.keys(command));
+        let name = command.name();
+        let Some(keys) = self.keys(command) else {
+            self.metrics.keyless_write(&name);
+            self.note_unverifiable(view, UNMATCHED, "a blocking command whose keys are not known was forwarded");
+            return Route::Blocking;
+        };
         if keys.iter().any(Key::is_control) {
             return Route::Refuse(hide::CLOSED.to_owned());
         }
@@ -282,4 +296,9 @@ impl Engine {
         }
         Route::Blocking
     }
+}
+
+/// The keys at these positions.
+pub(super) fn keys_at(command: &Command, positions: &[usize]) -> Vec<Key> {
+    positions.iter().filter_map(|index| command.arg(*index)).map(|key| Key::new(key.clone())).collect()
 }

@@ -11,6 +11,7 @@ use crate::dual::breaker::Breakers;
 use crate::dual::drain::Drain;
 use crate::dual::flags::Audits;
 use crate::dual::keeper::Keeper;
+use crate::dual::learn::Commands;
 use crate::dual::lineage::Lineage;
 use crate::dual::queue::Queue;
 use crate::dual::route::{Callers, Path};
@@ -72,7 +73,7 @@ impl Engine {
             latencies: ArcSwap::default(),
             outbox_age_ms: AtomicU64::new(0),
             postgres: parts.postgres,
-            table,
+            commands: Commands::new(table),
             shared,
             keeper,
             lineage,

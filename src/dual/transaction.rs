@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 
 use crate::dual::plan::{self, MirroredTouch, Step};
-use crate::dual::route::{Policy, Route};
+use crate::dual::route::{Policy, Route, keys_at};
 use crate::dual::view::View;
 use crate::dual::{Engine, EngineError, Options, hide};
 use crate::model::command::Command;
@@ -84,7 +84,7 @@ impl Engine {
     }
 
     /// Appends what is to be sent for a command that the client queues. Answers the frames that Redis owes for it.
-    pub fn queue(
+    pub async fn queue(
         &self,
         transaction: &Transaction,
         policy: Policy,
@@ -93,17 +93,19 @@ impl Engine {
     ) -> Vec<Expected> {
         let view = &transaction.view;
         let name = command.name();
-        if let Some(reason) = self.refused_in_transaction(view, policy, &name, &command) {
+        self.learn(&command).await;
+        let positions = self.positions(&command).await;
+        if let Some(reason) = self.refused_in_transaction(view, policy, &name, &command, &positions) {
             // No command has this name, so Redis refuses it and discards the transaction as for any other error.
             encode::command(out, &Command::new(["parallax.refused"]));
             return vec![Expected::Refused(Frame::error_of(&format!("PARALLAX {reason}")))];
         }
         let lists_keys = hide::lists_keys(&command);
-        if !self.table.fits_arity(&command) {
+        if !self.commands.table().fits_arity(&command) {
             encode::command(out, &command);
             return vec![Expected::Theirs(Theirs { touches: Vec::new(), lists_keys: false })];
         }
-        let is_write = match self.table.class(&command) {
+        let is_write = match self.commands.table().class(&command) {
             Class::Data(Access::Write) => true,
             // XREAD blocks as well, and writes nothing.
             Class::Blocking => name != "XREAD",
@@ -116,7 +118,6 @@ impl Engine {
             encode::command(out, &command);
             return vec![Expected::Theirs(Theirs { touches: Vec::new(), lists_keys })];
         }
-        let positions = self.table.key_positions(&command);
         let step = self.step(view, command, &positions);
         let theirs = Theirs { touches: step.touches.clone(), lists_keys };
         if step.touches.is_empty() {
@@ -140,18 +141,25 @@ impl Engine {
         expected
     }
 
-    fn refused_in_transaction(&self, view: &View, policy: Policy, name: &str, command: &Command) -> Option<String> {
-        if self.keys(command).iter().any(Key::is_control) || hide::names_control_keys(name, command) {
+    fn refused_in_transaction(
+        &self,
+        view: &View,
+        policy: Policy,
+        name: &str,
+        command: &Command,
+        positions: &[usize],
+    ) -> Option<String> {
+        if keys_at(command, positions).iter().any(Key::is_control) || hide::names_control_keys(name, command) {
             return Some(hide::CLOSED.to_owned());
         }
-        if self.table.class(command) == Class::Administrative
+        if self.commands.table().class(command) == Class::Administrative
             && let Route::Refuse(reason) = self.route_acting(view, policy, name)
         {
             return Some(reason);
         }
         // What follows would be marked in another database than it stands in, or answered in another protocol than we read.
         let changes_connection = matches!(name, "SELECT" | "HELLO" | "AUTH")
-            || (name == "SCRIPT" && self.table.class(command) == Class::Connection);
+            || (name == "SCRIPT" && self.commands.table().class(command) == Class::Connection);
         changes_connection.then(|| format!("{name} inside MULTI is refused: send it before"))
     }
 

@@ -36,6 +36,7 @@ mod properties;
 mod records_api;
 mod redis_lost;
 mod requirements;
+mod resp_clients;
 mod resp_differential;
 mod resp_door;
 mod resp_fuzz;

@@ -141,3 +141,50 @@ impl Bare {
         Ok(p50_us(&histogram))
     }
 }
+
+/// Reads a second that so many connections to the door have answered, each one after another.
+pub(super) async fn gets_a_second(
+    address: &str,
+    exchanges: &[(Vec<u8>, usize)],
+    connections: u32,
+) -> anyhow::Result<f64> {
+    let mut readers = Vec::new();
+    for _ in 0..connections {
+        let (mut wire, exchanges) = (Wire::connect(address).await?, exchanges.to_vec());
+        readers.push(tokio::spawn(async move { Ok(wire.latencies(&exchanges, LASTING).await?.len()) }));
+    }
+    a_second(readers).await
+}
+
+/// Rows a second that so many connections to Postgres read, each with a prepared select and nothing else.
+pub(super) async fn selects_a_second(stack: &Stack, name: &str, connections: u32) -> anyhow::Result<f64> {
+    let table = if name == "usage" { "usage_counters" } else { "records" };
+    let hashes: Vec<_> = (1..=KEYS).map(|number| Key::new(format!("{name}:{number}")).hash()).collect();
+    let mut readers = Vec::new();
+    for _ in 0..connections {
+        let (client, connection) = tokio_postgres::connect(&stack.postgres.url(), NoTls).await?;
+        tokio::spawn(connection);
+        let select = format!("SELECT version, doc::text FROM {table} WHERE key_hash = $1");
+        let (statement, hashes) = (client.prepare(&select).await?, hashes.clone());
+        readers.push(tokio::spawn(async move {
+            let (mut count, began) = (0_u64, Instant::now());
+            for hash in hashes.iter().cycle() {
+                client.query_one(&statement, &[hash]).await?;
+                count += 1;
+                if began.elapsed() >= LASTING {
+                    break;
+                }
+            }
+            Ok(count)
+        }));
+    }
+    a_second(readers).await
+}
+
+async fn a_second(readers: Vec<tokio::task::JoinHandle<anyhow::Result<u64>>>) -> anyhow::Result<f64> {
+    let mut count = 0;
+    for reader in readers {
+        count += reader.await??;
+    }
+    Ok(f64::from(u32::try_from(count)?) / LASTING.as_secs_f64())
+}

@@ -28,6 +28,10 @@ const IDLE_CONNECTIONS: u32 = 1_000;
 const LASTING: Duration = Duration::from_secs(1);
 /// How many relayed requests one measurement replays.
 const REQUESTS: usize = 20;
+/// How many of its single commands are sent in turn.
+const SEQUENTIAL: usize = 41;
+/// Connections at which the throughput of reads from Postgres is measured.
+const READERS: u32 = 50;
 
 struct Subject {
     name: &'static str,
@@ -53,12 +57,40 @@ pub(super) async fn run(report: &mut Report) -> anyhow::Result<()> {
     }
     unmirrored(report, &subjects).await?;
     report.number("memory with 50 connections used, MB", Goal::AtMost(20.0), resident_mb(process)?);
+    flat(report, &subjects, process).await?;
     idle_connections(report, &stack.redis_door, process, before).await?;
-    Control::new(&stack.admin_door).change(&json!({"stage": "dualwrite", "reason": "bench"})).await?;
+    let relay = Relay::load(&stack).await?;
+    relay.sequential(report, "stage off", &subjects).await?;
+    let mut control = Control::new(&stack.admin_door);
+    control.change(&json!({"stage": "dualwrite", "reason": "bench"})).await?;
     mirrored(report, &subjects).await?;
-    relayed(report, &stack).await?;
+    relay.bursts(report, &stack).await?;
+    let two = subjects.get(..2).context("Redis and the door")?;
+    relay.sequential(report, "stage dualwrite", two).await?;
+    stack.wait_for_empty_outbox(Duration::from_secs(60)).await?;
+    control.change(&json!({"stage": "shadow", "reason": "bench"})).await?;
+    relay.sequential(report, "stage shadow", two).await?;
+    control.backfill().await?;
+    stack.wait_for_empty_outbox(Duration::from_secs(60)).await?;
+    control.change(&json!({"stage": "live", "percent": 100, "override": true, "reason": "bench"})).await?;
+    relay.sequential(report, "stage live, 100 %", two).await?;
     stack.stop().await?;
     live_reads(report).await
+}
+
+/// Memory after ten times as many commands: it must not grow with what was done.
+async fn flat(report: &mut Report, subjects: &[Subject], process: u32) -> anyhow::Result<()> {
+    let door = subjects.get(1).context("the door")?;
+    let before = resident_mb(process)?;
+    let set = ["SET", "bench:__rand_int__", VALUE];
+    let commands = Commands { command: &set, keys: KEYS, connections: 50, pipeline: 1, count: 1_000_000 };
+    redis_benchmark(door.port, commands, door.process).await?;
+    report.number(
+        "memory after 1,000,000 commands more at 50 connections, times before",
+        Goal::AtMost(1.05),
+        resident_mb(process)? / before,
+    );
+    Ok(())
 }
 
 /// What goes through untouched, in the three ways in which clients send it.
@@ -158,63 +190,85 @@ async fn mirrored(report: &mut Report, subjects: &[Subject]) -> anyhow::Result<(
     Ok(())
 }
 
-/// Relayed requests with the relay's own pipelining over one connection: a burst is sent when the one before it is answered.
-async fn relayed(report: &mut Report, stack: &Stack) -> anyhow::Result<()> {
-    let direct = format!("127.0.0.1:{}", stack.redis.port());
-    let shape = Shape { seed: 7, api_keys: 12, days: 3, now_ms: 1_795_435_200_000 };
-    let keyspace: Vec<Command> = generator::keyspace(&shape);
-    let bursts: Vec<Burst> = generator::requests(&shape, REQUESTS).collect();
-    let exchanges: Vec<(Vec<u8>, usize)> = bursts.iter().map(|burst| (packed(burst), burst.len())).collect();
-    let mut wires = Vec::new();
-    for address in [&direct, &stack.redis_door] {
-        let mut wire = Wire::connect(address).await?;
+/// The relay's own commands.
+struct Relay {
+    bursts: Vec<Burst>,
+}
+
+impl Relay {
+    /// Puts what the relay finds into the stack.
+    async fn load(stack: &Stack) -> anyhow::Result<Self> {
+        let shape = Shape { seed: 7, api_keys: 12, days: 3, now_ms: 1_795_435_200_000 };
+        let keyspace: Vec<Command> = generator::keyspace(&shape);
+        let bursts: Vec<Burst> = generator::requests(&shape, REQUESTS).collect();
+        let mut wire = Wire::connect(&stack.redis_door).await?;
         for chunk in keyspace.chunks(100) {
             wire.exchange(&packed(chunk), chunk.len()).await?;
         }
-        wires.push(wire);
+        Ok(Self { bursts })
     }
-    let mut series = [Series::default(), Series::default()];
-    for round in 0..ROUNDS {
-        for turn in 0..2 {
-            let at = (round + turn) % 2;
-            let (wire, times) = (wires.get_mut(at).context("a wire")?, series.get_mut(at).context("a series")?);
-            let began = tokio::time::Instant::now();
-            for (bytes, replies) in &exchanges {
-                wire.exchange(bytes, *replies).await?;
-            }
-            times.0.push(began.elapsed().as_secs_f64() * 1e3 / f64::from(u32::try_from(REQUESTS)?));
-        }
-    }
-    let [bare, door] = &series;
-    report.figure(
-        "a relayed request's 328 commands, all mirrored: time, times direct",
-        Goal::AtMost(1.5),
-        &door.over(bare),
-    );
-    report.note(&format!("door {} ms, direct {} ms", short(door.median()), short(bare.median())));
-    sequential(report, &bursts, "stage dualwrite", &direct, &stack.redis_door).await
-}
 
-/// The commands that the relay runs one after another before it may call its upstream.
-async fn sequential(
-    report: &mut Report,
-    bursts: &[Burst],
-    stage: &str,
-    direct: &str,
-    door: &str,
-) -> anyhow::Result<()> {
-    let singles: Vec<(Vec<u8>, usize)> =
-        bursts.iter().filter(|burst| burst.len() == 1).take(38).map(|burst| (packed(burst), 1)).collect();
-    let measured = interleaved(&[door, direct], async |address: &&str| {
-        let mut wire = Wire::connect(address).await?;
-        Ok(p50_us(&wire.latencies(&singles, LASTING).await?))
-    })
-    .await?;
-    let [door, bare] = &measured[..] else { return Ok(()) };
-    let (door, bare) = (series(door, |p50| p50 * 41.0 / 1e3), series(bare, |p50| p50 * 41.0 / 1e3));
-    report.figure(&format!("the relay's 41 sequential commands, {stage}: ms"), Goal::Told, &door);
-    report.note(&format!("direct {} ms", short(bare.median())));
-    Ok(())
+    /// Requests with the relay's own pipelining over one connection: a burst is sent when the one before it is answered.
+    async fn bursts(&self, report: &mut Report, stack: &Stack) -> anyhow::Result<()> {
+        let direct = format!("127.0.0.1:{}", stack.redis.port());
+        let exchanges: Vec<(Vec<u8>, usize)> = self.bursts.iter().map(|burst| (packed(burst), burst.len())).collect();
+        let mut wires = [Wire::connect(&direct).await?, Wire::connect(&stack.redis_door).await?];
+        let mut series = [Series::default(), Series::default()];
+        for round in 0..ROUNDS {
+            for turn in 0..2 {
+                let at = (round + turn) % 2;
+                let (wire, times) = (wires.get_mut(at).context("a wire")?, series.get_mut(at).context("a series")?);
+                let began = tokio::time::Instant::now();
+                for (bytes, replies) in &exchanges {
+                    wire.exchange(bytes, *replies).await?;
+                }
+                times.0.push(began.elapsed().as_secs_f64() * 1e3 / f64::from(u32::try_from(REQUESTS)?));
+            }
+        }
+        let [bare, door] = &series;
+        report.figure(
+            "a relayed request's 328 commands, all mirrored: time, times direct",
+            Goal::AtMost(1.5),
+            &door.over(bare),
+        );
+        report.note(&format!("door {} ms, direct {} ms", short(door.median()), short(bare.median())));
+        Ok(())
+    }
+
+    /// The commands that the relay runs one after another before it may call its upstream, over one connection.
+    async fn sequential(&self, report: &mut Report, stage: &str, subjects: &[Subject]) -> anyhow::Result<()> {
+        let singles = self.bursts.iter().filter(|burst| burst.len() == 1).take(SEQUENTIAL);
+        let singles: Vec<(Vec<u8>, usize)> = singles.map(|burst| (packed(burst), 1)).collect();
+        let measured = interleaved(subjects, async |subject: &Subject| {
+            let mut wire = Wire::connect(&format!("127.0.0.1:{}", subject.port)).await?;
+            let histogram = wire.latencies(&singles, LASTING).await?;
+            Ok((p50_us(&histogram), histogram.mean() / 1e3))
+        })
+        .await?;
+        let what = format!("the relay's 41 sequential commands, {stage}");
+        let of = |name: &str, figure: fn(&(f64, f64)) -> f64| {
+            let at = subjects.iter().position(|subject| subject.name == name)?;
+            Some(series(measured.get(at)?, figure))
+        };
+        let (p50, mean) = (|figures: &(f64, f64)| figures.0, |figures: &(f64, f64)| figures.1);
+        let door = of("door", p50).context("the door")?;
+        if let (Some(peer_p50), Some(peer_mean), Some(door_mean)) =
+            (of("haproxy", p50), of("haproxy", mean), of("door", mean))
+        {
+            // One after another: as many a second as one takes less time.
+            report.figure(
+                &format!("{what}: throughput, times haproxy"),
+                Goal::AtLeast(1.0),
+                &peer_mean.over(&door_mean),
+            );
+            report.figure(&format!("{what}: p50, times haproxy"), Goal::AtMost(1.0), &door.over(&peer_p50));
+        }
+        let all = |p50: &Series| Series(p50.0.iter().map(|p50| p50 * 41.0 / 1e3).collect());
+        report.figure(&format!("{what}: ms"), Goal::Told, &all(&door));
+        let direct = of("direct", p50).context("redis")?;
+        report.note(&format!("direct {} ms", short(all(&direct).median())));
+        Ok(())
+    }
 }
 
 async fn live_reads(report: &mut Report) -> anyhow::Result<()> {
@@ -235,6 +289,22 @@ async fn live_reads(report: &mut Report) -> anyhow::Result<()> {
         let [door, plain] = &measured[..] else { continue };
         let (door, plain) = (series(door, |p50| *p50), series(plain, |p50| *p50));
         live::tell(report, &format!("live, {name} from Postgres"), &door, &plain);
+        let measured = interleaved(&[true, false], async |through_door: &bool| {
+            if *through_door {
+                live::gets_a_second(&stack.redis_door, &exchanges, READERS).await
+            } else {
+                live::selects_a_second(&stack, key, READERS).await
+            }
+        })
+        .await?;
+        let [door, plain] = &measured[..] else { continue };
+        let (door, plain) = (series(door, |rate| *rate), series(plain, |rate| *rate));
+        report.figure(
+            &format!("live, {name} from Postgres: throughput at 50 connections, times bare select"),
+            Goal::AtLeast(0.6),
+            &door.over(&plain),
+        );
+        report.note(&format!("door {}/s, bare select {}/s", short(door.median()), short(plain.median())));
     }
     stack.stop().await.map(drop)
 }

@@ -54,7 +54,7 @@ impl Client {
             }
             // EXEC changes the connection, so nobody else gets it afterwards.
             stays |= is_subscription(&command.name()) || command.is_word(0, "CLIENT");
-            let more = self.thread.engine.queue(transaction, self.thread.policy, command, &mut bytes);
+            let more = self.thread.engine.queue(transaction, self.thread.policy, command, &mut bytes).await;
             expected.extend(more);
             if expected.len() < QUEUED_AT_ONCE_MAX
                 && let Ok(found @ Found::Array(_)) = self.parser.next(&self.input, self.trust)
@@ -126,7 +126,7 @@ impl Client {
         let mut transaction = self.thread.engine.begin_transaction();
         let mut bytes = BytesMut::new();
         encode::command(&mut bytes, &Command::new(["MULTI"]));
-        let expected = self.thread.engine.queue(&transaction, self.thread.policy, command, &mut bytes);
+        let expected = self.thread.engine.queue(&transaction, self.thread.policy, command, &mut bytes).await;
         encode::command(&mut bytes, &Command::new(["EXEC"]));
         let output = std::sync::Arc::clone(&self.output);
         let Some(own) = self.own.as_mut() else { return Go::On };

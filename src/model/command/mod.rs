@@ -1,6 +1,8 @@
 //! A Redis command: its arguments, the server's own table of commands, and what a write leaves behind.
 
 pub mod effect;
+mod names;
+mod spec;
 pub mod table;
 
 use bytes::Bytes;

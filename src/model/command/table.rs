@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 
 use crate::model::command::Command;
+use crate::model::command::names::{ADMINISTRATIVE, CONNECTION, NOT_PLAIN, SCRIPTS, SERVER, SORTING, WRITING_READER};
+use crate::model::command::spec::{Spec, text};
 use crate::model::reply::Reply;
 
 /// What the server says of one command.
@@ -15,6 +17,12 @@ pub struct Info {
     first_key: i64,
     last_key: i64,
     step: i64,
+    /// Its arguments tell where the keys stand, not their number alone.
+    has_movable_keys: bool,
+    /// The server's rules for these; none when they leave keys out.
+    rules: Option<Vec<Spec>>,
+    /// What its second word may be.
+    subcommands: HashMap<String, Info>,
 }
 
 /// How a command stands to its keys.
@@ -59,6 +67,20 @@ impl Info {
         Some((access, range.step_by(step)))
     }
 
+    /// What holds for this very command: the row of its second word, where it has one.
+    fn of(&self, command: &Command) -> &Self {
+        let word = command.arg(1).filter(|_| !self.subcommands.is_empty());
+        let word = word.map(|word| String::from_utf8_lossy(word).to_ascii_uppercase());
+        word.and_then(|word| self.subcommands.get(&word)).unwrap_or(self)
+    }
+
+    fn key_positions(&self, command: &Command) -> Option<Vec<usize>> {
+        if !self.has_movable_keys {
+            return Some(ranged(self, command.0.len()));
+        }
+        Some(self.rules.as_ref()?.iter().flat_map(|rule| rule.positions(command)).collect())
+    }
+
     /// Whether it may have so many arguments, its name included.
     #[must_use]
     pub fn takes(&self, count: usize) -> bool {
@@ -73,93 +95,6 @@ pub struct Table {
     commands: HashMap<String, Info>,
 }
 
-const CONNECTION: [&str; 24] = [
-    "MULTI",
-    "EXEC",
-    "DISCARD",
-    "WATCH",
-    "UNWATCH",
-    "SUBSCRIBE",
-    "PSUBSCRIBE",
-    "SSUBSCRIBE",
-    "UNSUBSCRIBE",
-    "PUNSUBSCRIBE",
-    "SUNSUBSCRIBE",
-    "SELECT",
-    "AUTH",
-    "HELLO",
-    "RESET",
-    "QUIT",
-    "CLIENT",
-    "MONITOR",
-    "SYNC",
-    "PSYNC",
-    "REPLCONF",
-    "ASKING",
-    "READONLY",
-    "READWRITE",
-];
-const ADMINISTRATIVE: [&str; 12] = [
-    "FLUSHALL",
-    "FLUSHDB",
-    "SWAPDB",
-    "SHUTDOWN",
-    "REPLICAOF",
-    "SLAVEOF",
-    "DEBUG",
-    "FAILOVER",
-    "MIGRATE",
-    "PFDEBUG",
-    "RESTORE-ASKING",
-    "MOVE",
-];
-const SERVER: [&str; 9] =
-    ["CONFIG", "SAVE", "BGSAVE", "BGREWRITEAOF", "CLUSTER", "ACL", "MODULE", "LATENCY", "SLOWLOG"];
-/// Commands whose arguments must be read to know their keys or what they do; of all others the table knows it.
-const NOT_PLAIN: [&str; 36] = [
-    "EVAL",
-    "EVALSHA",
-    "EVAL_RO",
-    "EVALSHA_RO",
-    "FCALL",
-    "FCALL_RO",
-    "SCRIPT",
-    "FUNCTION",
-    "ZUNIONSTORE",
-    "ZINTERSTORE",
-    "ZDIFFSTORE",
-    "ZUNION",
-    "ZINTER",
-    "ZDIFF",
-    "SINTERCARD",
-    "ZINTERCARD",
-    "LMPOP",
-    "ZMPOP",
-    "XREAD",
-    "XREADGROUP",
-    "SORT",
-    "SORT_RO",
-    "GEORADIUS",
-    "GEORADIUSBYMEMBER",
-    "OBJECT",
-    "XINFO",
-    "XGROUP",
-    "MEMORY",
-    "SCAN",
-    "KEYS",
-    "RANDOMKEY",
-    "DBSIZE",
-    "WAIT",
-    "PUBLISH",
-    "SPUBLISH",
-    "PUBSUB",
-];
-const CONTAINERS_WITH_KEY: [&str; 4] = ["OBJECT", "XINFO", "XGROUP", "MEMORY"];
-/// Commands that write only with their last word: without it they are in the table as writes all the same.
-const SCRIPTS: [&str; 3] = ["EVAL", "EVALSHA", "FCALL"];
-/// The server calls it a reader, and yet it writes the count that it found into the key's bytes.
-const WRITING_READER: &str = "PFCOUNT";
-
 impl Table {
     /// The table that a `COMMAND` reply holds; rows that cannot be read are left out, and so unknown.
     #[must_use]
@@ -168,6 +103,15 @@ impl Table {
             return Self::default();
         };
         Self { commands: rows.iter().filter_map(info).collect() }
+    }
+
+    /// The same with one more row of `COMMAND INFO`, under the name that was asked for; `None` when it is no row.
+    #[must_use]
+    pub fn with(&self, name: &str, row: &Reply) -> Option<Self> {
+        let (_, info) = info(row)?;
+        let mut commands = self.commands.clone();
+        commands.insert(name.to_owned(), info);
+        Some(Self { commands })
     }
 
     /// How many commands the table has.
@@ -212,7 +156,7 @@ impl Table {
         if (name == "SCRIPT" || name == "FUNCTION") && (command.is_word(1, "FLUSH") || command.is_word(1, "KILL")) {
             return Class::Server;
         }
-        let Some(info) = self.commands.get(&name) else {
+        let Some(info) = self.commands.get(&name).map(|info| info.of(command)) else {
             return Class::Unknown;
         };
         let is_blocking = info.is_blocking && (!name.starts_with("XREAD") || command.has_word(1, "BLOCK"));
@@ -232,55 +176,52 @@ impl Table {
     /// a transaction would take the others with it.
     #[must_use]
     pub fn fits_arity(&self, command: &Command) -> bool {
-        self.commands.get(&command.name()).is_some_and(|info| info.takes(command.0.len()))
+        self.commands.get(&command.name()).is_some_and(|info| info.of(command).takes(command.0.len()))
     }
 
-    /// The positions of the command's keys among its arguments; empty for a command without keys.
+    /// The positions of the command's keys among its arguments; empty for a command without keys, and for one that is not in
+    /// the table. `None` when only the server can tell (`COMMAND GETKEYS`).
     #[must_use]
-    pub fn key_positions(&self, command: &Command) -> Vec<usize> {
+    pub fn key_positions(&self, command: &Command) -> Option<Vec<usize>> {
         let name = command.name();
-        let count = command.0.len();
-        match name.as_str() {
-            "EVAL" | "EVALSHA" | "EVAL_RO" | "EVALSHA_RO" | "FCALL" | "FCALL_RO" => counted(command, 2),
-            "ZUNIONSTORE" | "ZINTERSTORE" | "ZDIFFSTORE" => with_first(command, counted(command, 2)),
-            "ZUNION" | "ZINTER" | "ZDIFF" | "SINTERCARD" | "ZINTERCARD" | "LMPOP" | "ZMPOP" => counted(command, 1),
-            "BLMPOP" | "BZMPOP" => counted(command, 2),
-            "XREAD" | "XREADGROUP" => after_streams(command),
-            "SORT" | "SORT_RO" | "GEORADIUS" | "GEORADIUSBYMEMBER" => stored(command),
-            _ if CONTAINERS_WITH_KEY.contains(&name.as_str()) => (2..3).filter(|index| *index < count).collect(),
-            _ => self.commands.get(&name).map(|info| ranged(info, count)).unwrap_or_default(),
+        if SORTING.contains(&name.as_str()) {
+            return Some(stored(command));
         }
+        self.commands.get(&name).map_or(Some(Vec::new()), |info| info.of(command).key_positions(command))
     }
 }
 
 fn info(row: &Reply) -> Option<(String, Info)> {
     let Reply::Array(parts) = row else { return None };
     let Reply::Bulk(name) = parts.first()? else { return None };
-    let flags: Vec<String> = parts.get(2)?.as_array()?.iter().filter_map(word).collect();
+    let flags: Vec<String> = parts.get(2)?.as_array()?.iter().filter_map(text).collect();
     let number = |index: usize| parts.get(index).and_then(Reply::integer).unwrap_or(0);
     let has = |flag: &str| flags.iter().any(|word| word == flag);
     let name = String::from_utf8_lossy(name).to_ascii_uppercase();
     let is_special =
         [&CONNECTION[..], &ADMINISTRATIVE, &SERVER, &NOT_PLAIN].iter().any(|list| list.contains(&name.as_str()));
     let has_keys = number(3) > 0;
+    let rows = parts.get(9).and_then(Reply::as_array).unwrap_or_default();
+    let second = |(name, info): (String, Info)| Some((name.split_once('|')?.1.to_owned(), info));
+    let subcommands: HashMap<String, Info> = rows.iter().filter_map(info).filter_map(second).collect();
     let info = Info {
         arity: number(1),
         is_write: has("write") || name == WRITING_READER,
         is_blocking: has("blocking"),
         // A write without a key, and what has keys that only its arguments tell, are looked at closely.
-        is_plain: !is_special && !has("blocking") && !has("movablekeys") && (has_keys || !has("write")),
+        is_plain: !is_special
+            && !has("blocking")
+            && !has("movablekeys")
+            && (has_keys || !has("write"))
+            && subcommands.is_empty(),
         first_key: number(3),
         last_key: number(4),
         step: number(5),
+        has_movable_keys: has("movablekeys"),
+        rules: parts.get(8).and_then(Spec::all_of),
+        subcommands,
     };
     Some((name, info))
-}
-
-fn word(reply: &Reply) -> Option<String> {
-    if let Reply::Status(text) = reply {
-        return Some(text.clone());
-    }
-    reply.as_bulk().map(|bytes| String::from_utf8_lossy(bytes).into_owned())
 }
 
 fn ranged(info: &Info, count: usize) -> Vec<usize> {
@@ -297,26 +238,6 @@ fn span(info: &Info, count: usize) -> (std::ops::Range<usize>, usize) {
         Err(_) => count.saturating_sub(usize::try_from(info.last_key.unsigned_abs()).unwrap_or(count)),
     };
     if first == 0 { (0..0, step) } else { (first..(last + 1).min(count), step) }
-}
-
-fn counted(command: &Command, at: usize) -> Vec<usize> {
-    let keys = command.integer(at).and_then(|number| usize::try_from(number).ok()).unwrap_or(0);
-    (at + 1..=at.saturating_add(keys)).filter(|index| *index < command.0.len()).collect()
-}
-
-fn with_first(command: &Command, mut keys: Vec<usize>) -> Vec<usize> {
-    if command.0.len() > 1 {
-        keys.insert(0, 1);
-    }
-    keys
-}
-
-fn after_streams(command: &Command) -> Vec<usize> {
-    let Some(streams) = (1..command.0.len()).find(|index| command.is_word(*index, "STREAMS")) else {
-        return Vec::new();
-    };
-    let rest = command.0.len() - streams - 1;
-    (streams + 1..=streams + rest / 2).collect()
 }
 
 fn stored(command: &Command) -> Vec<usize> {
@@ -344,9 +265,18 @@ mod tests {
             row("get", &["readonly"], 1, 1, 1),
             row("mset", &["write"], 1, -1, 2),
             row("blpop", &["write", "blocking"], 1, -2, 1),
-            row("eval", &["noscript"], 0, 0, 0),
-            row("zinterstore", &["write"], 1, 1, 1),
-            row("xread", &["readonly", "blocking"], 0, 0, 0),
+            row("eval", &["noscript", "movablekeys"], 0, 0, 0),
+            row("xread", &["readonly", "blocking", "movablekeys"], 0, 0, 0),
+            Reply::Array(
+                (0..9)
+                    .map(|part| match part {
+                        0 => Reply::bulk("object"),
+                        1 => Reply::Integer(-2),
+                        _ => Reply::Array(Vec::new()),
+                    })
+                    .chain([Reply::Array(vec![row("object|encoding", &["readonly"], 2, 2, 1)])])
+                    .collect(),
+            ),
             row("sort", &["write"], 1, 1, 1),
             row("pfcount", &["readonly"], 1, -1, 1),
         ]))
@@ -360,16 +290,28 @@ mod tests {
     fn keys_stand_where_the_server_says() {
         let table = table();
         let keys = |line: &str| table.key_positions(&command(line));
-        assert_eq!(keys("GET a"), [1]);
-        assert_eq!(keys("MSET a 1 b 2"), [1, 3]);
-        assert_eq!(keys("BLPOP a b 0"), [1, 2]);
-        assert_eq!(keys("EVAL text 2 a b c"), [3, 4]);
-        assert_eq!(keys("EVAL text 0 c"), Vec::<usize>::new());
-        assert_eq!(keys("EVAL text 99999999999999999999 a"), Vec::<usize>::new());
-        assert_eq!(keys("ZINTERSTORE d 2 a b WEIGHTS 0 1"), [1, 3, 4]);
-        assert_eq!(keys("XREAD COUNT 1 STREAMS a b 0 0"), [4, 5]);
-        assert_eq!(keys("SORT a BY w_* STORE d"), [1, 5]);
-        assert_eq!(keys("OBJECT ENCODING a"), [2]);
+        assert_eq!(keys("GET a"), Some(vec![1]));
+        assert_eq!(keys("MSET a 1 b 2"), Some(vec![1, 3]));
+        assert_eq!(keys("BLPOP a b 0"), Some(vec![1, 2]));
+        assert_eq!(keys("SORT a BY w_* STORE d"), Some(vec![1, 5]));
+        assert_eq!(keys("OBJECT encoding a"), Some(vec![2]));
+        assert_eq!(keys("OBJECT HELP"), Some(Vec::new()));
+        assert_eq!(keys("NOSUCH a"), Some(Vec::new()));
+        // Here the row has no rules, and only the server can tell.
+        assert_eq!(keys("EVAL text 2 a b c"), None);
+    }
+
+    #[test]
+    fn a_command_that_was_learned_is_known_by_the_name_it_was_asked_for() {
+        let row = Reply::Array(vec![
+            Reply::bulk("sort"),
+            Reply::Integer(-2),
+            Reply::Array(["write", "movablekeys"].map(|flag| Reply::Status(flag.to_owned())).to_vec()),
+        ]);
+        let table = table().with("MYSORT", &row).expect("a row");
+        assert_eq!(table.class(&command("mysort a")), Class::Data(Access::Write));
+        assert_eq!(table.key_positions(&command("mysort a")), None);
+        assert!(table.with("NOSUCH", &Reply::Nil).is_none());
     }
 
     #[test]

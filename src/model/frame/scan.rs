@@ -91,6 +91,12 @@ impl Scanner {
         self.missing == 0 && !self.in_line && self.open.is_empty()
     }
 
+    /// How many bytes of the present string are missing, as far as is known.
+    #[must_use]
+    pub fn missing(&self) -> u64 {
+        self.missing
+    }
+
     /// Begins a frame or a part of one: how many bytes its head takes, and whether something follows.
     fn begin(&mut self, rest: &[u8]) -> Result<Option<(usize, Begun)>, FrameError> {
         let Some(sign) = rest.first() else { return Ok(None) };

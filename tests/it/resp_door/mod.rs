@@ -4,4 +4,5 @@ pub(crate) mod client;
 mod connections;
 mod replay;
 mod transactions;
+mod unknown;
 mod waits;

@@ -4,6 +4,7 @@
 mod bytes;
 mod scanner;
 
+use std::path::Path;
 use std::time::Duration;
 
 use proptest::strategy::{Strategy, ValueTree};
@@ -19,9 +20,13 @@ use crate::resp_robustness::memory_bytes;
 use crate::support;
 use crate::support::sidecar::{PATIENCE, Sidecar};
 
-/// How long new bytes are thought up, and with `make soak`.
+/// How long new bytes are thought up.
 const FUZZED: Duration = Duration::from_secs(8);
+/// The same with `make soak`: in all, in one run, and in one piece, after which what was done is written down. A run that is
+/// broken off loses a piece; the next one goes on behind it.
 const SOAK_FUZZED: Duration = Duration::from_secs(3600);
+const SOAK_RUN: Duration = Duration::from_secs(1200);
+const SOAK_PIECE: Duration = Duration::from_secs(60);
 
 /// How much the door may grow meanwhile.
 const MEMORY_BYTES_MAX: u64 = 32 * 1024 * 1024;
@@ -109,6 +114,23 @@ async fn fuzz(bare: &str, other: &str, duration: Duration) {
     assert!(count > 100, "only {count} clients");
 }
 
+/// The next part of the hour, from where the last run stopped. When all of it is done, the next run begins anew.
+async fn soak(bare: &str, other: &str) {
+    let kept = Path::new(env!("CARGO_TARGET_TMPDIR")).join("resp-fuzz-soaked-seconds");
+    let read = || std::fs::read_to_string(&kept).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0);
+    let mut done = Duration::from_secs(read());
+    if done >= SOAK_FUZZED {
+        done = Duration::ZERO;
+    }
+    let end = (done + SOAK_RUN).min(SOAK_FUZZED);
+    while done < end {
+        fuzz(bare, other, SOAK_PIECE).await;
+        done += SOAK_PIECE;
+        std::fs::write(&kept, done.as_secs().to_string()).unwrap();
+    }
+    println!("broken bytes: {} of {} s are done", done.as_secs(), SOAK_FUZZED.as_secs());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn two_bare_redises_say_the_same_of_broken_bytes() {
     let servers = tokio::join!(server(), server());
@@ -123,7 +145,11 @@ async fn soak_the_door_says_of_broken_bytes_what_redis_says_and_keeps_its_memory
     // What the first clients bring to life belongs to none of them.
     fuzz(&address(&bare), &sidecar.resp, Duration::from_secs(1)).await;
     let before = memory_bytes(sidecar.pid());
-    fuzz(&address(&bare), &sidecar.resp, if is_soak() { SOAK_FUZZED } else { FUZZED }).await;
+    if is_soak() {
+        soak(&address(&bare), &sidecar.resp).await;
+    } else {
+        fuzz(&address(&bare), &sidecar.resp, FUZZED).await;
+    }
     let more = memory_bytes(sidecar.pid()).saturating_sub(before);
     assert!(more < MEMORY_BYTES_MAX, "{more} bytes more");
     sidecar.stop_expecting(&[]).await;

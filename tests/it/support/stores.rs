@@ -94,7 +94,7 @@ impl Stores {
     }
 
     fn step(&self, command: Command) -> Step {
-        let positions = self.table.key_positions(&command);
+        let positions = self.table.key_positions(&command).expect("its table tells");
         let mirrored =
             |touch: effect::Touch| MirroredTouch { kind: self.catalog.kind_of(touch.key.as_bytes()).clone(), touch };
         let touches = effect::touches(&command, &positions).into_iter().map(mirrored);

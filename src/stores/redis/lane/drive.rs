@@ -26,6 +26,8 @@ const BUFFER_BYTES_KEPT: usize = 1024 * 1024;
 const WATCH: Duration = Duration::from_millis(250);
 /// Bytes of a reply beyond which it comes no faster than its taker has room for it.
 const LARGE_REPLY_BYTES: usize = 256 * 1024;
+/// Bytes of a string that are still to come at which its connection stands apart, even if its taker were to take it at once.
+const FAR_BYTES: u64 = 1024 * 1024;
 /// How long the takers of large replies may hold up replies behind them, on the same connection; then they are gathered.
 const HOLD_UP_MAX: Duration = Duration::from_millis(500);
 
@@ -145,6 +147,12 @@ impl<'a> Driver<'a> {
                     if let Err(reason) = dispatched {
                         return broken(reason);
                     }
+                    if self.scanner.missing() > FAR_BYTES
+                        && self.makes_way()
+                        && let Err(error) = self.write(cx)
+                    {
+                        return broken(error.to_string());
+                    }
                 }
                 Err(error) => return broken(error.to_string()),
             }
@@ -163,6 +171,16 @@ impl<'a> Driver<'a> {
         self.progress = Instant::now();
         let since = self.apart_since.unwrap_or_else(|| self.stand_apart());
         !has_others || since.elapsed() < HOLD_UP_MAX
+    }
+
+    /// A long string has begun to come: nobody else's commands come to stand behind it from here on.
+    fn makes_way(&mut self) -> bool {
+        let is_in_pieces = matches!(self.taken.front(), Some(Waiting { taker: Taker::Pieces(_), .. }));
+        let makes_way = is_in_pieces && self.apart_since.is_none();
+        if makes_way {
+            self.stand_apart();
+        }
+        makes_way
     }
 
     /// Takes over all that is queued and leaves the lane to a new connection.
