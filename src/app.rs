@@ -146,7 +146,10 @@ pub async fn engine(
     let names: Vec<String> = catalog.kinds().iter().map(|kind| kind.name.clone()).collect();
     let deadline = Duration::from_millis(settings.limits.command_deadline_ms);
     let client = tls::redis_client(&settings.redis).context(settings_failure("redis"))?;
-    let postgres = settings.postgres.as_ref().map(|postgres| pool(postgres, deadline)).transpose()?;
+    let postgres = {
+        let _entered = background.enter();
+        settings.postgres.as_ref().map(|postgres| pool(postgres, deadline)).transpose()?
+    };
     tokio::select! {
         checked = check_redis(&client, deadline) => checked?,
         () = shutdown.requested() => return Ok(None),
@@ -218,7 +221,7 @@ fn traces(settings: &Settings, metrics: &Metrics) -> anyhow::Result<Traces> {
     Ok(Traces::start(traces, settings, tls, metrics.clone()))
 }
 
-/// A pool as the settings want it.
+/// A pool as the settings want it, driven by the runtime that calls this.
 ///
 /// # Errors
 /// When they contradict each other.
@@ -229,7 +232,7 @@ pub fn pool(settings: &PostgresSettings, wait: Duration) -> anyhow::Result<Postg
         pool_size: settings.pool_size,
         wait,
     };
-    Postgres::new(options).context(settings_failure("postgres"))
+    Ok(Postgres::new(options))
 }
 
 async fn check_redis(client: &redis::Client, deadline: Duration) -> anyhow::Result<()> {

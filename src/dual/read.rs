@@ -100,7 +100,7 @@ impl Engine {
         keys: &[Key],
     ) -> Result<Reply, RouteReason> {
         let names = answer::named_elements(command);
-        let (fence, records) = self.records_behind_fence(view, keys, names.as_deref()).await?;
+        let (fence, records) = self.records_behind_fence(path, view, keys, names.as_deref()).await?;
         let is_by_element = keys.iter().any(|key| self.catalog.kind_of(key.as_bytes()).layout == Layout::Collection);
         if is_by_element
             && !names.iter().flatten().all(|name| records.iter().all(|record| record.value.has_element(name)))
@@ -117,16 +117,17 @@ impl Engine {
     /// The records of a read as Postgres holds them, if every one of them may be believed.
     pub(super) async fn records_behind_fence(
         &self,
+        path: &Path,
         view: &View,
         keys: &[Key],
         names: Option<&[bytes::Bytes]>,
     ) -> Result<(Fence, Vec<Record>), RouteReason> {
-        let postgres = self.postgres.as_ref().ok_or(RouteReason::PostgresError)?;
+        let postgres = path.reads.as_ref().ok_or(RouteReason::PostgresError)?;
         let began = Instant::now();
         let (fence, standings) = self
             .traces
             .redis_script("fence")
-            .run(fence::fence(&self.looks, keys))
+            .run(fence::fence(&*path.lane, keys))
             .await
             .map_err(|_| RouteReason::Epoch)?;
         self.metrics.store_latency(Store::Redis, Operation::Fence, began.elapsed());

@@ -95,7 +95,7 @@ impl Engine {
         self.sample(&view, &command, keys);
         if self.may_read_postgres(&view, &command, keys) {
             let deadline = std::time::Duration::from_millis(view.flag(kind).deadline_ms);
-            let asked = tokio::time::timeout(deadline, self.records_behind_fence(&view, keys, None)).await;
+            let asked = tokio::time::timeout(deadline, self.records_behind_fence(&self.path, &view, keys, None)).await;
             match asked.unwrap_or(Err(RouteReason::Deadline)) {
                 Ok((_, mut records)) if self.keeper.has_lease() => {
                     self.metrics.read_routed(&kind.name, Store::Postgres, RouteReason::Live);

@@ -15,6 +15,7 @@ use crate::model::command::{Command, Words};
 use crate::model::frame::Protocol;
 use crate::model::key::{CONTROL_PREFIX, Key};
 use crate::model::reply::Reply;
+use crate::stores::postgres::Postgres;
 pub use crate::stores::redis::connection::RedisError;
 use crate::stores::redis::lane::{Lane, Silence};
 pub use crate::stores::redis::lane::{Sink, Turn};
@@ -52,6 +53,8 @@ pub(super) enum Callers {
 pub struct Path {
     pub(super) lane: Arc<Lane>,
     pub(super) batcher: Batcher,
+    /// Postgres for the reads of these callers: its connections live where they are served, so that no read changes threads.
+    pub(super) reads: Option<Postgres>,
     pub(super) callers: Callers,
 }
 
@@ -86,6 +89,11 @@ pub enum Route {
     Refuse(String),
 }
 
+/// The share of a path in the connections to Postgres: a quarter as many as the background may have, and beside them.
+pub(super) fn reads(postgres: &Postgres) -> Postgres {
+    postgres.here((postgres.size_max() / 4).max(1))
+}
+
 impl Engine {
     /// A path for connections, on the runtime that calls this.
     #[must_use]
@@ -97,7 +105,8 @@ impl Engine {
         // A client waits for a slow command as it would at Redis itself, and nobody else is told that it failed.
         let upstream = Arc::clone(&self.upstream);
         let lane = Arc::new(Lane::new(upstream, protocol, self.command_deadline, Silence::Borne));
-        Path { batcher: Batcher::start(Arc::clone(&self.shared), Arc::clone(&lane)), lane, callers }
+        let batcher = Batcher::start(Arc::clone(&self.shared), Arc::clone(&lane));
+        Path { batcher, lane, reads: self.postgres.as_ref().map(reads), callers }
     }
 
     /// Whether a frame that came unasked is a message that would show what is ours, so that no client may see it.

@@ -16,7 +16,7 @@ use crate::dual::lineage::Lineage;
 use crate::dual::queue::Queue;
 use crate::dual::route::{Callers, Path};
 use crate::dual::shadow::Shadow;
-use crate::dual::{Engine, EngineError, Parts, expunge, figures, gaps, guard, subscribe, sweep};
+use crate::dual::{Engine, EngineError, Parts, expunge, figures, gaps, guard, route, subscribe, sweep};
 use crate::model::command::Command;
 use crate::model::command::table::Table;
 use crate::model::frame::Protocol;
@@ -65,6 +65,7 @@ impl Engine {
             path: Path {
                 batcher: Batcher::start(Arc::clone(&shared), Arc::clone(&callers)),
                 lane: callers,
+                reads: parts.postgres.as_ref().map(route::reads),
                 callers: Callers::Requests,
             },
             upstream: parts.upstream,

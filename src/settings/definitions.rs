@@ -127,7 +127,7 @@ pub const DEFINITIONS: &[Definition] = &[
     plain("postgres.db", &["POSTGRES_DB"], "postgres-db", Some("parallax"), "The name of the database"),
     plain("postgres.user", &["POSTGRES_USER"], "postgres-user", Some("parallax"), "The role"),
     hidden("postgres.password", &["POSTGRES_PASSWORD"], "postgres-password-file", Secrecy::Secret, "The password"),
-    plain("postgres.pool_size", &["POSTGRES_POOL_SIZE"], "postgres-pool-size", Some("10"), "Connections at most"),
+    plain("postgres.pool_size", &["POSTGRES_POOL_SIZE"], "postgres-pool-size", Some("10"), "Connections for captures and jobs, at most; each thread that serves callers reads over a quarter as many of its own"),
     plain("postgres.idle_timeout_ms", &["POSTGRES_IDLE_TIMEOUT"], "postgres-idle-timeout", Some("30000"),
         "Milliseconds after which a connection that nobody uses is closed"),
     plain("postgres.sslmode", &["POSTGRES_SSLMODE"], "postgres-sslmode", Some("disable"),

@@ -63,7 +63,7 @@ fn settings(listen: SocketAddr, has_tokens: bool) -> AdminSettings {
 
 fn postgres_of(database: &Database) -> Postgres {
     let config = database.url().parse().expect("an address");
-    Postgres::new(pool::Options { config, tls: None, pool_size: 4, wait: PATIENCE }).expect("a pool")
+    Postgres::new(pool::Options { config, tls: None, pool_size: 4, wait: PATIENCE })
 }
 
 impl Door {

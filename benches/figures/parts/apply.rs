@@ -41,7 +41,7 @@ pub(super) async fn run(report: &mut Report) -> anyhow::Result<()> {
     tokio::spawn(connection);
     let config: tokio_postgres::Config = stack.postgres.url().parse()?;
     let options = Options { config, tls: None, pool_size: 1, wait: Duration::from_secs(5) };
-    let postgres = Postgres::new(options)?;
+    let postgres = Postgres::new(options);
     let epoch: i64 = client.query_one("SELECT max(epoch) FROM control", &[]).await?.get(0);
     let mut version = 1_000_000_i64;
     for (what, rows) in [

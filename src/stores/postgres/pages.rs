@@ -35,18 +35,13 @@ impl Range<'_> {
     }
 
     fn binds(&self) -> Vec<Bind> {
-        vec![
-            Bind::TextList(self.kinds.to_vec()),
-            Bind::Bytes(self.after.to_vec()),
-            Bind::Number(self.time_ms),
-            Bind::Number(self.limit),
-        ]
+        vec![Bind::TextList(self.kinds.to_vec()), Bind::Bytes(self.after.to_vec()), Bind::Number(self.time_ms)]
     }
 }
 
 const LIVE: &str = "r.kind = ANY({}) AND r.key_hash > {} AND r.deleted_at IS NULL AND r.gone_at IS NULL
     AND (r.expires_at IS NULL OR r.expires_at > timestamptz 'epoch' + {} * interval '1 millisecond')
-    ORDER BY r.key_hash LIMIT {}";
+    ORDER BY r.key_hash";
 
 /// A live row.
 #[derive(Clone, Debug, QueryableByName)]
@@ -98,8 +93,9 @@ pub async fn live(postgres: &Postgres, range: &Range<'_>) -> Result<Vec<LiveRow>
         Layout::Collection | Layout::Log => "NULL::text AS doc, r.complete, r.first_id, r.last_id",
     };
     let text = format!(
-        "SELECT r.key, r.kind, r.type AS type_name, r.version, {EXPIRES_MS} AS expires_ms, {own} FROM {} r WHERE {LIVE}",
-        range.rows()
+        "SELECT r.key, r.kind, r.type AS type_name, r.version, {EXPIRES_MS} AS expires_ms, {own} FROM {} r WHERE {LIVE} LIMIT {}",
+        range.rows(),
+        range.limit
     );
     Ok(Statement::new(text, range.binds()).rows(&mut *postgres.connection().await?).await?)
 }
@@ -168,15 +164,10 @@ pub async fn elements(
     let text = format!(
         "SELECT e.key_hash, e.element_hash, e.element, e.doc::text AS doc FROM {} e
          WHERE e.key_hash = ANY({{}}) AND (e.key_hash, e.element_hash) > ({{}}, {{}}) AND e.deleted_at IS NULL
-         ORDER BY e.key_hash, e.element_hash LIMIT {{}}",
+         ORDER BY e.key_hash, e.element_hash LIMIT {ELEMENTS_MAX}",
         table.name()
     );
-    let binds = vec![
-        Bind::BytesList(keys.to_vec()),
-        Bind::Bytes(after.0.to_vec()),
-        Bind::Bytes(after.1.to_vec()),
-        Bind::Number(ELEMENTS_MAX),
-    ];
+    let binds = vec![Bind::BytesList(keys.to_vec()), Bind::Bytes(after.0.to_vec()), Bind::Bytes(after.1.to_vec())];
     Ok(Statement::new(text, binds).rows(&mut *postgres.connection().await?).await?)
 }
 
@@ -222,15 +213,16 @@ pub async fn log(
     last: &str,
     limit: i64,
 ) -> Result<LogRows, PostgresError> {
-    let text = "SELECT c.epoch, least(c.floor, d.floor) AS floor, coalesce((SELECT beat FROM heartbeat), 0) AS beat,
+    let text = format!(
+        "SELECT c.epoch, least(c.floor, d.floor) AS floor, coalesce((SELECT beat FROM heartbeat), 0) AS beat,
             greatest(r.version, r.last_version) AS version, e.element, e.doc::text AS doc, e.version AS element_version,
             (e.deleted_at IS NULL) AS is_live
          FROM control c JOIN control d ON d.table_name = 'collections'
-            LEFT JOIN collections r ON r.key_hash = {} AND r.deleted_at IS NULL AND r.gone_at IS NULL
-            LEFT JOIN event_logs e ON e.key_hash = r.key_hash AND e.element >= {} AND e.element <= {}
-         WHERE c.table_name = 'event_logs' ORDER BY e.element LIMIT {}";
-    let binds =
-        vec![Bind::Bytes(key.hash()), Bind::Text(first.to_owned()), Bind::Text(last.to_owned()), Bind::Number(limit)];
+            LEFT JOIN collections r ON r.key_hash = {{}} AND r.deleted_at IS NULL AND r.gone_at IS NULL
+            LEFT JOIN event_logs e ON e.key_hash = r.key_hash AND e.element >= {{}} AND e.element <= {{}}
+         WHERE c.table_name = 'event_logs' ORDER BY e.element LIMIT {limit}"
+    );
+    let binds = vec![Bind::Bytes(key.hash()), Bind::Text(first.to_owned()), Bind::Text(last.to_owned())];
     let rows: Vec<LogRow> = Statement::new(text, binds).rows(&mut *postgres.connection().await?).await?;
     let head = rows.first().ok_or(diesel::result::Error::NotFound)?;
     let control = Control { epoch: head.epoch, floor: head.floor, beat: head.beat };

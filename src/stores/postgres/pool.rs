@@ -1,5 +1,6 @@
 //! Connections to Postgres.
 
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use diesel_async::AsyncPgConnection;
@@ -7,6 +8,7 @@ use diesel_async::pooled_connection::deadpool::{Object, Pool};
 use diesel_async::pooled_connection::{AsyncDieselConnectionManager, ManagerConfig, RecyclingMethod};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use tokio::runtime::Handle;
 
 use crate::stores::postgres::statement::Statement;
 use crate::telemetry::traces::active::Fault;
@@ -105,6 +107,10 @@ pub async fn within<T>(
     tokio::time::timeout(deadline, work).await.unwrap_or_else(late)
 }
 
+/// Plans a prepared statement once. Left to itself Postgres takes every list of keys for a reason to plan again, which takes
+/// twice as long as the look-up that follows; all of our statements find rows by their keys or page along an index.
+const PLANNED_ONCE: &str = "SET plan_cache_mode = force_generic_plan";
+
 /// How to reach Postgres.
 #[derive(Clone)]
 pub struct Options {
@@ -112,7 +118,7 @@ pub struct Options {
     pub config: tokio_postgres::Config,
     /// TLS, where it is asked for; it never falls back.
     pub tls: Option<rustls::ClientConfig>,
-    /// Connections at most.
+    /// Connections of a pool at most.
     pub pool_size: usize,
     /// How long a caller waits for a connection.
     pub wait: Duration,
@@ -122,35 +128,39 @@ pub struct Options {
 #[derive(Clone)]
 pub struct Postgres {
     pool: Pool<AsyncPgConnection>,
+    options: Arc<Options>,
+    /// All pools that were made of one another.
+    family: Arc<Mutex<Vec<Pool<AsyncPgConnection>>>>,
 }
 
 impl Postgres {
-    /// A pool; connects when first asked.
-    ///
-    /// # Errors
-    /// When the options contradict each other.
-    pub fn new(options: Options) -> Result<Self, PostgresError> {
-        let (size, wait) = (options.pool_size, options.wait);
-        let mut config = ManagerConfig::<AsyncPgConnection>::default();
-        config.recycling_method = RecyclingMethod::Fast;
-        // A connection is driven by the runtime that the pool was made on, and outlives whoever asked for it.
-        let home = tokio::runtime::Handle::current();
-        config.custom_setup = Box::new(move |_| {
-            let connecting = home.spawn(connect(options.clone()));
-            async move {
-                connecting.await.unwrap_or_else(|error| Err(diesel::ConnectionError::BadConnection(error.to_string())))
-            }
-            .boxed()
-        });
-        let manager = AsyncDieselConnectionManager::new_with_config(String::new(), config);
-        let pool = Pool::builder(manager)
-            .max_size(size)
-            .wait_timeout(Some(wait))
-            .create_timeout(Some(wait))
-            .runtime(deadpool_runtime())
-            .build()
-            .map_err(|error| PostgresError::Unreachable(error.to_string()))?;
-        Ok(Self { pool })
+    /// A pool, driven by the runtime that calls this; connects when first asked.
+    #[must_use]
+    pub fn new(options: Options) -> Self {
+        let options = Arc::new(options);
+        let pool = pool(&options, options.pool_size);
+        let family = Arc::new(Mutex::new(vec![pool.clone()]));
+        Self { pool, options, family }
+    }
+
+    /// Another pool like this one, of `size` connections at most, driven by the runtime that calls this: a connection answers
+    /// soonest to who asks from where it is driven.
+    #[must_use]
+    pub fn here(&self, size: usize) -> Self {
+        let pool = pool(&self.options, size);
+        self.family().push(pool.clone());
+        Self { pool, options: Arc::clone(&self.options), family: Arc::clone(&self.family) }
+    }
+
+    /// Connections of this pool at most.
+    #[must_use]
+    pub fn size_max(&self) -> usize {
+        self.pool.status().max_size
+    }
+
+    fn family(&self) -> MutexGuard<'_, Vec<Pool<AsyncPgConnection>>> {
+        // Nothing that holds it can panic half way.
+        self.family.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A connection from the pool.
@@ -161,16 +171,21 @@ impl Postgres {
         self.pool.get().await.map_err(|error| PostgresError::Unreachable(error.to_string()))
     }
 
-    /// Connections that exist, that are idle, and callers that wait.
+    /// Connections that exist, that are idle, and callers that wait: of this pool and all that were made of it.
     #[must_use]
     pub fn occupancy(&self) -> (usize, usize, usize) {
-        let status = self.pool.status();
-        (status.size, status.available, status.waiting)
+        let add = |sum: (usize, usize, usize), pool: &Pool<AsyncPgConnection>| {
+            let status = pool.status();
+            (sum.0 + status.size, sum.1 + status.available, sum.2 + status.waiting)
+        };
+        self.family().iter().fold((0, 0, 0), add)
     }
 
     /// Drops the connections that are idle, so that each is made and looked at anew (P1).
     pub fn forget_idle(&self) {
-        self.pool.retain(|_, _| false);
+        for pool in self.family().iter() {
+            pool.retain(|_, _| false);
+        }
     }
 
     /// Whether Postgres answers.
@@ -183,8 +198,25 @@ impl Postgres {
     }
 }
 
-fn deadpool_runtime() -> deadpool::Runtime {
-    deadpool::Runtime::Tokio1
+fn pool(options: &Arc<Options>, size: usize) -> Pool<AsyncPgConnection> {
+    let mut config = ManagerConfig::<AsyncPgConnection>::default();
+    config.recycling_method = RecyclingMethod::Fast;
+    // A connection outlives whoever asked for it.
+    let (home, wait, options) = (Handle::current(), options.wait, Arc::clone(options));
+    config.custom_setup = Box::new(move |_| {
+        let connecting = home.spawn(connect(Options::clone(&options)));
+        async move {
+            connecting.await.unwrap_or_else(|error| Err(diesel::ConnectionError::BadConnection(error.to_string())))
+        }
+        .boxed()
+    });
+    Pool::builder(AsyncDieselConnectionManager::new_with_config(String::new(), config))
+        .max_size(size)
+        .wait_timeout(Some(wait))
+        .create_timeout(Some(wait))
+        .runtime(deadpool::Runtime::Tokio1)
+        .build()
+        .expect("a pool whose runtime is named can be made")
 }
 
 fn connect(options: Options) -> BoxFuture<'static, diesel::ConnectionResult<AsyncPgConnection>> {
@@ -201,10 +233,12 @@ fn connect(options: Options) -> BoxFuture<'static, diesel::ConnectionResult<Asyn
                 AsyncPgConnection::try_from_client_and_connection(client, connection).await?
             }
         };
-        Statement::new("SET synchronous_commit = on", Vec::new())
-            .run(&mut connection)
-            .await
-            .map_err(diesel::ConnectionError::CouldntSetupConfiguration)?;
+        for setting in ["SET synchronous_commit = on", PLANNED_ONCE] {
+            Statement::new(setting, Vec::new())
+                .run(&mut connection)
+                .await
+                .map_err(diesel::ConnectionError::CouldntSetupConfiguration)?;
+        }
         Ok(connection)
     }
     .boxed()

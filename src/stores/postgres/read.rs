@@ -289,9 +289,9 @@ pub async fn live_keys(postgres: &Postgres, kind: &Kind, after: &[u8], limit: i6
     };
     let text = format!(
         "SELECT r.key FROM {table} r WHERE r.kind = {{}} AND r.key_hash > {{}} AND r.deleted_at IS NULL
-            AND r.gone_at IS NULL ORDER BY r.key_hash LIMIT {{}}"
+            AND r.gone_at IS NULL ORDER BY r.key_hash LIMIT {limit}"
     );
-    let binds = vec![Bind::Text(kind.name.clone()), Bind::Bytes(after.to_vec()), Bind::Number(limit)];
+    let binds = vec![Bind::Text(kind.name.clone()), Bind::Bytes(after.to_vec())];
     let rows: Vec<LiveKey> = Statement::new(text, binds).rows(&mut *postgres.connection().await?).await?;
     Ok(rows.into_iter().map(|row| Key::from_text(&row.key)).collect())
 }

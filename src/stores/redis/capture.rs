@@ -8,7 +8,7 @@ use crate::model::reply::Reply;
 use crate::model::value::{StreamEntry, Value};
 use crate::stores::redis::connection::{Redis, RedisError};
 use crate::stores::redis::parts::{Parts, expiry};
-use crate::stores::redis::script;
+use crate::stores::redis::script::{self, Scripts};
 
 /// At most this many records are captured by one call.
 pub const CAPTURE_RECORDS_MAX: usize = 64;

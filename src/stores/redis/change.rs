@@ -7,6 +7,7 @@ use serde::Serialize;
 use crate::model::command::Command;
 use crate::stores::redis::connection::{Redis, RedisError};
 use crate::stores::redis::parts::{Parts, texts};
+use crate::stores::redis::script::Scripts;
 use crate::stores::redis::{DECISIONS_PREFIX, JUDGEMENTS, PLANS, script};
 
 /// Decisions of one plan that are read at most; as many are kept.

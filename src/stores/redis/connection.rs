@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use crate::model::command::Command;
 use crate::model::reply::Reply;
-use crate::stores::redis::script::Script;
+use crate::stores::redis::script::{Scripts, accepted};
 use crate::telemetry::traces::active::Fault;
 
 /// How long a lane waits before it tries to connect again.
@@ -129,27 +129,6 @@ impl Redis {
         accepted(reply)
     }
 
-    /// Runs a script with the `run_id` of the server that will execute it as its first argument.
-    ///
-    /// # Errors
-    /// As [`Self::command`].
-    pub async fn script(&self, script: &Script, keys: &[&[u8]], args: &[&[u8]]) -> Result<Reply, RedisError> {
-        let connection = self.connection().await?;
-        let run_id = connection.server.run_id.clone();
-        let mut all: Vec<&[u8]> = vec![run_id.as_bytes()];
-        all.extend_from_slice(args);
-        let reply = self.send_one(&connection, script.evalsha(keys, &all)).await?;
-        let reply = match reply.error() {
-            Some(error) if error.starts_with("NOSCRIPT") => self.send_one(&connection, script.eval(keys, &all)).await?,
-            Some(_) | None => reply,
-        };
-        accepted(reply)
-    }
-
-    async fn send_one(&self, connection: &Arc<Connection>, command: Command) -> Result<Reply, RedisError> {
-        self.send(connection, &[command]).await?.pop().ok_or(RedisError::Form("no reply"))
-    }
-
     async fn send(&self, connection: &Arc<Connection>, commands: &[Command]) -> Result<Vec<Reply>, RedisError> {
         let mut pipeline = redis::Pipeline::with_capacity(commands.len());
         for command in commands {
@@ -198,6 +177,14 @@ impl Redis {
     }
 }
 
+impl Scripts for Redis {
+    async fn call(&self, command: impl FnOnce(&str) -> Command + Send) -> Result<Reply, RedisError> {
+        let connection = self.connection().await?;
+        let command = command(&connection.server.run_id);
+        self.send(&connection, &[command]).await?.pop().ok_or(RedisError::Form("no reply"))
+    }
+}
+
 async fn connect(client: Client, deadline: Duration) -> redis::RedisResult<Connection> {
     let config = AsyncConnectionConfig::new()
         .set_connection_timeout(Some(deadline.min(Duration::from_secs(5))))
@@ -240,12 +227,4 @@ fn reply(value: redis::Value) -> Reply {
 fn unexpected(value: &redis::Value) -> Reply {
     tracing::debug!(form = ?std::mem::discriminant(value), "redis sent a reply of an unexpected form");
     Reply::Error("ERR a reply of an unexpected form".to_owned())
-}
-
-/// The reply, unless it is an error.
-fn accepted(reply: Reply) -> Result<Reply, RedisError> {
-    match reply.error() {
-        Some(text) => Err(RedisError::Answered(text.to_owned())),
-        None => Ok(reply),
-    }
 }

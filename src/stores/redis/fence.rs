@@ -8,7 +8,7 @@ use crate::model::value::{StreamEntry, Value};
 use crate::stores::redis::capture::{self, Shape};
 use crate::stores::redis::connection::{Redis, RedisError};
 use crate::stores::redis::parts::{Parts, expiry};
-use crate::stores::redis::script;
+use crate::stores::redis::script::{self, Scripts};
 
 /// What Redis said before Postgres was asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,7 +36,7 @@ pub struct Standing {
 ///
 /// # Errors
 /// When Redis cannot be reached.
-pub async fn fence(redis: &Redis, keys: &[Key]) -> Result<(Fence, Vec<Standing>), RedisError> {
+pub async fn fence(redis: &impl Scripts, keys: &[Key]) -> Result<(Fence, Vec<Standing>), RedisError> {
     let names: Vec<&[u8]> = keys.iter().map(Key::as_bytes).collect();
     let mut parts = Parts::of(redis.script(&script::FENCE, &names, &[]).await?)?;
     let fence = read_fence(&mut parts)?;

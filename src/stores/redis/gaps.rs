@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use crate::model::command::Command;
 use crate::stores::redis::connection::{Redis, RedisError};
 use crate::stores::redis::parts::Parts;
+use crate::stores::redis::script::Scripts;
 use crate::stores::redis::{GAPS, script};
 
 /// A gap as it waits in Redis.

@@ -9,6 +9,7 @@ use crate::model::command::Command;
 use crate::model::reply::Reply;
 use crate::stores::redis::connection::{Redis, RedisError};
 use crate::stores::redis::parts::{Parts, texts};
+use crate::stores::redis::script::Scripts;
 use crate::stores::redis::{AUDITS, BACKFILLED, FIGURES, SIDECARS, UNVERIFIABLE, script};
 
 /// What a renewal of the lease answers.

@@ -4,6 +4,7 @@ use crate::model::command::Command;
 use crate::model::reply::Reply;
 use crate::stores::redis::connection::{Redis, RedisError};
 use crate::stores::redis::parts::Parts;
+use crate::stores::redis::script::Scripts;
 use crate::stores::redis::{ANCHOR, CLOCK, POSTGRES, script};
 
 /// The anchor as it stands.

@@ -8,6 +8,7 @@ use crate::model::reply::Reply;
 use crate::stores::redis::capture::Token;
 use crate::stores::redis::connection::{Redis, RedisError};
 use crate::stores::redis::parts::Parts;
+use crate::stores::redis::script::Scripts;
 use crate::stores::redis::{OUTBOX, script};
 
 /// What is to be acknowledged of one record.

@@ -7,6 +7,7 @@ use crate::model::value::Value;
 use crate::stores::redis::capture::Shape;
 use crate::stores::redis::connection::{Redis, RedisError};
 use crate::stores::redis::parts::Parts;
+use crate::stores::redis::script::Scripts;
 use crate::stores::redis::{REFILL_PREFIX, script};
 
 /// What became of a refill.

@@ -1,10 +1,12 @@
 //! The Lua scripts, by text and digest. Each file in `lua/` says at its head what it takes and answers.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 
 use crate::model::command::Command;
+use crate::model::reply::Reply;
+use crate::stores::redis::connection::RedisError;
 
 /// A script.
 pub struct Script {
@@ -96,6 +98,58 @@ impl Script {
     #[must_use]
     pub fn eval(&self, keys: &[&[u8]], args: &[&[u8]]) -> Command {
         call("EVAL", Bytes::from_static(self.text.as_bytes()), keys, args)
+    }
+}
+
+/// A way to Redis that runs scripts, and knows which server process will execute them.
+pub trait Scripts: Sync {
+    /// Runs the command that `command` makes of the `run_id` of the server that will execute it (C1). The reply may be an error.
+    ///
+    /// # Errors
+    /// When the connection fails, or nobody knows which server it will reach.
+    fn call(
+        &self,
+        command: impl FnOnce(&str) -> Command + Send,
+    ) -> impl Future<Output = Result<Reply, RedisError>> + Send;
+
+    /// Runs a script with the `run_id` as its first argument.
+    ///
+    /// # Errors
+    /// As [`Self::call`], or when Redis answers with an error.
+    fn script(
+        &self,
+        script: &Script,
+        keys: &[&[u8]],
+        args: &[&[u8]],
+    ) -> impl Future<Output = Result<Reply, RedisError>> + Send {
+        async move {
+            let reply = self.call(|run_id| script.evalsha(keys, &with_run_id(run_id, args))).await?;
+            let is_unknown = reply.error().is_some_and(|error| error.starts_with("NOSCRIPT"));
+            let reply = if is_unknown {
+                self.call(|run_id| script.eval(keys, &with_run_id(run_id, args))).await?
+            } else {
+                reply
+            };
+            accepted(reply)
+        }
+    }
+}
+
+impl<S: Scripts + Send> Scripts for Arc<S> {
+    async fn call(&self, command: impl FnOnce(&str) -> Command + Send) -> Result<Reply, RedisError> {
+        S::call(self, command).await
+    }
+}
+
+fn with_run_id<'a>(run_id: &'a str, args: &[&'a [u8]]) -> Vec<&'a [u8]> {
+    [run_id.as_bytes()].into_iter().chain(args.iter().copied()).collect()
+}
+
+/// The reply, unless it is an error.
+pub(crate) fn accepted(reply: Reply) -> Result<Reply, RedisError> {
+    match reply.error() {
+        Some(text) => Err(RedisError::Answered(text.to_owned())),
+        None => Ok(reply),
     }
 }
 

@@ -93,6 +93,27 @@ impl Upstream {
         }
     }
 
+    /// As [`Self::connect`], with the `run_id` of the server process at its other end. A wire does not outlive that process.
+    ///
+    /// # Errors
+    /// As [`Self::connect`], or when Redis does not say who it is.
+    pub async fn connect_known(&self, protocol: Protocol) -> Result<(Wire, String), RedisError> {
+        let asked = async {
+            let mut wire = self.connected(protocol).await?;
+            let frames = wire.ask(&[Command::new(["INFO", "server"])]).await?;
+            // RESP3 says it in another form of string, and its lines are the same.
+            let info =
+                frames.first().map(|frame| String::from_utf8_lossy(frame.bytes()).into_owned()).unwrap_or_default();
+            let run_id = info.lines().find_map(|line| line.strip_prefix("run_id:"));
+            let run_id = run_id.ok_or_else(|| RedisError::Unreachable("redis does not say who it is".to_owned()))?;
+            Ok((wire, run_id.trim().to_owned()))
+        };
+        match tokio::time::timeout(CONNECT_DEADLINE, asked).await {
+            Ok(known) => known,
+            Err(_) => Err(RedisError::Unreachable("connecting took too long".to_owned())),
+        }
+    }
+
     async fn connected(&self, protocol: Protocol) -> Result<Wire, RedisError> {
         let stream = self.stream().await.map_err(|error| RedisError::Unreachable(error.to_string()))?;
         let mut wire = Wire { stream, buffer: BytesMut::new() };

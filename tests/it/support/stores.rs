@@ -66,7 +66,7 @@ impl Stores {
         let (server, database) = (support::redis().await, support::postgres().await);
         let redis = Redis::new(redis::Client::open(server.url()).unwrap(), PATIENCE);
         let config = tls::postgres_target(&database.settings());
-        let postgres = Postgres::new(Options { config, tls: None, pool_size: 4, wait: PATIENCE }).unwrap();
+        let postgres = Postgres::new(Options { config, tls: None, pool_size: 4, wait: PATIENCE });
         let table = Table::from_reply(&redis.command(Command::new(["COMMAND"])).await.unwrap());
         postgres_lineage::raise_epoch(&postgres, EPOCH).await.unwrap();
         let known = lineage::Postgres { system: "1".to_owned(), timeline: "1".to_owned(), beat: 0 };

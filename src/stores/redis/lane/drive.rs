@@ -33,8 +33,9 @@ const HOLD_UP_MAX: Duration = Duration::from_millis(500);
 
 /// Connects, and moves bytes both ways until the connection ends; then tells everybody who waits.
 pub(super) async fn drive(inner: Arc<Inner>) {
-    let (end, mut taken, written, stands_apart) = match inner.upstream.connect(inner.protocol).await {
-        Ok(wire) => {
+    let (end, mut taken, written, stands_apart) = match inner.upstream.connect_known(inner.protocol).await {
+        Ok((wire, run_id)) => {
+            inner.lock().run_id = Some(run_id);
             let mut driver = Driver::new(&inner, wire);
             let end = driver.run().await;
             (end, driver.taken, driver.written, driver.apart_since.is_some())
@@ -45,6 +46,7 @@ pub(super) async fn drive(inner: Arc<Inner>) {
     if !stands_apart {
         let mut state = inner.lock();
         state.link = Link::Down(matches!(end, Err(RedisError::Unreachable(_))).then(Instant::now));
+        state.run_id = None;
         state.out = BytesMut::new();
         state.queued = 0;
         taken.append(&mut state.waiting);
@@ -191,6 +193,7 @@ impl<'a> Driver<'a> {
         self.writing.unsplit(std::mem::take(&mut state.out));
         self.taken.append(&mut state.waiting);
         state.queued = 0;
+        state.run_id = None;
         state.link = Link::Down(None);
         drop(state);
         for waiting in &self.taken {

@@ -19,7 +19,9 @@ use tokio::time::Instant;
 
 use crate::model::command::Command;
 use crate::model::frame::{Frame, Protocol, encode};
+use crate::model::reply::Reply;
 use crate::stores::redis::connection::RedisError;
+use crate::stores::redis::script::Scripts;
 use crate::stores::redis::wire::Upstream;
 
 /// How long a lane waits before it tries to connect again.
@@ -109,6 +111,8 @@ enum Link {
 
 struct State {
     link: Link,
+    /// The server process at the other end of the connection that takes what is queued now.
+    run_id: Option<String>,
     out: BytesMut,
     queued: u64,
     waiting: VecDeque<Waiting>,
@@ -135,6 +139,7 @@ impl Lane {
     pub fn new(upstream: Arc<Upstream>, protocol: Protocol, deadline: Duration, silence: Silence) -> Self {
         let state = State {
             link: Link::Down(None),
+            run_id: None,
             out: BytesMut::new(),
             queued: 0,
             waiting: VecDeque::new(),
@@ -178,6 +183,19 @@ impl Lane {
     }
 }
 
+impl Scripts for Lane {
+    async fn call(&self, command: impl FnOnce(&str) -> Command + Send) -> Result<Reply, RedisError> {
+        if self.inner.lock().run_id.is_none() {
+            // While it is not connected nobody knows which server it will reach.
+            self.ask(&[Command::new(["PING"])]).await?;
+        }
+        let (done, answer) = oneshot::channel();
+        self.inner.enqueue_known(command, Taker::Whole(Vec::with_capacity(1), done))?;
+        let frames = answer.await.unwrap_or_else(|_| Err(RedisError::Unknown("the lane is closed".to_owned())))?;
+        Ok(frames.first().ok_or(RedisError::Form("no reply"))?.decode())
+    }
+}
+
 impl Drop for Lane {
     fn drop(&mut self) {
         self.inner.lock().is_closed = true;
@@ -197,7 +215,27 @@ impl Inner {
         owed: usize,
         taker: Taker,
     ) -> Result<(), RedisError> {
-        let mut state = self.lock();
+        self.enqueue_in(self.lock(), write, owed, taker)
+    }
+
+    /// Queues one command for the server process that is known to take it.
+    fn enqueue_known(self: &Arc<Self>, command: impl FnOnce(&str) -> Command, taker: Taker) -> Result<(), RedisError> {
+        let state = self.lock();
+        let Some(run_id) = &state.run_id else {
+            return Err(RedisError::Unreachable("the connection broke a moment ago".to_owned()));
+        };
+        let command = command(run_id);
+        self.enqueue_in(state, |out| encode::command(out, &command), 1, taker)
+    }
+
+    /// Queues, under a lock that is held already.
+    fn enqueue_in(
+        self: &Arc<Self>,
+        mut state: MutexGuard<'_, State>,
+        write: impl FnOnce(&mut BytesMut),
+        owed: usize,
+        taker: Taker,
+    ) -> Result<(), RedisError> {
         match state.link {
             Link::Driven => {}
             Link::Down(Some(since)) if since.elapsed() < RECONNECT_PAUSE => {
