@@ -108,7 +108,7 @@ impl World {
             let is_acknowledged = sent.is_ok();
             let ended = self.now();
             self.note([Operation { key, what: What::Wrote { is_acknowledged }, value, began, ended }]);
-            if !is_acknowledged || value >= 200 {
+            if !is_acknowledged || value >= 50 {
                 self.failures.fetch_add(u64::from(!is_acknowledged), Ordering::Relaxed);
                 self.keys[writer].store(self.next_key.fetch_add(1, Ordering::Relaxed), Ordering::Relaxed);
                 value = 0;
@@ -116,13 +116,18 @@ impl World {
         }
     }
 
-    /// Reads the keys that are written now, in bursts.
+    /// A key that is written now, or one that may be at rest: what is written all the time is pending, and Redis answers.
+    fn picked(&self, dice: &mut Dice) -> usize {
+        let now = self.keys[pick(dice, WRITERS)].load(Ordering::Relaxed);
+        let lately = self.next_key.load(Ordering::Relaxed).saturating_sub(1 + dice.below(4 * WRITERS as u64));
+        usize::try_from(if dice.below(2) == 0 { now } else { lately }).unwrap()
+    }
+
+    /// Reads keys, in bursts.
     async fn read(self: Arc<Self>, seed: u64) {
         let mut dice = Dice::new(seed);
         while !self.is_over() {
-            let picked: Vec<usize> = (0..BURST)
-                .map(|_| usize::try_from(self.keys[pick(&mut dice, WRITERS)].load(Ordering::Relaxed)).unwrap())
-                .collect();
+            let picked: Vec<usize> = (0..BURST).map(|_| self.picked(&mut dice)).collect();
             let commands: Vec<Json> = picked.iter().map(|key| json!(["GET", name(*key)])).collect();
             let sidecar = &self.sidecars[pick(&mut dice, SIDECARS)];
             let began = self.now();
