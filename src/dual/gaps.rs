@@ -21,7 +21,7 @@ use crate::stores::redis::{Redis, gaps as noted};
 use crate::telemetry::labels::{GapCause, Label};
 use crate::telemetry::metrics::Metrics;
 
-/// How often what is noted in Redis is brought to Postgres, and what is open is counted.
+/// How often what is noted in Redis is brought to Postgres, and what is open or proven is told.
 const PERIOD: Duration = Duration::from_secs(2);
 /// The kind of a gap that is about all of them.
 const ALL: &str = "*";
@@ -35,8 +35,12 @@ pub(super) async fn run(engine: Arc<Engine>, redis: Arc<Redis>) {
             tracing::debug!(%error, "capture gaps wait in redis");
             continue;
         }
-        if let Ok(open) = gaps::open_count(&postgres, &engine.marked_names()).await {
+        let marked = engine.marked_names();
+        if let Ok(open) = gaps::open_count(&postgres, &marked).await {
             engine.metrics.set_capture_gaps_open(open);
+        }
+        if let Ok(holding) = proofs::holding(&postgres, &marked).await {
+            engine.tell_proofs(&holding);
         }
     }
 }
@@ -130,6 +134,15 @@ impl Engine {
         let holding = self.holding_proofs(&kinds).await?;
         kinds.retain(|kind| !holding.iter().any(|proof| proof.kind == *kind));
         Ok(kinds)
+    }
+
+    /// Tells of every kind whether one of these proofs is its own.
+    fn tell_proofs(&self, holding: &[Holding]) {
+        for kind in self.catalog.kinds() {
+            let proof = holding.iter().find(|proof| proof.kind == kind.name);
+            let age = proof.map(|proof| Duration::from_secs(u64::try_from(proof.age_seconds).unwrap_or(0)));
+            self.metrics.set_proof(&kind.name, age);
+        }
     }
 
     /// The kinds whose writes are marked by now.

@@ -139,6 +139,10 @@ instruments! {
     capture_gaps: counter "parallax_capture_gaps" { cause: GapCause },
     /// Capture gaps that no comparison has closed for every marked kind.
     capture_gaps_open: gauge "parallax_capture_gaps_open" {},
+    /// 1 while a proof holds for a kind: a clean comparison of all its records within a day and behind every capture gap.
+    proof_holds: gauge "parallax_proof_holds" { kind: kind },
+    /// Age of the proof that holds for a kind; 0 without one.
+    proof_age: gauge "parallax_proof_age_seconds" { kind: kind },
     /// Version of the flags that this sidecar acts on.
     flags_version: gauge "parallax_flags_version" {},
     /// 1 while this sidecar holds a valid lease on the flags, else 0.

@@ -216,6 +216,13 @@ impl Metrics {
         self.0.instruments.capture_gaps_open.set(&[], as_f64(gaps));
     }
 
+    /// The age of the proof that holds for a kind, where one does.
+    pub fn set_proof(&self, kind: &str, age: Option<Duration>) {
+        let kind = [self.kind(kind)];
+        self.0.instruments.proof_holds.set(&kind, f64::from(u8::from(age.is_some())));
+        self.0.instruments.proof_age.set(&kind, age.unwrap_or_default().as_secs_f64());
+    }
+
     /// The flags that this sidecar acts on now.
     pub fn set_flags_version(&self, version: u64) {
         self.0.instruments.flags_version.set(&[], as_f64(version));

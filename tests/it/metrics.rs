@@ -42,6 +42,7 @@ fn after_every_fact() -> Metrics {
     metrics.postgres_went_back();
     metrics.capture_gap(GapCause::Lifted);
     metrics.set_capture_gaps_open(1);
+    metrics.set_proof("apikey", Some(took));
     metrics.set_flags_version(7);
     metrics.set_lease_valid(true);
     metrics.set_flag("apikey", &Flag::default());
