@@ -6,6 +6,8 @@ use std::path::Path;
 use parallax::dev::servers::{PostgresOptions, PrivateRedis};
 use tokio::process::Command;
 
+use crate::arrows::project;
+use crate::chart::text;
 use crate::equality::{Load, ask, assert_equal, assert_no_failures, drained};
 use crate::support::sidecar::{PATIENCE, Sidecar};
 use crate::support::{self, Database, wait_until};
@@ -90,7 +92,7 @@ impl Fleet {
     }
 
     /// A backfill makes the stores equal, and Postgres answers again.
-    async fn becomes_whole_by_a_backfill(self) {
+    async fn becomes_whole_by_a_backfill(&self) {
         // What was proven before holds no longer, until a comparison that began behind the accident.
         let gaps = self.sidecars[0].get("/v1/gaps").await.json();
         assert!(
@@ -102,6 +104,9 @@ impl Fleet {
         assert_equal(&self.redis, &self.database).await;
         self.is_read_from_postgres("second").await;
         self.write("third").await;
+    }
+
+    async fn stop(self) {
         for sidecar in self.sidecars {
             sidecar.stop_with(&[], &["postgres went back in time", "postgres cannot be reached"]).await;
         }
@@ -150,6 +155,78 @@ async fn a_backup_restored_under_a_running_fleet_is_never_read_as_the_present() 
     load.goes_on(40).await;
     assert_no_failures(&load.finish().await);
     fleet.becomes_whole_by_a_backfill().await;
+    fleet.stop().await;
+}
+
+/// Runs a script of the chart's backup, as its `CronJob` does; what it said.
+async fn script(fleet: &Fleet, name: &str, folder: &Path) -> Result<String, String> {
+    let file = project().join("helm/parallax/files").join(name);
+    let output = Command::new("sh")
+        .arg(file)
+        .env("PGHOST", "127.0.0.1")
+        .env("PGPORT", fleet.database.server.port().to_string())
+        .env("PGUSER", "postgres")
+        .env("PGDATABASE", &fleet.database.name)
+        .env("BACKUP_FOLDER", folder)
+        .env("BACKUP_KEEP", "2")
+        .output()
+        .await
+        .unwrap();
+    let said = text(&output);
+    if output.status.success() { Ok(said) } else { Err(said) }
+}
+
+fn dumps(folder: &Path) -> Vec<String> {
+    let names = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name());
+    let mut names: Vec<String> = names.map(|name| name.to_string_lossy().into_owned()).collect();
+    names.sort();
+    names
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_of_the_chart_is_dropped_on_restored_and_verified_under_a_running_fleet() {
+    let fleet = Fleet::start().await;
+    let scratch = tempfile::tempdir().unwrap();
+    let folder = scratch.path();
+    std::fs::write(folder.join("parallax-20000101T000000Z-1.dump"), "of long ago").unwrap();
+    std::fs::write(folder.join("notes.txt"), "not a dump").unwrap();
+    for kept in [2, 2] {
+        let said = script(&fleet, "backup.sh", folder).await.unwrap();
+        assert!(said.contains(&format!("{kept} dumps are kept")), "{said}");
+    }
+    let left = dumps(folder);
+    assert_eq!(left.len(), 3, "{left:?}");
+    assert!(left.contains(&"notes.txt".to_owned()) && !left.iter().any(|name| name.contains("2000")), "{left:?}");
+    let refused = script(&fleet, "restore.sh", folder).await.unwrap_err();
+    assert!(refused.contains("tables already: drop and create it first"), "{refused}");
+
+    fleet.time_passes().await;
+    fleet.write("second").await;
+    let epoch = fleet.epoch().await;
+    let mut load = Load::start(&fleet.sidecars[0].data, 4, false);
+    load.goes_on(20).await;
+    let server = support::client(&fleet.database.server.url()).await;
+    server.batch_execute("DROP DATABASE parallax WITH (FORCE)").await.unwrap();
+    load.goes_on(20).await;
+    let lost = script(&fleet, "backup.sh", folder).await.unwrap_err();
+    assert!(lost.contains("does not exist"), "{lost}");
+    assert_eq!(dumps(folder), left, "a backup that failed leaves nothing and removes nothing");
+    server.batch_execute("CREATE DATABASE parallax TEMPLATE template0").await.unwrap();
+    script(&fleet, "restore.sh", folder).await.unwrap();
+    fleet.never_reads_the_past(epoch).await;
+    load.goes_on(20).await;
+    assert_no_failures(&load.finish().await);
+
+    fleet.becomes_whole_by_a_backfill().await;
+    let verified = Command::new(env!("CARGO_BIN_EXE_parallax"))
+        .args(["verify", "--json"])
+        .env("REDIS_URL", fleet.redis.url())
+        .env("DATABASE_URL", fleet.database.url())
+        .output()
+        .await
+        .unwrap();
+    assert!(verified.status.success(), "{}", text(&verified));
+    fleet.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -168,6 +245,7 @@ async fn a_data_folder_put_back_after_a_crash_is_never_read_as_the_present() {
     server.restart().await.unwrap();
     fleet.never_reads_the_past(epoch).await;
     fleet.becomes_whole_by_a_backfill().await;
+    fleet.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -189,4 +267,5 @@ async fn another_postgres_behind_the_same_address_is_not_taken_for_the_one_we_kn
     server.restart().await.unwrap();
     fleet.never_reads_the_past(epoch).await;
     fleet.becomes_whole_by_a_backfill().await;
+    fleet.stop().await;
 }

@@ -104,6 +104,8 @@ async fn the_sql_of_the_compose_file_leaves_a_database_that_parallax_migrates() 
         .await
         .unwrap();
     assert!(output.status.success(), "{}", text(&output));
-    let row = support::client(&url).await.query_one("SELECT count(*) FROM proofs", &[]).await.unwrap();
-    assert_eq!(row.get::<_, i64>(0), 0);
+    server.batch_execute(&format!("CREATE ROLE {name}_stranger")).await.unwrap();
+    let asked = format!("SELECT has_schema_privilege('{name}_stranger', 'public', 'USAGE'), count(*) FROM proofs");
+    let row = support::client(&url).await.query_one(&asked, &[]).await.unwrap();
+    assert_eq!((row.get::<_, bool>(0), row.get::<_, i64>(1)), (false, 0));
 }
