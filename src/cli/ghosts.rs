@@ -56,7 +56,7 @@ pub(super) async fn run(arguments: GhostsArguments) -> anyhow::Result<ExitCode> 
             Some(serde_json::Value::Null) | None => String::new(),
             Some(other) => other.to_string(),
         };
-        let line = ["at", "kind", "id", "element", "type", "doc"].map(text).join("  ");
+        let line = ["at", "settled_at", "kind", "id", "element", "type", "doc"].map(text).join("  ");
         terminal::say(line.trim_end());
     }
     Ok(ExitCode::SUCCESS)

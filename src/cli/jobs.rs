@@ -96,6 +96,28 @@ pub(super) struct VerifyArguments {
     /// Compare every record, instead of digests first and records where they differ
     #[arg(long)]
     exhaustive: bool,
+    /// Show what both stores hold of the records that differ
+    #[arg(long)]
+    values: bool,
+    #[command(flatten)]
+    job: JobArguments,
+}
+
+/// What a restore can be told.
+#[derive(Args)]
+pub(super) struct RestoreArguments {
+    /// Write what Postgres has also over what Redis holds, of a Redis that was not lost; asks twice
+    #[arg(long)]
+    overwrite: bool,
+    /// Count what would be overwritten, and change nothing
+    #[arg(long, requires = "overwrite", conflicts_with_all = ["yes", "records"])]
+    dry_run: bool,
+    /// Do not ask, as in a script; needs --records
+    #[arg(long, requires = "overwrite", requires = "records")]
+    yes: bool,
+    /// How many records the dry run told of: with any other count nothing is overwritten
+    #[arg(long, value_name = "N", requires = "yes")]
+    records: Option<u64>,
     #[command(flatten)]
     job: JobArguments,
 }
@@ -114,6 +136,9 @@ impl JobArguments {
             kinds: self.kinds.clone(),
             dry_run: false,
             exhaustive: false,
+            values: false,
+            overwrite: false,
+            records: None,
             apply: false,
             bound: RepairBound::default(),
             allow_eviction: self.allow_eviction,
@@ -133,7 +158,8 @@ pub(super) async fn backfill(arguments: BackfillArguments, shutdown: Shutdown) -
 
 /// `parallax verify`.
 pub(super) async fn verify(arguments: VerifyArguments, shutdown: Shutdown) -> anyhow::Result<ExitCode> {
-    let spec = Spec { exhaustive: arguments.exhaustive, ..arguments.job.spec(JobName::Verify) };
+    let spec =
+        Spec { exhaustive: arguments.exhaustive, values: arguments.values, ..arguments.job.spec(JobName::Verify) };
     Box::pin(run(spec, arguments.job, shutdown)).await
 }
 
@@ -145,9 +171,44 @@ pub(super) async fn repair(arguments: RepairArguments, shutdown: Shutdown) -> an
 }
 
 /// `parallax restore`.
-pub(super) async fn restore(arguments: JobArguments, shutdown: Shutdown) -> anyhow::Result<ExitCode> {
-    let spec = arguments.spec(JobName::Restore);
-    Box::pin(run(spec, arguments, shutdown)).await
+pub(super) async fn restore(arguments: RestoreArguments, shutdown: Shutdown) -> anyhow::Result<ExitCode> {
+    let mut spec = arguments.job.spec(JobName::Restore);
+    spec.overwrite = arguments.overwrite;
+    let is_asking = arguments.overwrite && !arguments.yes && !arguments.dry_run;
+    if is_asking && !std::io::stdin().is_terminal() {
+        bail!(
+            "it would write over what redis holds: look at `parallax restore --overwrite --dry-run`, and repeat it with --yes \
+             --records N, the number of records that it told of"
+        );
+    }
+    spec.dry_run = arguments.dry_run || is_asking;
+    spec.records = arguments.records;
+    spec.check()?;
+    let engine = engine(&arguments.job, &shutdown).await?;
+    let counted = Box::pin(job(&engine, spec.clone(), &shutdown)).await?;
+    let records = counted.report.as_ref().and_then(|report| report.get("records")?.as_u64()).unwrap_or(0);
+    if !is_asking || records == 0 || counted.state != State::Done {
+        return outcome(&counted, &arguments.job);
+    }
+    terminal::say(&table(&counted));
+    if !is_sure(records)? {
+        bail!("nothing was overwritten");
+    }
+    let sure = Spec { dry_run: false, records: Some(records), ..spec };
+    outcome(&Box::pin(job(&engine, sure, &shutdown)).await?, &arguments.job)
+}
+
+/// Asks twice, and in two ways, so that no habit answers.
+fn is_sure(records: u64) -> anyhow::Result<bool> {
+    let asked = |question: &str| {
+        terminal::say(question);
+        let mut line = String::new();
+        std::io::stdin().read_line(&mut line).context("no answer could be read")?;
+        anyhow::Ok(line.trim().to_owned())
+    };
+    let question = format!("Redis will lose what it holds of {records} records. Overwrite them? (yes or no)");
+    Ok(asked(&question)? == "yes"
+        && asked("How many records are they? Writes that come meanwhile stand.")? == records.to_string())
 }
 
 /// `parallax backfill --key`.
@@ -175,27 +236,37 @@ async fn engine(arguments: &JobArguments, shutdown: &Shutdown) -> anyhow::Result
 async fn run(spec: Spec, arguments: JobArguments, shutdown: Shutdown) -> anyhow::Result<ExitCode> {
     spec.check()?;
     let engine = engine(&arguments, &shutdown).await?;
+    outcome(&job(&engine, spec, &shutdown).await?, &arguments)
+}
+
+/// Runs a job to its end.
+async fn job(engine: &Arc<Engine>, spec: Spec, shutdown: &Shutdown) -> anyhow::Result<Job> {
     let traces = engine.traces().clone();
     let progress = Progress::new();
     let name = spec.job.name();
     let ran = tokio::select! {
-        ran = Jobs::run(engine, spec, move |job| progress.show(job)) => ran,
+        ran = Jobs::run(Arc::clone(engine), spec, move |job| progress.show(job)) => ran,
         () = shutdown.requested() => {
             bail!("interrupted; the same command goes on where it was");
         }
     };
     traces.stop().await;
-    let job = ran.with_context(|| format!("the {name} did not begin"))?;
+    ran.with_context(|| format!("the {name} did not begin"))
+}
+
+/// Tells what came of it, by text and by exit status.
+fn outcome(job: &Job, arguments: &JobArguments) -> anyhow::Result<ExitCode> {
     if arguments.json {
-        terminal::say(&serde_json::to_string_pretty(&flat(&job)?)?);
+        terminal::say(&serde_json::to_string_pretty(&flat(job)?)?);
     } else {
-        terminal::say(&table(&job));
+        terminal::say(&table(job));
     }
+    let name = &job.job;
     match job.state {
         // Whoever asks whether both stores hold the same reads it from the status.
-        State::Done if differences(&job) > 0 => Ok(ExitCode::FAILURE),
+        State::Done if differences(job) > 0 => Ok(ExitCode::FAILURE),
         State::Done => Ok(ExitCode::SUCCESS),
-        State::Failed => bail!("the {name} failed: {}", job.error.unwrap_or_default()),
+        State::Failed => bail!("the {name} failed: {}", job.error.clone().unwrap_or_default()),
         State::Cancelled => bail!("the {name} was cancelled"),
         State::Running | State::Paused => bail!("the {name} is run by another process now"),
     }
@@ -249,7 +320,9 @@ fn named(item: &serde_json::Value) -> String {
     let text = |name: &str| item.get(name).and_then(serde_json::Value::as_str).unwrap_or_default();
     let fields = item.get("fields").and_then(serde_json::Value::as_array).map(Vec::as_slice).unwrap_or_default();
     let fields: Vec<&str> = fields.iter().filter_map(serde_json::Value::as_str).collect();
-    format!("\n    {}/{} {} {}", text("kind"), text("id"), text("class"), fields.join(","))
+    let held = |store: &str| item.get(store).map(|held| format!("\n      {store} {held}")).unwrap_or_default();
+    let values = held("redis") + &held("postgres");
+    format!("\n    {}/{} {} {}{values}", text("kind"), text("id"), text("class"), fields.join(","))
 }
 
 fn state(job: &Job) -> &'static str {

@@ -100,7 +100,7 @@ enum Command {
     /// Mark again what verify or the shadow found to differ; a dry run unless told to apply
     Repair(jobs::RepairArguments),
     /// Bring back from Postgres what a Redis that came back empty has lost
-    Restore(jobs::JobArguments),
+    Restore(jobs::RestoreArguments),
     /// List what could have missed a write, and which kinds owe a verification since
     Gaps(operate::gaps::GapsArguments),
     /// List the writes that Postgres had and Redis lost

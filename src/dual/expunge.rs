@@ -1,6 +1,7 @@
 //! The sweep of tombstones and of rows past their retention: one sidecar at a time, in small batches, far behind the present
 //! (rule A2).
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use crate::dual::task::TaskError;
 use crate::dual::{Engine, lineage::Standing};
 use crate::model::catalog::{Layout, Retain, Table};
 use crate::stores::postgres::Postgres;
-use crate::stores::postgres::expunge::{self, Over};
+use crate::stores::postgres::expunge::{self, Over, Place};
 use crate::stores::redis::{EXPUNGE_LEASE, Redis, fence, lease};
 
 /// How often it looks.
@@ -21,56 +22,72 @@ const TOMBSTONE_MS: i64 = 24 * 3_600_000;
 /// How long a row outlives its record where nothing is to be retained.
 const GRACE_MS: i64 = 3_600_000;
 const DAY_MS: i64 = 24 * 3_600_000;
-/// Batches of one table in one look, and the rest between two: it is never in a hurry.
-const BATCHES_MAX: usize = 20;
+/// Steps through one table in one look, and the rest between two: it is never in a hurry.
+const STEPS_MAX: usize = 20;
 const REST: Duration = Duration::from_millis(20);
 
 /// Sweeps for ever.
 pub(super) async fn run(engine: Arc<Engine>, redis: Arc<Redis>) {
     let Some(postgres) = engine.postgres.clone() else { return };
+    let mut places = BTreeMap::new();
     loop {
         tokio::time::sleep(PERIOD).await;
         if engine.lineage.standing().await != Standing::Good {
             continue;
         }
-        if let Err(error) = look(&engine, &redis, &postgres).await {
+        if let Err(error) = look(&engine, &redis, &postgres, &mut places).await {
             tracing::debug!(%error, "what is over could not be swept");
         }
     }
 }
 
-async fn look(engine: &Engine, redis: &Redis, postgres: &Postgres) -> Result<(), TaskError> {
+/// One look goes a part of the way through each table, and the next goes on there.
+async fn look(
+    engine: &Engine,
+    redis: &Redis,
+    postgres: &Postgres,
+    places: &mut BTreeMap<&'static str, Place>,
+) -> Result<(), TaskError> {
     if !lease::lead(redis, EXPUNGE_LEASE, &engine.instance, LEASE_MS).await? {
         return Ok(());
     }
     let (fence, _) = fence::fence(redis, &[]).await?;
     let over = over(engine, fence.time_us / 1000);
-    for table in Table::ALL {
-        let name = table.name();
-        for _ in 0..BATCHES_MAX {
-            let rows = match table.layout() {
-                Layout::Document => expunge::records(postgres, name, &over).await?,
-                Layout::Collection | Layout::Log => expunge::elements(postgres, name, &over).await?,
+    for (name, rows) in tables() {
+        let place = places.entry(name).or_default();
+        for _ in 0..STEPS_MAX {
+            let step = match rows {
+                Rows::Records => expunge::records(postgres, name, &over, place).await?,
+                Rows::Elements => expunge::elements(postgres, name, &over, place).await?,
+                Rows::Headers => expunge::collections(postgres, &over, place).await?,
             };
-            if told(engine, name, rows) {
+            engine.metrics.expunged(name, u64::try_from(step.rows).unwrap_or(0));
+            let is_end = step.next.is_none();
+            *place = step.next.unwrap_or_default();
+            if is_end {
                 break;
             }
             tokio::time::sleep(REST).await;
         }
     }
-    for _ in 0..BATCHES_MAX {
-        if told(engine, "collections", expunge::collections(postgres, &over).await?) {
-            break;
-        }
-        tokio::time::sleep(REST).await;
-    }
     Ok(())
 }
 
-/// Counts what went. Answers whether nothing did.
-fn told(engine: &Engine, table: &str, rows: i64) -> bool {
-    engine.metrics.expunged(table, u64::try_from(rows).unwrap_or(0));
-    rows == 0
+/// What the rows of a table are.
+#[derive(Clone, Copy)]
+enum Rows {
+    Records,
+    Elements,
+    Headers,
+}
+
+/// The tables, headers behind their elements.
+fn tables() -> impl Iterator<Item = (&'static str, Rows)> {
+    let rows = |table: &Table| match table.layout() {
+        Layout::Document => Rows::Records,
+        Layout::Collection | Layout::Log => Rows::Elements,
+    };
+    Table::ALL.iter().map(move |table| (table.name(), rows(table))).chain([("collections", Rows::Headers)])
 }
 
 /// What is over at this time of Redis.

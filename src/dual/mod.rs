@@ -32,6 +32,7 @@ mod learn;
 mod lift;
 pub mod lineage;
 pub mod migrate;
+pub mod overwrite;
 mod owe;
 pub mod plan;
 mod queue;

@@ -16,7 +16,9 @@ use crate::dual::task::{Advance, TaskError};
 use crate::dual::verdict::Verdict;
 use crate::model::catalog::{Kind, Layout};
 use crate::model::key::Key;
+use crate::stores::postgres::pool::PostgresError;
 use crate::stores::postgres::repairs::{self, Repair as Audit, Suspect};
+use crate::stores::postgres::{Postgres, ghosts};
 use crate::stores::redis::marks;
 use crate::telemetry::labels::Label;
 
@@ -137,7 +139,11 @@ impl Engine {
         repair.suspects += advance.seen;
         // What the catalog no longer knows is nobody's to repair.
         let wanted: Vec<(Arc<Kind>, Key)> = page.iter().filter_map(|suspect| self.named(suspect)).collect();
-        for judged in self.judge_all(wanted, LOOKS).await?.judged {
+        let judged = self.judge_all(wanted, LOOKS).await?.judged;
+        if repair.touch == Touch::Marks {
+            settle(postgres, &judged).await?;
+        }
+        for judged in judged {
             let Some(class) = judged.verdict.class() else { continue };
             *repair.classes.entry(class).or_default() += 1;
             repair.found.push(judged);
@@ -191,6 +197,7 @@ impl Engine {
         let Some(postgres) = &self.postgres else { return Ok(At::End) };
         let wanted = repair.found.iter().map(|judged| (Arc::clone(&judged.kind), judged.key.clone())).collect();
         let judged = self.judge_all(wanted, LOOKS).await?.judged;
+        settle(postgres, &judged).await?;
         repair.found.clear();
         for judged in judged {
             let is_late = since.elapsed() >= DRAIN_PATIENCE;
@@ -204,4 +211,11 @@ impl Engine {
         }
         Ok(if repair.found.is_empty() { At::End } else { At::Check(since) })
     }
+}
+
+/// What is the same in both stores is no ghost any more.
+async fn settle(postgres: &Postgres, judged: &[Judged]) -> Result<(), PostgresError> {
+    let same = judged.iter().filter(|judged| judged.verdict == Verdict::Match);
+    let same: Vec<Key> = same.map(|judged| judged.key.clone()).collect();
+    if same.is_empty() { Ok(()) } else { ghosts::settle(postgres, &same).await.map(drop) }
 }

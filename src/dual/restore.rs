@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value as Json, json};
 
 use crate::dual::task::{Advance, Effort, TaskError};
-use crate::dual::verify::{Mode, Verify};
+use crate::dual::verify::{Mode, Values, Verify};
 use crate::dual::{Engine, gaps, lift, settle};
 use crate::model::catalog::{Kind, Layout, Table};
 use crate::model::key::Key;
@@ -148,7 +148,10 @@ impl Engine {
             At::Verify => {
                 let verify = match restore.verify.take() {
                     Some(verify) => verify,
-                    None => Box::new(self.verify_kinds(restore.kinds.clone(), BTreeMap::new(), Mode::Digests).await?),
+                    None => Box::new(
+                        self.verify_kinds(restore.kinds.clone(), BTreeMap::new(), Mode::Digests, Values::Hidden)
+                            .await?,
+                    ),
                 };
                 let verify = restore.verify.insert(verify);
                 let advance = self.verify_step(verify, effort).await?;
@@ -256,7 +259,7 @@ impl Engine {
                 }
                 Refill::Expired => restore.place.expired += 1,
                 // Filled by an earlier try, or written by somebody past every sidecar.
-                Refill::Present => {}
+                Refill::Present | Refill::Changed => {}
                 Refill::Marked => overtaken.push(row.key()),
             }
         }

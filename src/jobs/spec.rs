@@ -58,6 +58,15 @@ pub struct Spec {
     /// Compare every record, without digests.
     #[serde(default)]
     pub exhaustive: bool,
+    /// Of a verification: show the values that differ.
+    #[serde(default)]
+    pub values: bool,
+    /// Of a restore: write also over what Redis holds, of a Redis that was not lost.
+    #[serde(default)]
+    pub overwrite: bool,
+    /// Of such a restore: how many records its dry run told of.
+    #[serde(default)]
+    pub records: Option<u64>,
     /// Of a repair: mark, instead of saying what would be marked.
     #[serde(default)]
     pub apply: bool,
@@ -107,16 +116,20 @@ impl Spec {
         if self.exhaustive && self.job != JobName::Verify {
             return Err(WrongField { field: "exhaustive", reason: "is for verify alone" });
         }
-        if self.dry_run && self.job != JobName::Backfill {
+        if self.dry_run && self.job != JobName::Backfill && !self.overwrite {
             return Err(WrongField {
                 field: "dry_run",
-                reason: "is for backfill alone; a repair is one unless told to apply",
+                reason: "is for a backfill and for a restore that overwrites; a repair is one unless told to apply",
             });
         }
+        if self.values && self.job != JobName::Verify {
+            return Err(WrongField { field: "values", reason: "is for verify alone" });
+        }
+        self.check_overwrite()?;
         if self.apply && self.job != JobName::Repair {
             return Err(WrongField { field: "apply", reason: "is for repair alone" });
         }
-        if self.job == JobName::Restore && self.kinds != ["*"] {
+        if self.job == JobName::Restore && !self.overwrite && self.kinds != ["*"] {
             return Err(WrongField {
                 field: "kinds",
                 reason: "must be * for a restore: half a restore would pass for a whole one",
@@ -128,6 +141,23 @@ impl Spec {
         match self.pace.wrong() {
             Some((field, reason)) => Err(WrongField { field, reason }),
             None => Ok(()),
+        }
+    }
+
+    fn check_overwrite(&self) -> Result<(), WrongField> {
+        if self.overwrite && self.job != JobName::Restore {
+            return Err(WrongField { field: "overwrite", reason: "is for restore alone" });
+        }
+        match (self.overwrite && !self.dry_run, self.records) {
+            (true, None) => Err(WrongField {
+                field: "records",
+                reason: "must be the number of records that a dry run of this restore told of",
+            }),
+            (false, Some(_)) => Err(WrongField {
+                field: "records",
+                reason: "is for a restore that overwrites, and not for its dry run",
+            }),
+            (true, Some(_)) | (false, None) => Ok(()),
         }
     }
 }

@@ -6,10 +6,11 @@ use serde_json::Value as Json;
 
 use crate::dual::Engine;
 use crate::dual::backfill::{Backfill, Run};
+use crate::dual::overwrite::{Overwrite, Told};
 use crate::dual::repair::{Bound, Repair, Touch};
 use crate::dual::restore::Restore;
 use crate::dual::task::{Advance, Effort, TaskError};
-use crate::dual::verify::{Mode, Verify};
+use crate::dual::verify::{Mode, Values, Verify};
 use crate::jobs::spec::{JobName, Spec};
 use crate::model::catalog::Kind;
 
@@ -19,6 +20,7 @@ pub(super) enum Work {
     Verify(Box<Verify>),
     Repair(Repair),
     Restore(Box<Restore>),
+    Overwrite(Box<Overwrite>),
 }
 
 impl Work {
@@ -51,13 +53,19 @@ impl Work {
                 let kinds = Self::kinds(engine, spec)?;
                 Ok(Self::Repair(engine.repair_begin(&kinds, id, touch, bound).await?))
             }
+            JobName::Restore if spec.overwrite => {
+                let told = spec.records.filter(|_| !spec.dry_run).map_or(Told::Nothing, Told::Records);
+                let kinds = Self::kinds(engine, spec)?;
+                Ok(Self::Overwrite(Box::new(engine.overwrite_begin(kinds, told).await?)))
+            }
             JobName::Restore => {
                 let kinds = Self::kinds(engine, spec)?;
                 Ok(Self::Restore(Box::new(engine.restore_begin(kinds, place).await?)))
             }
             JobName::Verify => {
                 let mode = if spec.exhaustive { Mode::Exhaustive } else { Mode::Digests };
-                Ok(Self::Verify(Box::new(engine.verify_begin(&spec.kinds, mode).await?)))
+                let values = if spec.values { Values::Shown } else { Values::Hidden };
+                Ok(Self::Verify(Box::new(engine.verify_begin(&spec.kinds, mode, values).await?)))
             }
         }
     }
@@ -68,7 +76,7 @@ impl Work {
     /// When a store fails.
     pub(super) async fn holds(&self, engine: &Engine) -> Result<bool, TaskError> {
         match self {
-            Self::Backfill(_) | Self::Restore(_) => Ok(false),
+            Self::Backfill(_) | Self::Restore(_) | Self::Overwrite(_) => Ok(false),
             // What it found is looked at again anyway.
             Self::Repair(_) => Ok(true),
             Self::Verify(verify) => verify.holds(engine).await,
@@ -89,6 +97,9 @@ impl Work {
             Self::Restore(restore) => {
                 engine.traces().job_chunk("restore").run(engine.restore_step(restore, effort)).await
             }
+            Self::Overwrite(overwrite) => {
+                engine.traces().job_chunk("restore").run(engine.overwrite_step(overwrite, effort)).await
+            }
         }
     }
 
@@ -98,6 +109,8 @@ impl Work {
             Self::Backfill(backfill) => backfill.place(),
             // What it summed would be worth nothing to another process at another time.
             Self::Verify(_) | Self::Repair(_) => None,
+            // What is overwritten by then is not counted again, so that the count is not the one that was told.
+            Self::Overwrite(_) => None,
             Self::Restore(restore) => restore.place(),
         }
     }
@@ -109,6 +122,7 @@ impl Work {
             Self::Verify(verify) => verify.report(),
             Self::Repair(repair) => repair.report(),
             Self::Restore(restore) => restore.report(),
+            Self::Overwrite(overwrite) => overwrite.report(),
         }
     }
 }

@@ -64,5 +64,17 @@ async fn what_a_restarted_redis_lost_is_listed_and_redis_wins() {
         (answer.json()["result"].clone(), answer.header("parallax-source")),
         (json!("before"), Some("postgres"))
     );
+    // A repair looks at every ghost again, and settles those whose record is the same in both stores.
+    let unsettled = || async {
+        let text = "SELECT count(*) FROM ghosts WHERE settled_at IS NULL";
+        postgres.query_one(text, &[]).await.unwrap().get::<_, i64>(0)
+    };
+    assert!(unsettled().await > 0);
+    let spec = json!({ "job": "repair", "kinds": ["*"] });
+    crate::jobs::reaches(&sidecar, &crate::jobs::begin(&sidecar, spec).await, "done").await;
+    assert!(unsettled().await > 0, "a dry run settled a ghost");
+    let spec = json!({ "job": "repair", "kinds": ["*"], "apply": true });
+    crate::jobs::reaches(&sidecar, &crate::jobs::begin(&sidecar, spec).await, "done").await;
+    assert_eq!(unsettled().await, 0);
     sidecar.stop_expecting(&["the anchor names another run of redis", "redis is lifted"]).await;
 }

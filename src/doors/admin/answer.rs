@@ -121,7 +121,7 @@ pub(super) fn masked(mut mismatches: Vec<Value>, role: Role) -> Vec<Value> {
         Role::Secrets => {}
         Role::Viewer | Role::Operator => {
             for mismatch in mismatches.iter_mut().filter_map(Value::as_object_mut) {
-                for secret in ["id", "element", "doc"] {
+                for secret in ["id", "element", "doc", "redis", "postgres"] {
                     mismatch.remove(secret);
                 }
             }

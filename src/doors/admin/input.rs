@@ -139,6 +139,9 @@ pub(super) fn job(body: &[u8]) -> Result<Spec, Problem> {
     let kinds: Option<Vec<String>> = fields.take("kinds", "must be an array of kinds")?;
     let dry_run: Option<bool> = fields.take("dry_run", "must be true or false")?;
     let exhaustive: Option<bool> = fields.take("exhaustive", "must be true or false")?;
+    let values: Option<bool> = fields.take("values", "must be true or false")?;
+    let overwrite: Option<bool> = fields.take("overwrite", "must be true or false")?;
+    let records: Option<u64> = fields.take("records", "must be a whole number")?;
     let apply: Option<bool> = fields.take("apply", "must be true or false")?;
     let bound: Option<RepairBound> =
         fields.take("bound", "must be an object of whole numbers: max_keys, max_per_million")?;
@@ -150,6 +153,9 @@ pub(super) fn job(body: &[u8]) -> Result<Spec, Problem> {
         kinds: kinds.unwrap_or_default(),
         dry_run: dry_run.unwrap_or_default(),
         exhaustive: exhaustive.unwrap_or_default(),
+        values: values.unwrap_or_default(),
+        overwrite: overwrite.unwrap_or_default(),
+        records,
         apply: apply.unwrap_or_default(),
         bound: bound.unwrap_or_default(),
         allow_eviction: allow_eviction.unwrap_or_default(),
@@ -296,6 +302,13 @@ pub(super) mod tests {
             (br#"{"job": "backfill", "kinds": ["*"], "pace": {"keys_per_second": -1}}"#, "pace "),
             (br#"{"job": "backfill", "kinds": ["*"], "pace": {"keys_per_second": 0}}"#, "keys_per_second "),
             (br#"{"job": "backfill", "kinds": ["*"], "page": {}}"#, "page "),
+            (br#"{"job": "backfill", "kinds": ["*"], "values": true}"#, "values "),
+            (br#"{"job": "repair", "kinds": ["*"], "overwrite": true}"#, "overwrite "),
+            (br#"{"job": "restore", "kinds": ["*"], "overwrite": true}"#, "records "),
+            (br#"{"job": "restore", "kinds": ["*"], "records": 3}"#, "records "),
+            (br#"{"job": "restore", "kinds": ["*"], "overwrite": true, "dry_run": true, "records": 3}"#, "records "),
+            (br#"{"job": "restore", "kinds": ["user"]}"#, "kinds "),
+            (br#"{"job": "verify", "kinds": ["*"], "dry_run": true}"#, "dry_run "),
         ] {
             let told = refusal(job(body)).1;
             assert!(told.starts_with(field), "{told}");

@@ -231,6 +231,11 @@ impl AdminDoor {
             Change::StartJob => {
                 input::require_json(asked.request)?;
                 let spec = input::job(&asked.request.body)?;
+                if spec.values && asked.role < Role::Secrets {
+                    let detail =
+                        "values are shown to the right `secrets` only; without `values` the same job tells ids";
+                    return Err(Problem::new(ProblemKind::Forbidden, detail));
+                }
                 let started = self.jobs.begin(spec).await;
                 Ok(answer::accepted(&started.map_err(answer::jobs_problem)?))
             }

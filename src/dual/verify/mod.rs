@@ -7,6 +7,7 @@
 //! Over 400 lines, as the passes hand over to each other; what sums stands in `sums`.
 
 mod sums;
+mod values;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -23,6 +24,7 @@ use crate::dual::verdict::Verdict;
 use crate::model::catalog::{Kind, Layout, Table};
 use crate::model::key::Key;
 use crate::model::text;
+use crate::stores::postgres::ghosts;
 use crate::stores::postgres::journal::{self, Mismatch};
 use crate::stores::postgres::pages::{self, LiveRow, Range};
 use crate::stores::postgres::proofs::{self, Proof};
@@ -53,6 +55,18 @@ pub enum Mode {
     Exhaustive,
 }
 
+/// Whether a report shows the values that differ.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Values {
+    /// Ids and names of fields alone.
+    Hidden,
+    /// The values of both stores as well, of the first [`VALUES_MAX`] differences.
+    Shown,
+}
+
+/// Differences whose values a report shows at most.
+const VALUES_MAX: usize = 200;
+
 /// A difference, as it is listed.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Difference {
@@ -66,6 +80,12 @@ pub struct Difference {
     pub class: String,
     /// Names of the fields that differ.
     pub fields: Vec<String>,
+    /// What Redis holds, where values were asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub redis: Option<Json>,
+    /// What Postgres holds, where values were asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub postgres: Option<Json>,
 }
 
 /// The kinds that can be compared.
@@ -85,6 +105,7 @@ pub struct Verify {
     /// Kinds that were asked for and cannot be compared, and why.
     left_out: BTreeMap<String, String>,
     mode: Mode,
+    values: Values,
     run_id: String,
     epoch: i64,
     version: i64,
@@ -186,9 +207,9 @@ impl Engine {
     ///
     /// # Errors
     /// When there is nothing to compare, or a store fails.
-    pub async fn verify_begin(&self, names: &[String], mode: Mode) -> Result<Verify, TaskError> {
+    pub async fn verify_begin(&self, names: &[String], mode: Mode, values: Values) -> Result<Verify, TaskError> {
         let Verifiable { kinds, left_out } = self.verifiable_kinds(names)?;
-        self.verify_kinds(kinds, left_out, mode).await
+        self.verify_kinds(kinds, left_out, mode, values).await
     }
 
     /// Begins a verification of kinds that are known to be whole.
@@ -200,6 +221,7 @@ impl Engine {
         kinds: Vec<Arc<Kind>>,
         left_out: BTreeMap<String, String>,
         mode: Mode,
+        values: Values,
     ) -> Result<Verify, TaskError> {
         let (run_id, epoch) = self.lineage_now().await?;
         // A version of its own: the proof must stand behind every gap from before, and before every gap to come.
@@ -211,6 +233,7 @@ impl Engine {
             tables: tables.into_iter().collect(),
             left_out,
             mode,
+            values,
             run_id,
             epoch,
             version: stamp.version,
@@ -429,12 +452,17 @@ impl Engine {
         *verify.found.kinds.entry(judged.kind.name.clone()).or_default() += 1;
         let mismatch = mismatch(&judged, class, &fields);
         if verify.found.listed.len() < LISTED_MAX {
+            let has_values = verify.values == Values::Shown && verify.found.listed.len() < VALUES_MAX;
+            let values = if has_values { Some(self.values(&judged.kind, &judged.key).await?) } else { None };
+            let (redis, postgres) = values.unzip();
             verify.found.listed.push(Difference {
                 kind: mismatch.kind.clone(),
                 id: mismatch.id.clone(),
                 key_hash: text::hex(&judged.key.hash()),
                 class: class.to_owned(),
                 fields,
+                redis,
+                postgres,
             });
         }
         if let Some(postgres) = &self.postgres {
@@ -458,6 +486,9 @@ impl Engine {
             version: verify.version,
             is_clean: verify.is_clean(),
         };
+        if proof.is_clean {
+            ghosts::settle_kinds(postgres, &proof.kinds, proof.version).await?;
+        }
         Ok(proofs::write(postgres, &proof).await?)
     }
 }

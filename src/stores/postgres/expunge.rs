@@ -11,8 +11,12 @@ use crate::stores::postgres::Postgres;
 use crate::stores::postgres::pool::{PostgresError, TRANSACTION_DEADLINE, within};
 use crate::stores::postgres::statement::{Bind, Statement};
 
-/// Rows in one batch.
+/// Elements of a collection in one batch.
 const BATCH_ROWS: i64 = 500;
+/// Rows that one step looks at: a table is walked in the order of its primary key, so that no look reads the whole of it.
+const WALK_ROWS: i64 = 2_000;
+/// What stands for the element where a row is a record.
+const NO_ELEMENT: &str = "''::bytea";
 
 /// What is over in a table: times of Redis, in milliseconds.
 #[derive(Clone, Debug)]
@@ -48,33 +52,87 @@ struct Removed {
     version: i64,
 }
 
-/// Removes one batch of `table`, which holds one row a record. Answers how many rows went.
+/// Where a walk over a table stands: behind this record and element.
+#[derive(Clone, Debug, Default, PartialEq, Eq, QueryableByName)]
+pub struct Place {
+    #[diesel(sql_type = Binary)]
+    key_hash: Vec<u8>,
+    #[diesel(sql_type = Binary)]
+    element_hash: Vec<u8>,
+}
+
+impl Place {
+    fn binds(&self) -> Vec<Bind> {
+        vec![Bind::Bytes(self.key_hash.clone()), Bind::Bytes(self.element_hash.clone())]
+    }
+}
+
+/// What one step of a walk did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// Rows that went.
+    pub rows: i64,
+    /// Where the walk goes on; at its end it begins anew.
+    pub next: Option<Place>,
+}
+
+/// The last of the next rows of `table`, or nothing at its end. The primary key bounds what is read.
+async fn ahead(postgres: &Postgres, table: &str, keys: &str, after: &Place) -> Result<Option<Place>, PostgresError> {
+    let text = format!(
+        "SELECT key_hash, element_hash FROM (SELECT key_hash, {keys} AS element_hash FROM {table}
+            WHERE (key_hash, {keys}) > ({{}}, {{}}) ORDER BY key_hash, {keys} LIMIT {WALK_ROWS}) AS walked
+         ORDER BY key_hash DESC, element_hash DESC LIMIT 1"
+    );
+    let asked = async { Ok(Statement::new(text, after.binds()).rows(&mut *postgres.connection().await?).await?.pop()) };
+    within(TRANSACTION_DEADLINE, asked).await
+}
+
+/// Walks a step further through `table`, which holds one row a record, and removes what is over there.
 ///
 /// # Errors
 /// When Postgres cannot be reached.
-pub async fn records(postgres: &Postgres, table: &'static str, over: &Over) -> Result<i64, PostgresError> {
+pub async fn records(
+    postgres: &Postgres,
+    table: &'static str,
+    over: &Over,
+    after: &Place,
+) -> Result<Step, PostgresError> {
+    let Some(last) = ahead(postgres, table, NO_ELEMENT, after).await? else { return Ok(Step { rows: 0, next: None }) };
     let text = format!(
-        "WITH due AS (SELECT r.key_hash FROM {table} r WHERE {} LIMIT {BATCH_ROWS} FOR UPDATE SKIP LOCKED),
+        "WITH due AS (SELECT r.key_hash FROM {table} r WHERE r.key_hash > {{}} AND r.key_hash <= {{}} AND {}
+            FOR UPDATE SKIP LOCKED),
          gone AS (DELETE FROM {table} t USING due WHERE t.key_hash = due.key_hash RETURNING t.version)
          SELECT count(*) AS rows, coalesce(max(version), 0) AS version FROM gone",
         is_over()
     );
-    remove(postgres, &[table], text, over.binds()).await
+    let mut binds = vec![Bind::Bytes(after.key_hash.clone()), Bind::Bytes(last.key_hash.clone())];
+    binds.extend(over.binds());
+    Ok(Step { rows: remove(postgres, &[table], text, binds).await?, next: Some(last) })
 }
 
-/// Removes one batch of tombstones of elements or entries.
+/// Walks a step further through the elements or entries of `table`, and removes the tombstones that are over there.
 ///
 /// # Errors
 /// When Postgres cannot be reached.
-pub async fn elements(postgres: &Postgres, table: &'static str, over: &Over) -> Result<i64, PostgresError> {
+pub async fn elements(
+    postgres: &Postgres,
+    table: &'static str,
+    over: &Over,
+    after: &Place,
+) -> Result<Step, PostgresError> {
+    let last = ahead(postgres, table, "element_hash", after).await?;
+    let Some(last) = last else { return Ok(Step { rows: 0, next: None }) };
     let text = format!(
-        "WITH due AS (SELECT r.key_hash, r.element_hash FROM {table} r WHERE r.deleted_at < {TIME} LIMIT {BATCH_ROWS}
-            FOR UPDATE SKIP LOCKED),
+        "WITH due AS (SELECT r.key_hash, r.element_hash FROM {table} r WHERE (r.key_hash, r.element_hash) > ({{}}, {{}})
+            AND (r.key_hash, r.element_hash) <= ({{}}, {{}}) AND r.deleted_at < {TIME} FOR UPDATE SKIP LOCKED),
          gone AS (DELETE FROM {table} t USING due WHERE t.key_hash = due.key_hash AND t.element_hash = due.element_hash
             RETURNING t.version)
          SELECT count(*) AS rows, coalesce(max(version), 0) AS version FROM gone"
     );
-    remove(postgres, &[table], text, vec![Bind::Number(over.deleted_before_ms)]).await
+    let mut binds = after.binds();
+    binds.extend(last.binds());
+    binds.push(Bind::Number(over.deleted_before_ms));
+    Ok(Step { rows: remove(postgres, &[table], text, binds).await?, next: Some(last) })
 }
 
 #[derive(QueryableByName)]
@@ -83,17 +141,28 @@ struct Header {
     key_hash: Vec<u8>,
 }
 
-/// Removes one batch of what is left of collections and logs that are over: their elements first, then their headers.
+/// Walks a step further through the headers, and removes one batch of the collections and logs that are over there.
+///
+/// Their elements go first, then their headers. The walk stays where it is until nothing of them is left.
 ///
 /// # Errors
 /// When Postgres cannot be reached.
-pub async fn collections(postgres: &Postgres, over: &Over) -> Result<i64, PostgresError> {
-    let text = format!("SELECT r.key_hash FROM collections r WHERE {} LIMIT 50", is_over());
-    let due: Vec<Header> = Statement::new(text, over.binds()).rows(&mut *postgres.connection().await?).await?;
+pub async fn collections(postgres: &Postgres, over: &Over, after: &Place) -> Result<Step, PostgresError> {
+    let last = ahead(postgres, "collections", NO_ELEMENT, after).await?;
+    let Some(last) = last else { return Ok(Step { rows: 0, next: None }) };
+    let text = format!(
+        "SELECT r.key_hash FROM collections r WHERE r.key_hash > {{}} AND r.key_hash <= {{}} AND {} LIMIT 50",
+        is_over()
+    );
+    let mut binds = vec![Bind::Bytes(after.key_hash.clone()), Bind::Bytes(last.key_hash.clone())];
+    binds.extend(over.binds());
+    let due: Vec<Header> = Statement::new(text, binds).rows(&mut *postgres.connection().await?).await?;
     let hashes: Vec<Vec<u8>> = due.into_iter().map(|header| header.key_hash).collect();
-    if hashes.is_empty() {
-        return Ok(0);
-    }
+    let rows = if hashes.is_empty() { 0 } else { whole_collections(postgres, over, hashes).await? };
+    Ok(Step { rows, next: Some(if rows > 0 { after.clone() } else { last }) })
+}
+
+async fn whole_collections(postgres: &Postgres, over: &Over, hashes: Vec<Vec<u8>>) -> Result<i64, PostgresError> {
     for table in ["elements", "event_logs"] {
         // The header is held, so that nobody gives it new elements meanwhile; one that is alive again is left alone.
         let text = format!(

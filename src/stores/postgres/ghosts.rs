@@ -87,11 +87,36 @@ pub async fn list_keys(postgres: &Postgres, epoch: i64, table: Table, keys: &[Ke
 /// When Postgres cannot be reached.
 pub async fn listed(postgres: &Postgres, kind: Option<&str>, limit: i64) -> Result<Vec<Json>, PostgresError> {
     let text = "SELECT json_build_object('at', at, 'epoch', epoch, 'kind', kind, 'key_hash', encode(key_hash, 'hex'), 'id', id,
-            'element', element, 'type', type, 'doc', doc, 'version', version)::text AS name
+            'element', element, 'type', type, 'doc', doc, 'version', version, 'settled_at', settled_at)::text AS name
          FROM ghosts WHERE kind = coalesce({}, kind) ORDER BY seq DESC LIMIT {}";
     let statement = Statement::new(text, vec![Bind::NullableText(kind.map(str::to_owned)), Bind::Number(limit)]);
     let rows: Vec<Named> = statement.rows(&mut *postgres.connection().await?).await?;
     Ok(rows.iter().filter_map(|row| serde_json::from_str(&row.name).ok()).collect())
+}
+
+/// Notes that these records are the same in both stores again: their ghosts are settled. Answers how many ghosts were.
+///
+/// # Errors
+/// When Postgres cannot be reached.
+pub async fn settle(postgres: &Postgres, keys: &[Key]) -> Result<usize, PostgresError> {
+    let statement = Statement::new(
+        "UPDATE ghosts SET settled_at = now() WHERE key_hash = ANY({}) AND settled_at IS NULL",
+        vec![Bind::BytesList(keys.iter().map(Key::hash).collect())],
+    );
+    Ok(statement.run(&mut *postgres.connection().await?).await?)
+}
+
+/// Notes that whole kinds were found the same in both stores by a comparison that began at `version`: all their ghosts of
+/// before are settled.
+///
+/// # Errors
+/// When Postgres cannot be reached.
+pub async fn settle_kinds(postgres: &Postgres, kinds: &[String], version: i64) -> Result<usize, PostgresError> {
+    let statement = Statement::new(
+        "UPDATE ghosts SET settled_at = now() WHERE kind = ANY({}) AND version < {} AND settled_at IS NULL",
+        vec![Bind::TextList(kinds.to_vec()), Bind::Number(version)],
+    );
+    Ok(statement.run(&mut *postgres.connection().await?).await?)
 }
 
 fn tables() -> impl Iterator<Item = &'static str> {

@@ -234,6 +234,7 @@ pub(super) async fn note_gap(
 /// When Postgres cannot be reached.
 pub async fn counts(postgres: &Postgres) -> Result<Json, PostgresError> {
     let text = "SELECT json_build_object('dead_letters', (SELECT count(*) FROM dead_letters),
-            'log_gaps', (SELECT count(*) FROM log_gaps), 'mismatches', (SELECT count(*) FROM mismatches), 'ghosts', (SELECT count(*) FROM ghosts))::text AS row";
+            'log_gaps', (SELECT count(*) FROM log_gaps), 'mismatches', (SELECT count(*) FROM mismatches), 'ghosts', (SELECT count(*) FROM ghosts),
+            'ghosts_unsettled', (SELECT count(*) FROM ghosts WHERE settled_at IS NULL))::text AS row";
     Ok(rows(postgres, Statement::new(text, Vec::new())).await?.pop().unwrap_or_default())
 }

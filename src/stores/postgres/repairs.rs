@@ -8,7 +8,7 @@ use crate::stores::postgres::Postgres;
 use crate::stores::postgres::pool::PostgresError;
 use crate::stores::postgres::statement::{Bind, Statement};
 
-/// A record that was once found to differ.
+/// A record that was once found to differ, or whose newest write Redis has lost.
 #[derive(Clone, Debug, PartialEq, Eq, QueryableByName)]
 pub struct Suspect {
     /// Its kind.
@@ -29,9 +29,9 @@ pub async fn suspects(
     after: (&str, &str),
     limit: i64,
 ) -> Result<Vec<Suspect>, PostgresError> {
-    let text = "SELECT DISTINCT kind, id FROM mismatches WHERE kind = ANY({}) AND (kind COLLATE \"C\", id) > ({}, {})
-         ORDER BY kind, id LIMIT {}";
-    let text = text.replace("SELECT DISTINCT kind, id", "SELECT DISTINCT kind COLLATE \"C\" AS kind, id");
+    let text = "SELECT DISTINCT kind COLLATE \"C\" AS kind, id FROM (
+            SELECT kind, id FROM mismatches UNION ALL SELECT kind, id FROM ghosts WHERE settled_at IS NULL) AS suspects
+         WHERE kind = ANY({}) AND (kind COLLATE \"C\", id) > ({}, {}) ORDER BY kind, id LIMIT {}";
     let binds = vec![
         Bind::TextList(kinds.to_vec()),
         Bind::Text(after.0.to_owned()),

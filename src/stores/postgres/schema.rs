@@ -261,6 +261,7 @@ diesel::table! {
         type_ -> Text,
         doc -> Nullable<Jsonb>,
         version -> Int8,
+        settled_at -> Nullable<Timestamptz>,
     }
 }
 

@@ -1,4 +1,5 @@
-//! Refills: records that go back to a Redis that was lost, never over anything that is there (L2).
+//! Refills: records that go back to a Redis that was lost, never over anything that is there (L2); and, on an operator's
+//! word, over what is there.
 
 use bytes::Bytes;
 
@@ -19,6 +20,8 @@ pub enum Refill {
     Present,
     /// The key was written or deleted meanwhile.
     Marked,
+    /// It is not what was looked at any more.
+    Changed,
     /// Its time was over.
     Expired,
 }
@@ -28,6 +31,7 @@ fn outcome(text: &str) -> Result<Refill, RedisError> {
         "filled" => Ok(Refill::Filled),
         "present" => Ok(Refill::Present),
         "marked" => Ok(Refill::Marked),
+        "changed" => Ok(Refill::Changed),
         "expired" => Ok(Refill::Expired),
         _ => Err(RedisError::Form("an unknown outcome of a refill")),
     }
@@ -64,6 +68,49 @@ pub async fn documents(redis: &Redis, run_id: &str, documents: &[Document]) -> R
     let args: Vec<&[u8]> = args.iter().map(AsRef::as_ref).collect();
     let mut answers = Parts::of(redis.script(&script::REFILL, &keys, &args).await?)?;
     documents.iter().map(|_| outcome(&answers.text()?)).collect()
+}
+
+/// A record that is written over what Redis holds.
+#[derive(Clone, Debug)]
+pub struct Replacement {
+    /// What goes there.
+    pub document: Document,
+    /// The `ETag` of what was looked at; that of nothing where the key was absent.
+    pub seen_etag: String,
+    /// Its expiry.
+    pub seen_expires_at_ms: Option<i64>,
+    /// Its shape, since a collection is marked whole.
+    pub shape: Shape,
+}
+
+/// Writes over records that are still what was looked at and have no mark, each with a mark of its own.
+///
+/// # Errors
+/// When Redis cannot be reached, is not the run of `epoch` any more, or has no memory left.
+pub async fn overwrite(
+    redis: &Redis,
+    epoch: i64,
+    token: &str,
+    replacements: &[Replacement],
+) -> Result<Vec<Refill>, RedisError> {
+    if replacements.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut args: Vec<Bytes> = vec![epoch.to_string().into(), Bytes::copy_from_slice(token.as_bytes())];
+    for replacement in replacements {
+        let (document, parts) = (&replacement.document, flat(&replacement.document.value));
+        args.push(replacement.seen_etag.clone().into());
+        args.push(expiry(replacement.seen_expires_at_ms));
+        args.push(Bytes::from_static(if replacement.shape == Shape::Collection { b"c" } else { b"-" }));
+        args.push(Bytes::from_static(document.value.type_name().as_bytes()));
+        args.push(expiry(document.expires_at_ms));
+        args.push(parts.len().to_string().into());
+        args.extend(parts);
+    }
+    let keys: Vec<&[u8]> = replacements.iter().map(|replacement| replacement.document.key.as_bytes()).collect();
+    let args: Vec<&[u8]> = args.iter().map(AsRef::as_ref).collect();
+    let mut answers = Parts::of(redis.script(&script::OVERWRITE, &keys, &args).await?)?;
+    replacements.iter().map(|_| outcome(&answers.text()?)).collect()
 }
 
 fn expiry(expires_at_ms: Option<i64>) -> Bytes {

@@ -64,7 +64,9 @@ pub static ANCHOR: Script = script!("#!lua flags=allow-oom\n", "anchor");
 /// Marks ghosts.
 pub static GHOSTS: Script = script!("#!lua flags=allow-oom\n", "ghosts");
 /// Refills documents.
-pub static REFILL: Script = script!("#!lua\n", prelude, "refill");
+pub static REFILL: Script = script!("#!lua\n", prelude, "filling", "refill");
+/// Writes documents over what is there.
+pub static OVERWRITE: Script = script!("#!lua\n", prelude, "filling", "overwrite");
 /// Gathers a part of a collection that goes back.
 pub static REFILL_PART: Script = script!("#!lua\n", "refill_part");
 /// Puts a collection into its place.

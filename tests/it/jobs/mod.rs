@@ -1,6 +1,8 @@
 //! Jobs: one at a time in the fleet, with a pace, a place to go on at, and an end that can be asked for.
 
 mod backfill;
+mod bad_input;
+mod overwrite;
 mod planted;
 mod races;
 mod repair;

@@ -1,11 +1,13 @@
 //! A repair marks what differs and writes nothing itself; one record alone is brought to Postgres and judged; and what is
 //! long over leaves Postgres, by floor.
 
+use parallax::stores::postgres::expunge::{self, Over, Place};
 use serde_json::{Value as Json, json};
 
 use crate::equality::{Load, assert_equal, assert_no_failures, assert_nothing_lost, drained};
 use crate::jobs::{begin, plant, program, reaches};
 use crate::support::sidecar::{PATIENCE, Sidecar};
+use crate::support::stores::Stores;
 use crate::support::{self, raw, wait_until};
 
 async fn verified(sidecar: &Sidecar) -> Json {
@@ -81,6 +83,30 @@ async fn one_record_is_brought_over_and_judged_in_the_answer() {
     let said: Json = serde_json::from_slice(&output.stdout).unwrap();
     assert!(output.status.success() && said["verdict"] == "match", "{said}");
     sidecar.stop_expecting(&[]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_sweep_walks_a_table_in_bounded_steps_and_misses_nothing() {
+    let stores = Stores::start().await;
+    let sql = "INSERT INTO users (key_hash, key, id, kind, type, doc, version, deleted_at)
+        SELECT decode(md5(n::text), 'hex'), 'user:' || n, n::text, 'user', 'string', to_jsonb('v'::text), n,
+            CASE WHEN n % 100 = 0 THEN now() - interval '2 days' END FROM generate_series(1, 9000) AS n";
+    stores.look.batch_execute(sql).await.unwrap();
+    let now_ms = chrono::Utc::now().timestamp_millis();
+    let over = Over { deleted_before_ms: now_ms - 24 * 3_600_000, gone: Vec::new() };
+    let (mut place, mut steps, mut gone) = (Place::default(), 0, 0);
+    loop {
+        let step = expunge::records(&stores.postgres, "users", &over, &place).await.unwrap();
+        assert!(step.rows <= 90, "a step that takes all");
+        gone += step.rows;
+        let Some(next) = step.next else { break };
+        (place, steps) = (next, steps + 1);
+    }
+    assert_eq!((gone, steps), (90, 5), "9,000 rows in steps of 2,000");
+    let left = stores.look.query_one("SELECT count(*), count(deleted_at) FROM users", &[]).await.unwrap();
+    assert_eq!((left.get::<_, i64>(0), left.get::<_, i64>(1)), (8_910, 0));
+    let floor = stores.look.query_one("SELECT floor FROM control WHERE table_name = 'users'", &[]).await.unwrap();
+    assert_eq!(floor.get::<_, i64>(0), 9_000);
 }
 
 #[tokio::test(flavor = "multi_thread")]

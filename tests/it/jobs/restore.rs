@@ -238,6 +238,11 @@ async fn a_promoted_replica_that_was_behind_is_lifted_and_what_it_lost_is_listed
     let listed = program(&primary, &database, &["ghosts", "--kind", "apikey", "--values"]).output().await.unwrap();
     let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
     assert!(listed.contains("never seen again") && listed.contains("after"), "{listed}");
+    // The clean verification has looked at them again.
+    for ghost in ghosts(&one, "apikey").await {
+        assert!(ghost["settled_at"].is_string(), "{ghost}");
+    }
+    assert_eq!(one.get("/v1/status").await.json()["postgres"]["ghosts_unsettled"], 0);
     let lifted = ["the anchor names another run", "redis is lifted", "could not be renewed"];
     one.stop_with(&[], &lifted).await;
     other.stop_with(&[], &lifted).await;

@@ -135,6 +135,59 @@ async fn a_large_collection_is_compared_part_by_part() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn values_are_shown_on_request_and_to_whoever_may_see_them() {
+    let (redis, database) = (support::redis().await, support::postgres().await);
+    let tokens = [("PARALLAX_ADMIN_OPERATOR_TOKEN", "op"), ("PARALLAX_ADMIN_SECRETS_TOKEN", "sec")];
+    let sidecar = Sidecar::start_with(&redis, Some(&database), &tokens).await;
+    let (operator, secrets) = ([("authorization", "Bearer op")], [("authorization", "Bearer sec")]);
+    let change = json!({ "stage": "dualwrite" });
+    let headers = [operator[0], ("if-match", "\"0\"")];
+    assert_eq!(sidecar.admin("PATCH", "/v1/flags/user", Some(change), &headers).await.status, 200);
+    sidecar.command(&["SET", "user:one", "in redis"]).await;
+    sidecar.command(&["SET", "user:two", "in redis alone"]).await;
+    let client = database.client().await;
+    wait_until("both are in postgres", PATIENCE, || async {
+        client.query_one("SELECT count(*) FROM users", &[]).await.unwrap().get::<_, i64>(0) == 2
+    })
+    .await;
+    let output = program(&redis, &database, &["backfill"]).output().await.unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    client.batch_execute("UPDATE users SET doc = to_jsonb('in postgres'::text) WHERE key = 'user:one'").await.unwrap();
+    client.batch_execute("DELETE FROM users WHERE key = 'user:two'").await.unwrap();
+    let spec = json!({ "job": "verify", "kinds": ["user"], "values": true });
+    let refused = sidecar.admin("POST", "/v1/jobs", Some(spec.clone()), &operator).await;
+    assert!(refused.status == 403 && refused.json()["detail"].as_str().unwrap().contains("secrets"), "{refused:?}");
+    let begin = async || sidecar.admin("POST", "/v1/jobs", Some(spec.clone()), &secrets).await;
+    let mut begun = begin().await;
+    // The sidecar hears of the backfill of another process with its next renewal.
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    while begun.status == 409 && tokio::time::Instant::now() < deadline {
+        tokio::task::yield_now().await;
+        begun = begin().await;
+    }
+    let path = format!("/v1/jobs/{}", begun.json()["id"].as_str().unwrap());
+    let report =
+        async |headers: &[(&str, &str)]| sidecar.admin("GET", &path, None, headers).await.json()["report"].clone();
+    wait_until("it is done", PATIENCE, || async { !report(&secrets).await.is_null() }).await;
+    let shown = report(&secrets).await;
+    let differing = &shown["dataInconsistencies"][0];
+    assert_eq!(
+        (&differing["redis"]["doc"], &differing["postgres"]["doc"]),
+        (&json!("in redis"), &json!("in postgres"))
+    );
+    assert_eq!(shown["missingInPostgres"][0]["postgres"], json!(null), "{shown}");
+    assert_eq!(shown["missingInPostgres"][0]["redis"]["doc"], "in redis alone", "{shown}");
+    let masked = report(&operator).await.to_string();
+    assert!(!masked.contains("in redis") && !masked.contains("in postgres") && !masked.contains("one\""), "{masked}");
+    for (more, has_values) in [(&[][..], false), (&["--values"], true)] {
+        let (status, told) = verify(&redis, &database, more).await;
+        assert_eq!((status, told.to_string().contains("in postgres")), (1, has_values), "{told}");
+        assert_eq!(told["dataInconsistencies"][0]["id"], "one", "ids always");
+    }
+    sidecar.stop_with(&[], &[]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_not_backfilled_or_cannot_be_followed_is_not_called_verified() {
     let (redis, database) = (support::redis().await, support::postgres().await);
     let sidecar = Sidecar::start(&redis, &database).await;

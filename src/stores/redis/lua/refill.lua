@@ -5,31 +5,7 @@
 -- Answers 'filled', 'present', 'marked' or 'expired' for each key.
 if ARGV[1] ~= ARGV[2] then return redis.error_reply('LINEAGE redis changed once more') end
 if redis.call('EXISTS', 'parallax:anchor') == 1 then return redis.error_reply('LINEAGE the anchor is there again') end
-local now, at, answer, words_max = micros() / 1000, 3, {}, 2000
-
-local function push(command, key, first, last)
-  for from = first, last, words_max do
-    redis.call(command, key, unpack(ARGV, from, math.min(last, from + words_max - 1)))
-  end
-end
-
-local function fill(key, kind, first, last)
-  if kind == 'string' then redis.call('SET', key, ARGV[first] or '')
-  elseif kind == 'hash' then push('HSET', key, first, last)
-  elseif kind == 'list' then push('RPUSH', key, first, last)
-  elseif kind == 'set' then push('SADD', key, first, last)
-  elseif kind == 'zset' then
-    for i = first, last, 2 do redis.call('ZADD', key, ARGV[i + 1], ARGV[i]) end
-  elseif kind == 'stream' then
-    local i = first
-    while i <= last do
-      local count = tonumber(ARGV[i + 1])
-      redis.call('XADD', key, ARGV[i], unpack(ARGV, i + 2, i + 1 + count))
-      i = i + 2 + count
-    end
-  end
-end
-
+local now, at, answer = micros() / 1000, 3, {}
 for i, key in ipairs(KEYS) do
   local kind, expires, count = ARGV[at], tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2])
   local first = at + 3

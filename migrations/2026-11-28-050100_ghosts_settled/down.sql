@@ -1,0 +1,2 @@
+DROP INDEX ghosts_unsettled;
+ALTER TABLE ghosts DROP COLUMN settled_at;
