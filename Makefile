@@ -4,11 +4,11 @@ CARGO ?= cargo
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build check fmt test soak model demo bench dev chart clean
+.PHONY: help setup build check fmt test soak model demo bench dev chart references clean
 
 help: ## List every target
 	@echo "usage: make TARGET [ARGS=\"...\"]"
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## Install what is missing: Redis, PostgreSQL 15+, Node.js (asks first)
 	@scripts/setup
@@ -47,6 +47,11 @@ dev: setup ## A sidecar with a private Redis and PostgreSQL, until Ctrl-C
 chart: ## Charts, alerts, dashboards and images alone (fetches Helm and checkers into target/ when they are missing)
 	@scripts/helm-tool
 	$(CARGO) test --locked --test it -- chart:: alerts:: dashboards:: images::
+
+references: ## Write docs/configuration.md and docs/metrics.md anew, from the code
+	$(CARGO) run --quiet --locked -- reference settings > target/configuration.md
+	$(CARGO) run --quiet --locked -- reference metrics > target/metrics.md
+	mv target/configuration.md target/metrics.md docs/
 
 clean: ## Remove what the build made
 	$(CARGO) clean

@@ -8,6 +8,7 @@ pub mod ghosts;
 pub mod jobs;
 pub mod migrate;
 mod operate;
+mod reference;
 pub mod serve;
 mod setting_flags;
 mod terminal;
@@ -111,6 +112,8 @@ enum Command {
     /// The description of the application's keys
     #[command(subcommand)]
     Catalog(Catalog),
+    /// Print what this version knows, as a page in Markdown
+    Reference(reference::ReferenceArguments),
 }
 
 #[derive(Subcommand)]
@@ -158,6 +161,7 @@ async fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Verify(arguments) => jobs::verify(arguments, shutdown::on_signals()?).await,
         Command::Config(Config::Check(flags)) => Ok(config::check(&flags.inputs())),
         Command::Catalog(Catalog::Check(arguments)) => catalog::check(arguments).await,
+        Command::Reference(arguments) => Ok(reference::run(&arguments)),
     }
 }
 

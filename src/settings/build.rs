@@ -6,11 +6,10 @@ use std::path::PathBuf;
 use rand::RngExt;
 
 use crate::settings::reader::Reader;
-use crate::settings::sources::Resolved;
 use crate::settings::traces;
 use crate::settings::{
     AdminSettings, CacheSettings, DoorSettings, Limits, LogFormat, LogSettings, PostgresSettings, RedisSettings,
-    RespListen, RespSettings, SettingError, Settings, SslMode, TlsSettings,
+    RespListen, RespSettings, Settings, SslMode, TlsSettings,
 };
 
 /// A day: more than any of the waits can mean.
@@ -19,33 +18,33 @@ pub(super) const WAIT_MS_MAX: u64 = 86_400_000;
 const BYTES_MAX: usize = 512 * 1024 * 1024;
 const INSTANCE_LENGTH_MAX: usize = 128;
 
-/// What was said, as types. Where `errors` is not empty afterwards, stand-ins are among them.
-pub(super) fn build(resolved: &Resolved, errors: &mut Vec<SettingError>) -> Settings {
-    let mut reader = Reader { resolved, errors };
+/// What was said, as types. Where there are errors afterwards, stand-ins are among them.
+pub(super) fn build(reader: &mut Reader<'_>) -> Settings {
     let settings = Settings {
         catalog: reader.file("catalog"),
-        instance: instance(&mut reader),
+        instance: instance(reader),
         timezone_offset_hours: reader.number("timezone_offset", -12..=14),
         rollback_file: reader.optional("rollback_file").map(Into::into),
         migrate_on_start: reader.boolean("migrate_on_start"),
-        log: log(&mut reader),
-        redis: redis(&mut reader),
-        postgres: postgres(&mut reader),
-        http: http(&mut reader),
-        resp: resp(&mut reader),
-        admin: admin(&mut reader),
+        log: log(reader),
+        redis: redis(reader),
+        postgres: postgres(reader),
+        http: http(reader),
+        resp: resp(reader),
+        admin: admin(reader),
         cache: CacheSettings {
             ttl_seconds: reader.number("cache.ttl_seconds", 1..=WAIT_MS_MAX),
             write_through: reader.boolean("cache.write_through"),
         },
-        limits: limits(&mut reader),
-        traces: traces::build(&mut reader),
+        limits: limits(reader),
+        traces: traces::build(reader),
     };
-    check_doors(&settings, &mut reader);
+    check_doors(&settings, reader);
     settings
 }
 
 fn instance(reader: &mut Reader<'_>) -> String {
+    reader.takes("instance", format!("at most {INSTANCE_LENGTH_MAX} letters, digits, dots, dashes and underscores"));
     let Some(name) = reader.optional("instance") else {
         return format!("{:012x}", rand::rng().random_range(0..1_u64 << 48));
     };
@@ -139,6 +138,7 @@ fn resp(reader: &mut Reader<'_>) -> Option<RespSettings> {
         forwards_server_commands: reader.choice("resp.server_commands", &answers, false),
         forwards_blocking_writes: reader.choice("resp.blocking_writes", &answers, false),
     };
+    reader.takes("resp.listen", "address:port, `unix:` and a path, or `off`");
     match &settings.listen {
         RespListen::Tcp(listen) if !listen.ip().is_loopback() && settings.password.is_none() => {
             reader.refuse("resp.listen", open_door(*listen, "PARALLAX_RESP_PASSWORD"));

@@ -36,6 +36,14 @@ impl Definition {
         self.variables.last().copied().unwrap_or(self.key)
     }
 
+    /// The unit of its number, where it has one; the key's own end says it.
+    #[must_use]
+    pub fn unit(&self) -> Option<&'static str> {
+        let units =
+            [("_ms", "milliseconds"), ("_seconds", "seconds"), ("bytes_max", "bytes"), ("timezone_offset", "hours")];
+        units.into_iter().find(|(end, _)| self.key.ends_with(end)).map(|(_, unit)| unit)
+    }
+
     /// Whether it may be left for `--help`, as `-h` shows what is needed every day.
     #[must_use]
     pub fn is_rare(&self) -> bool {

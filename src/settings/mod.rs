@@ -7,6 +7,7 @@ mod build;
 pub mod definitions;
 mod file;
 mod reader;
+pub mod reference;
 pub mod report;
 pub mod sources;
 pub mod traces;
@@ -267,7 +268,7 @@ pub fn load(inputs: &Inputs) -> Result<Loaded, SettingErrors> {
     let mut errors = Vec::new();
     let mut resolved = sources::resolve(inputs, &mut errors);
     upstream::merge(&mut resolved, &mut errors);
-    let settings = build::build(&resolved, &mut errors);
+    let settings = build::build(&mut reader::Reader::new(&resolved, &mut errors));
     if !errors.is_empty() {
         return Err(SettingErrors(errors));
     }
@@ -284,6 +285,6 @@ pub fn admin(inputs: &Inputs) -> Result<AdminSettings, SettingErrors> {
     let mut errors = Vec::new();
     let resolved = sources::resolve(inputs, &mut errors);
     errors.retain(|error| error.setting.to_ascii_lowercase().contains("admin"));
-    let admin = build::admin(&mut reader::Reader { resolved: &resolved, errors: &mut errors });
+    let admin = build::admin(&mut reader::Reader::new(&resolved, &mut errors));
     if errors.is_empty() { Ok(admin) } else { Err(SettingErrors(errors)) }
 }

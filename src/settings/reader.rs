@@ -1,5 +1,6 @@
 //! Turns what was said into types. A mistake is noted and a stand-in returned, so that the rest is checked too.
 
+use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
@@ -17,9 +18,20 @@ use crate::settings::sources::{Given, Resolved};
 pub(super) struct Reader<'a> {
     pub(super) resolved: &'a Resolved,
     pub(super) errors: &'a mut Vec<SettingError>,
+    /// In words, which values each key takes; the reference of the settings is made of it.
+    pub(super) forms: BTreeMap<String, String>,
 }
 
-impl Reader<'_> {
+impl<'a> Reader<'a> {
+    pub(super) fn new(resolved: &'a Resolved, errors: &'a mut Vec<SettingError>) -> Self {
+        Self { resolved, errors, forms: BTreeMap::new() }
+    }
+
+    /// Notes which values `key` takes.
+    pub(super) fn takes(&mut self, key: &str, form: impl Into<String>) {
+        self.forms.insert(key.to_owned(), form.into());
+    }
+
     /// Notes what is wrong with `key`, under the name by which it was given.
     pub(super) fn refuse(&mut self, key: &str, problem: impl Into<String>) {
         let source = self.resolved.winner(key).map(|given| given.source.clone());
@@ -43,13 +55,15 @@ impl Reader<'_> {
     }
 
     /// Texts separated by commas.
-    pub(super) fn list(&self, key: &str) -> Vec<String> {
+    pub(super) fn list(&mut self, key: &str) -> Vec<String> {
+        self.forms.entry(key.to_owned()).or_insert_with(|| "names, separated by commas".to_owned());
         let text = self.optional(key).unwrap_or_default();
         text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(str::to_owned).collect()
     }
 
     /// Bearer tokens separated by commas.
     pub(super) fn tokens(&mut self, key: &str) -> Vec<SecretString> {
+        self.takes(key, "visible ASCII characters, separated by commas");
         let tokens = self.list(key);
         if tokens.iter().any(|token| !token.bytes().all(|byte| byte.is_ascii_graphic())) {
             self.refuse(key, "a token may hold visible ASCII characters only, since it travels in a header");
@@ -59,6 +73,7 @@ impl Reader<'_> {
 
     /// Origins of web pages, separated by commas, each as a browser writes it.
     pub(super) fn origins(&mut self, key: &str) -> Vec<String> {
+        self.takes(key, "origins, separated by commas");
         let origins = self.list(key);
         for origin in &origins {
             let written = Url::parse(origin).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
@@ -77,6 +92,7 @@ impl Reader<'_> {
         key: &str,
         range: RangeInclusive<T>,
     ) -> T {
+        self.takes(key, format!("{} to {}", range.start(), range.end()));
         let text = self.text(key);
         match text.trim().parse::<T>() {
             Ok(number) if range.contains(&number) => number,
@@ -95,6 +111,7 @@ impl Reader<'_> {
     }
 
     pub(super) fn boolean(&mut self, key: &str) -> bool {
+        self.takes(key, "`true` or `false`");
         let text = self.text(key);
         match text.trim().to_ascii_lowercase().as_str() {
             "true" | "1" | "yes" | "on" => true,
@@ -107,6 +124,8 @@ impl Reader<'_> {
     }
 
     pub(super) fn choice<T: Copy>(&mut self, key: &str, choices: &[(&str, T)], fallback: T) -> T {
+        let quoted: Vec<String> = choices.iter().map(|(name, _)| format!("`{name}`")).collect();
+        self.takes(key, quoted.join(", "));
         let text = self.text(key);
         if let Some((_, choice)) = choices.iter().find(|(name, _)| *name == text.trim()) {
             return *choice;
@@ -117,6 +136,7 @@ impl Reader<'_> {
     }
 
     pub(super) fn address(&mut self, key: &str) -> SocketAddr {
+        self.takes(key, "address:port");
         let text = self.text(key);
         let named = text.trim().strip_prefix("localhost:").map(|port| format!("127.0.0.1:{port}"));
         match named.as_deref().unwrap_or(text.trim()).parse() {
@@ -130,6 +150,7 @@ impl Reader<'_> {
 
     /// A file that must be there.
     pub(super) fn file(&mut self, key: &str) -> Option<PathBuf> {
+        self.takes(key, "path of a file that is there");
         let path = PathBuf::from(self.optional(key)?);
         if let Err(error) = std::fs::File::open(&path) {
             self.refuse(key, format!("{} cannot be read: {error}", path.display()));

@@ -125,6 +125,7 @@ fn endpoint(reader: &mut Reader<'_>, protocol: OtlpProtocol) -> Option<Uri> {
 }
 
 fn address(reader: &mut Reader<'_>, key: &str) -> Option<Uri> {
+    reader.takes(key, "`http://` or `https://`, host and port");
     let text = reader.optional(key)?;
     // Nothing of the text may stand in the error: who writes a password into it learns that it is the wrong place.
     let form = "give http://host:port or https://host:port";
@@ -148,6 +149,7 @@ fn address(reader: &mut Reader<'_>, key: &str) -> Option<Uri> {
 
 fn headers(reader: &mut Reader<'_>) -> HeaderMap {
     let key = "traces.headers";
+    reader.takes(key, "`name=value`, separated by commas");
     let mut headers = HeaderMap::new();
     let Some(text) = reader.secret(key) else { return headers };
     let pairs = pairs(text.expose_secret()).and_then(|pairs| {
@@ -170,6 +172,7 @@ fn headers(reader: &mut Reader<'_>) -> HeaderMap {
 fn resource(reader: &mut Reader<'_>) -> Vec<(String, String)> {
     const SERVICE_NAME: &str = "service.name";
     let key = "traces.resource_attributes";
+    reader.takes(key, "`name=value`, separated by commas");
     let mut given = match pairs(&reader.text(key)) {
         Some(pairs) => pairs,
         None => {
@@ -213,6 +216,7 @@ fn sampler(reader: &mut Reader<'_>) -> Sampler {
 
 fn ratio(reader: &mut Reader<'_>) -> f64 {
     let key = "traces.sampler_arg";
+    reader.takes(key, "0 to 1");
     let Some(text) = reader.optional(key) else { return 1.0 };
     match text.trim().parse::<f64>() {
         Ok(ratio) if (0.0..=1.0).contains(&ratio) => ratio,

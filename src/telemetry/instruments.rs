@@ -16,6 +16,33 @@ pub(super) fn tables() -> impl Iterator<Item = &'static str> {
     Table::ALL.iter().map(|table| table.name()).chain([HEADERS])
 }
 
+/// An instrument as the reference describes it.
+pub(super) struct Described {
+    /// Its name, without `_total`.
+    pub(super) name: &'static str,
+    /// `counter`, `gauge` or `histogram`.
+    pub(super) shape: &'static str,
+    /// What it counts.
+    pub(super) help: &'static str,
+    /// Its labels and their values.
+    pub(super) labels: &'static [(&'static str, Told)],
+}
+
+/// The values of a label.
+pub(super) enum Told {
+    /// Known at the start only, in words.
+    Open(&'static str),
+    /// A closed set.
+    Closed {
+        /// What the set says.
+        about: &'static str,
+        /// Its values.
+        names: &'static [&'static str],
+        /// What each of them means.
+        meanings: &'static [&'static str],
+    },
+}
+
 /// What a label may be: the catalog's kinds, our tables, our version, or a closed enum.
 macro_rules! values {
     ($registrar:ident, kind) => {
@@ -35,6 +62,25 @@ macro_rules! values {
     };
 }
 
+/// What a label may be, as the reference tells it.
+macro_rules! told {
+    (kind) => {
+        Told::Open("the kinds of the catalog")
+    };
+    (table) => {
+        Told::Open("the tables of Postgres that hold records")
+    };
+    (command) => {
+        Told::Open("the commands of Redis in lower case, `other` for every other name")
+    };
+    (version) => {
+        Told::Open("the version of the program")
+    };
+    ($set:ident) => {
+        Told::Closed { about: $set::ABOUT, names: $set::NAMES, meanings: $set::MEANINGS }
+    };
+}
+
 macro_rules! instrument_type {
     (counter) => {
         Counter
@@ -50,6 +96,16 @@ macro_rules! instrument_type {
 /// Declares the instruments: the doc comment is the help text, and the name is the one in Prometheus (without `_total`).
 macro_rules! instruments {
     ($($(#[doc = $help:literal])+ $field:ident: $type:ident $name:literal { $($label:ident: $set:ident),* },)+) => {
+        /// Every instrument as the reference describes it.
+        pub(super) const DESCRIBED: &[Described] = &[
+            $(Described {
+                name: $name,
+                shape: stringify!($type),
+                help: concat!($($help),+).trim_ascii(),
+                labels: &[$((stringify!($label), told!($set))),*],
+            },)+
+        ];
+
         /// All instruments of one sidecar.
         pub(super) struct Instruments {
             $($(#[doc = $help])+ pub(super) $field: instrument_type!($type),)+

@@ -5,6 +5,12 @@ pub trait Label: Copy + 'static {
     /// Every value's name, in the order of [`Label::position`].
     const NAMES: &'static [&'static str];
 
+    /// What each value means, in the same order.
+    const MEANINGS: &'static [&'static str];
+
+    /// What the set says, as a title.
+    const ABOUT: &'static str;
+
     /// Where this value stands in [`Label::NAMES`].
     fn position(self) -> usize;
 
@@ -29,6 +35,8 @@ macro_rules! labels {
 
         impl Label for $set {
             const NAMES: &'static [&'static str] = &[$($name),+];
+            const MEANINGS: &'static [&'static str] = &[$($help.trim_ascii()),+];
+            const ABOUT: &'static str = $about.trim_ascii();
 
             fn position(self) -> usize {
                 self as usize

@@ -10,6 +10,7 @@ mod instruments;
 pub mod labels;
 pub mod logs;
 pub mod metrics;
+pub mod reference;
 mod series;
 pub mod traces;
 

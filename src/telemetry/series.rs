@@ -18,7 +18,7 @@ use prometheus::Registry;
 const ALWAYS_SHOWN_SERIES_MAX: usize = 1024;
 
 /// Upper bounds of the latency buckets, in seconds: from a Redis round trip on loopback to a write that waited out its time.
-const SECONDS: [f64; 16] =
+pub(super) const SECONDS: [f64; 16] =
     [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0, 300.0];
 
 /// One label of an instrument and all values it may take.

@@ -36,6 +36,7 @@ mod operating;
 mod properties;
 mod records_api;
 mod redis_lost;
+mod references;
 mod requirements;
 mod resp_clients;
 mod resp_differential;
