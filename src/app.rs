@@ -27,6 +27,7 @@ use crate::stores::postgres::pool::{Options, Postgres};
 use crate::stores::redis::Redis;
 use crate::stores::tls;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::otlp::readings::Readings;
 use crate::telemetry::traces::Traces;
 
 /// How long the start waits for Redis, which may come up beside us in the same pod.
@@ -114,6 +115,7 @@ pub async fn serve(
         resp = resp.as_ref().map(|(listener, _)| listener.place()),
         "the doors are open"
     );
+    let readings = readings(&settings, &metrics, background)?;
     up.send_replace(Some(Arc::clone(&engine)));
 
     let (admin_ends, ended) = crate::shutdown::pair();
@@ -126,6 +128,7 @@ pub async fn serve(
     tracing::info!(cut = drained.cut + cut, "the data doors are closed; what was marked here is drained");
     // The admin door stays open meanwhile: probes and metrics tell of the drain.
     engine.stop(Duration::from_millis(limits.drain_deadline_ms)).await;
+    readings.stop().await;
     triggers.abort();
     admin_ends.request();
     admin.await.context("the admin door ended early")?;
@@ -217,8 +220,16 @@ fn settings_failure(store: &str) -> Failure {
 
 fn traces(settings: &Settings, metrics: &Metrics) -> anyhow::Result<Traces> {
     let Some(traces) = &settings.traces else { return Ok(Traces::default()) };
-    let tls = tls::collector_config(traces).context(settings_failure("the collector of traces"))?;
+    let tls = tls::collector_config(&traces.target).context(settings_failure("the collector of traces"))?;
     Ok(Traces::start(traces, settings, tls, metrics.clone()))
+}
+
+/// Metrics on their way to a collector, where somebody asked for it.
+fn readings(settings: &Settings, metrics: &Metrics, background: &Handle) -> anyhow::Result<Readings> {
+    let Some(wanted) = &settings.metrics else { return Ok(Readings::default()) };
+    let tls = tls::collector_config(&wanted.target).context(settings_failure("the collector of metrics"))?;
+    let _entered = background.enter();
+    Ok(Readings::start(wanted, &settings.instance, tls, metrics.clone()))
 }
 
 /// A pool as the settings want it, driven by the runtime that calls this.

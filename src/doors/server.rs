@@ -280,7 +280,7 @@ impl<H: Handler> Client<H> {
             }
             Err(problem) => self.handler.refuse(&head, problem),
         };
-        self.handler.answered(response.status(), began.elapsed());
+        span.inside(|| self.handler.answered(response.status(), began.elapsed()));
         span.answered(response.status().as_u16(), response.headers_mut());
         if !response.body().is_stream() {
             self.activity.enter(Phase::Writing);

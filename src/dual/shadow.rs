@@ -195,7 +195,7 @@ impl Worker {
         let Sampled { kind, key, origin, .. } = sampled;
         self.metrics.compared(&kind.name, verdict.label());
         if let Some(class) = verdict.label().mismatch() {
-            self.traces.mismatch(&kind.name, class, key, origin);
+            self.traces.mismatch(&self.metrics, &kind.name, class, key, origin);
         }
         let Some(class) = verdict.class() else { return };
         let fields = verdict.fields();

@@ -1,13 +1,13 @@
 //! The engine's own ways to show what it does as spans, so that the code that does it has one line more, and does nothing
 //! more while traces are off.
 
-use crate::dual::Engine;
 use crate::dual::batch::{Batcher, Done};
 use crate::dual::drain::DrainError;
 use crate::dual::flags::ChangeError;
 use crate::dual::plan::Step;
 use crate::dual::task::TaskError;
 use crate::dual::view::DEFAULT;
+use crate::dual::{Engine, EngineError};
 use crate::model::frame::Frame;
 use crate::stores::redis::connection::RedisError;
 use crate::telemetry::traces::active::{ActiveSpan, Fault};
@@ -52,11 +52,26 @@ impl Engine {
     }
 
     fn span_of(&self, steps: &[Step], sent: Sent) -> ActiveSpan {
-        let names: Vec<String> = steps.iter().map(|step| step.command.name()).collect();
+        let names: Vec<String> = steps.iter().map(|step| self.shown_name(&step.command.name()).to_owned()).collect();
         let mut kinds = steps.iter().flat_map(|step| &step.touches).map(|touch| &touch.kind);
         let first = kinds.next();
         let kind = first.filter(|first| kinds.all(|kind| kind.index == first.index));
         self.traces.redis(sent, &names, kind.map(|kind| kind.name.as_str()))
+    }
+
+    /// The span of commands of a client at the Redis door, by their names as they came.
+    pub fn client_span<'a>(&self, names: impl Iterator<Item = &'a [u8]>) -> ActiveSpan {
+        if !self.traces.is_on() {
+            return ActiveSpan::default();
+        }
+        let names: Vec<String> = names.map(|name| String::from_utf8_lossy(name).to_ascii_uppercase()).collect();
+        let names: Vec<&str> = names.iter().map(|name| self.shown_name(name)).collect();
+        self.traces.commands(&names)
+    }
+
+    /// A name that the server does not know could be any text.
+    fn shown_name<'a>(&self, name: &'a str) -> &'a str {
+        if self.table.get(name.as_bytes()).is_some() { name } else { "_OTHER" }
     }
 
     /// Changes flags, as a span of the request.
@@ -89,6 +104,18 @@ fn end(span: &mut ActiveSpan, answer: Option<&Frame>) {
     match answer.and_then(Frame::error) {
         Some(error) => span.answered_with(&error),
         None => span.end(),
+    }
+}
+
+impl Fault for EngineError {
+    fn class(&self) -> &'static str {
+        match self {
+            Self::RedisUnreachable(_) => "unreachable",
+            Self::UnknownOutcome(_) => "unknown_outcome",
+            Self::Overloaded => "overloaded",
+            Self::Timeout => "deadline",
+            Self::PostgresUnavailable(_) => "postgres_unavailable",
+        }
     }
 }
 

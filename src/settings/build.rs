@@ -6,11 +6,11 @@ use std::path::PathBuf;
 use rand::RngExt;
 
 use crate::settings::reader::Reader;
-use crate::settings::traces;
 use crate::settings::{
     AdminSettings, CacheSettings, DoorSettings, Limits, LogFormat, LogSettings, PostgresSettings, RedisSettings,
     RespListen, RespSettings, Settings, SslMode, TlsSettings,
 };
+use crate::settings::{metrics, traces};
 
 /// A day: more than any of the waits can mean.
 pub(super) const WAIT_MS_MAX: u64 = 86_400_000;
@@ -38,6 +38,7 @@ pub(super) fn build(reader: &mut Reader<'_>) -> Settings {
         },
         limits: limits(reader),
         traces: traces::build(reader),
+        metrics: metrics::build(reader),
     };
     check_doors(&settings, reader);
     settings

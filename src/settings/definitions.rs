@@ -47,8 +47,9 @@ impl Definition {
     /// Whether it may be left for `--help`, as `-h` shows what is needed every day.
     #[must_use]
     pub fn is_rare(&self) -> bool {
-        let is_of_traces = self.key.starts_with("traces.") && self.key != "traces.collector";
-        self.key.starts_with("limits.") || self.key.starts_with("cache.") || is_of_traces
+        let is_of_telemetry = ["otlp.", "traces.", "metrics."].iter().any(|area| self.key.starts_with(area));
+        let is_rare = ["limits.", "cache."].iter().any(|area| self.key.starts_with(area));
+        is_rare || (is_of_telemetry && self.key != "otlp.endpoint")
     }
 
     /// The heading under which help shows it.
@@ -62,7 +63,9 @@ impl Definition {
             Some("admin") => "Admin door",
             Some("cache") => "Cache first (no effect before that stage)",
             Some("limits") => "Limits",
-            Some("traces") => "Traces (OpenTelemetry's own names; nothing happens without an endpoint)",
+            Some("otlp") => "OpenTelemetry (its own names; nothing is sent without an endpoint)",
+            Some("traces") => "Traces",
+            Some("metrics") => "Metrics over OTLP",
             Some(_) | None => "General",
         }
     }
@@ -206,26 +209,35 @@ pub const DEFINITIONS: &[Definition] = &[
     plain("limits.barrier_wait_ms", &["PARALLAX_BARRIER_WAIT_MS"], "barrier-wait-ms", Some("30000"),
         "How long a change of stage waits for the other sidecars"),
 
-    plain("traces.collector", &["OTEL_EXPORTER_OTLP_ENDPOINT"], "otlp-endpoint", None,
-        "The OTLP collector that traces go to, http://host:4318 (http/protobuf) or http://host:4317 (grpc); https:// for TLS"),
-    plain("traces.endpoint", &["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"], "otlp-traces-endpoint", None,
-        "The same for traces alone, the whole address: nothing is appended to its path"),
+    plain("otlp.endpoint", &["OTEL_EXPORTER_OTLP_ENDPOINT"], "otlp-endpoint", None,
+        "The OTLP collector, http://host:4318 (http/protobuf) or http://host:4317 (grpc); https:// for TLS"),
+    plain("otlp.protocol", &["OTEL_EXPORTER_OTLP_PROTOCOL"], "otlp-protocol", Some("http/protobuf"),
+        "`http/protobuf` or `grpc`"),
+    hidden("otlp.headers", &["OTEL_EXPORTER_OTLP_HEADERS"], "otlp-headers-file", Secrecy::Secret,
+        "What is sent to the collector with every export: name=value, percent-encoded, separated by commas"),
+    plain("otlp.ca_file", &["OTEL_EXPORTER_OTLP_CERTIFICATE"], "otlp-certificate", None,
+        "A PEM file with the authorities to trust instead of the system's"),
+    plain("otlp.timeout_ms", &["OTEL_EXPORTER_OTLP_TIMEOUT"], "otlp-timeout", Some("10000"),
+        "Milliseconds for one try to export"),
+    plain("otlp.disabled", &["OTEL_SDK_DISABLED"], "otel-sdk-disabled", Some("false"),
+        "true: nothing is sent, whatever the endpoint"),
+    plain("otlp.service_name", &["OTEL_SERVICE_NAME"], "otel-service-name", Some("parallax"),
+        "The `service.name` that spans and metrics bear"),
+    plain("otlp.resource_attributes", &["OTEL_RESOURCE_ATTRIBUTES"], "otel-resource-attributes", None,
+        "What else they bear: name=value, percent-encoded, separated by commas"),
+
     plain("traces.exporter", &["OTEL_TRACES_EXPORTER"], "otel-traces-exporter", Some("otlp"),
         "`otlp`, or `none`: no traces, whatever the endpoint"),
-    plain("traces.disabled", &["OTEL_SDK_DISABLED"], "otel-sdk-disabled", Some("false"),
-        "true: no traces, whatever the endpoint"),
-    plain("traces.protocol", &["OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"], "otlp-protocol",
-        Some("http/protobuf"), "`http/protobuf` or `grpc`"),
-    hidden("traces.headers", &["OTEL_EXPORTER_OTLP_TRACES_HEADERS", "OTEL_EXPORTER_OTLP_HEADERS"], "otlp-headers-file",
-        Secrecy::Secret, "What is sent to the collector with every export: name=value, percent-encoded, separated by commas"),
-    plain("traces.ca_file", &["OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE", "OTEL_EXPORTER_OTLP_CERTIFICATE"],
-        "otlp-certificate", None, "A PEM file with the authorities to trust instead of the system's"),
-    plain("traces.timeout_ms", &["OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "OTEL_EXPORTER_OTLP_TIMEOUT"], "otlp-timeout",
-        Some("10000"), "Milliseconds for one try to export"),
-    plain("traces.service_name", &["OTEL_SERVICE_NAME"], "otel-service-name", Some("parallax"),
-        "The `service.name` that spans bear"),
-    plain("traces.resource_attributes", &["OTEL_RESOURCE_ATTRIBUTES"], "otel-resource-attributes", None,
-        "What else spans bear: name=value, percent-encoded, separated by commas"),
+    plain("traces.endpoint", &["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"], "otlp-traces-endpoint", None,
+        "The collector for traces alone, the whole address: nothing is appended to its path"),
+    plain("traces.protocol", &["OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"], "otlp-traces-protocol", None,
+        "The protocol for traces alone"),
+    hidden("traces.headers", &["OTEL_EXPORTER_OTLP_TRACES_HEADERS"], "otlp-traces-headers-file", Secrecy::Secret,
+        "The headers for traces alone"),
+    plain("traces.ca_file", &["OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE"], "otlp-traces-certificate", None,
+        "The authorities for traces alone"),
+    plain("traces.timeout_ms", &["OTEL_EXPORTER_OTLP_TRACES_TIMEOUT"], "otlp-traces-timeout", None,
+        "The time for one try for traces alone"),
     plain("traces.sampler", &["OTEL_TRACES_SAMPLER"], "otel-traces-sampler", Some("parentbased_always_on"),
         "`always_on`, `always_off`, `traceidratio`, or one of them with `parentbased_` before it; mismatches and errors are always kept"),
     plain("traces.sampler_arg", &["OTEL_TRACES_SAMPLER_ARG"], "otel-traces-sampler-arg", None,
@@ -238,6 +250,23 @@ pub const DEFINITIONS: &[Definition] = &[
         "Milliseconds that a span waits for others to be exported with"),
     plain("traces.export_timeout_ms", &["OTEL_BSP_EXPORT_TIMEOUT"], "otel-bsp-export-timeout", Some("30000"),
         "Milliseconds for one export, all its tries together; what was not taken by then is dropped and counted"),
+
+    plain("metrics.exporter", &["OTEL_METRICS_EXPORTER"], "otel-metrics-exporter", Some("none"),
+        "`otlp`: metrics are sent to the collector, beside being there to be scraped; `none`: they are not"),
+    plain("metrics.endpoint", &["OTEL_EXPORTER_OTLP_METRICS_ENDPOINT"], "otlp-metrics-endpoint", None,
+        "The collector for metrics alone, the whole address: nothing is appended to its path"),
+    plain("metrics.protocol", &["OTEL_EXPORTER_OTLP_METRICS_PROTOCOL"], "otlp-metrics-protocol", None,
+        "The protocol for metrics alone"),
+    hidden("metrics.headers", &["OTEL_EXPORTER_OTLP_METRICS_HEADERS"], "otlp-metrics-headers-file", Secrecy::Secret,
+        "The headers for metrics alone"),
+    plain("metrics.ca_file", &["OTEL_EXPORTER_OTLP_METRICS_CERTIFICATE"], "otlp-metrics-certificate", None,
+        "The authorities for metrics alone"),
+    plain("metrics.timeout_ms", &["OTEL_EXPORTER_OTLP_METRICS_TIMEOUT"], "otlp-metrics-timeout", None,
+        "The time for one try for metrics alone"),
+    plain("metrics.interval_ms", &["OTEL_METRIC_EXPORT_INTERVAL"], "otel-metric-export-interval", Some("60000"),
+        "Milliseconds from one export of metrics to the next"),
+    plain("metrics.export_timeout_ms", &["OTEL_METRIC_EXPORT_TIMEOUT"], "otel-metric-export-timeout", Some("30000"),
+        "Milliseconds for one export of metrics, all its tries together"),
 ];
 
 #[cfg(test)]

@@ -6,6 +6,8 @@
 mod build;
 pub mod definitions;
 mod file;
+pub mod metrics;
+pub mod otlp;
 mod reader;
 pub mod reference;
 pub mod report;
@@ -19,6 +21,7 @@ use std::path::PathBuf;
 
 use secrecy::SecretString;
 
+use self::metrics::MetricSettings;
 pub use self::sources::Inputs;
 use self::sources::Resolved;
 use self::traces::TraceSettings;
@@ -54,6 +57,8 @@ pub struct Settings {
     pub limits: Limits,
     /// Where traces go and which of them; none without an endpoint.
     pub traces: Option<TraceSettings>,
+    /// Where metrics go beside being scraped; none unless somebody asks for it.
+    pub metrics: Option<MetricSettings>,
 }
 
 /// What is logged, and how.

@@ -32,6 +32,14 @@ impl<'a> Reader<'a> {
         self.forms.insert(key.to_owned(), form.into());
     }
 
+    /// Notes that both keys take what is known of one of them.
+    pub(super) fn takes_the_same(&mut self, one: &str, other: &str) {
+        let form = self.forms.get(one).or_else(|| self.forms.get(other)).cloned();
+        for key in [one, other] {
+            self.forms.extend(form.clone().map(|form| (key.to_owned(), form)));
+        }
+    }
+
     /// Notes what is wrong with `key`, under the name by which it was given.
     pub(super) fn refuse(&mut self, key: &str, problem: impl Into<String>) {
         let source = self.resolved.winner(key).map(|given| given.source.clone());
@@ -39,7 +47,11 @@ impl<'a> Reader<'a> {
             Some(source) if self.resolved.is_given(key) => source.to_string(),
             Some(_) | None => definition(key).map_or(key, |definition| definition.name()).to_owned(),
         };
-        self.errors.push(SettingError::new(name, problem));
+        let error = SettingError::new(name, problem);
+        // What holds for several signals is read for each of them.
+        if !self.errors.contains(&error) {
+            self.errors.push(error);
+        }
     }
 
     pub(super) fn optional(&self, key: &str) -> Option<String> {

@@ -86,6 +86,12 @@ fn note(definition: &Definition, settings: &Settings) -> &'static str {
     if definition.key.starts_with("traces.") && settings.traces.is_none() {
         return "   (no effect: traces are off)";
     }
+    if definition.key.starts_with("metrics.") && settings.metrics.is_none() {
+        return "   (no effect: metrics are scraped, and sent nowhere)";
+    }
+    if definition.key.starts_with("otlp.") && settings.traces.is_none() && settings.metrics.is_none() {
+        return "   (no effect: nothing is sent to a collector)";
+    }
     ""
 }
 

@@ -13,7 +13,7 @@ use rustls::server::ParsedCertificate;
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use secrecy::ExposeSecret;
 
-use crate::settings::traces::TraceSettings;
+use crate::settings::otlp::OtlpTarget;
 use crate::settings::{PostgresSettings, RedisSettings, SslMode};
 use crate::stores::redis::wire::Upstream;
 
@@ -80,7 +80,7 @@ pub fn postgres_config(settings: &PostgresSettings) -> Result<Option<ClientConfi
 ///
 /// # Errors
 /// When the authorities cannot be read.
-pub fn collector_config(settings: &TraceSettings) -> Result<ClientConfig, TlsError> {
+pub fn collector_config(settings: &OtlpTarget) -> Result<ClientConfig, TlsError> {
     let is_tls = settings.endpoint.scheme_str() == Some("https");
     let trusted = if is_tls { roots(settings.ca_file.as_deref())? } else { Arc::new(RootCertStore::empty()) };
     client_config(Trust::ChainAndName(trusted))

@@ -3,8 +3,8 @@
 use crate::model::catalog::Table;
 use crate::telemetry::commands::COMMANDS;
 use crate::telemetry::labels::{
-    ApplyFailure, Brake, CaptureRefusal, Compared, ComparisonDrop, Door, GapCause, Job, JobEnd, Label, MismatchClass,
-    Operation, Outcome, Quantile, RouteReason, SpanDrop, StatusClass, Store,
+    ApplyFailure, Brake, CaptureRefusal, Compared, ComparisonDrop, Door, Export, GapCause, Job, JobEnd, Label,
+    MismatchClass, Operation, Outcome, Quantile, RouteReason, SpanDrop, StatusClass, Store,
 };
 use crate::telemetry::series::{Counter, Gauge, Histogram, Registrar};
 
@@ -243,6 +243,8 @@ instruments! {
     spans_exported: counter "parallax_spans_exported" {},
     /// Spans that were lost on their way to the collector.
     spans_dropped: counter "parallax_spans_dropped" { reason: SpanDrop },
+    /// Exports of metrics to a collector, by what came of them.
+    metric_exports: counter "parallax_metric_exports" { result: Export },
     /// 1, with the version of the program.
     build_info: gauge "parallax_build_info" { version: version },
 }

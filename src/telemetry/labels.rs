@@ -266,6 +266,15 @@ labels! {
         /// The collector took the export and rejected these spans of it.
         Rejected = "rejected",
     }
+    /// What came of an export of metrics.
+    Export {
+        /// The collector took all of it.
+        Taken = "taken",
+        /// The collector took the export and rejected points of it.
+        Rejected = "rejected",
+        /// The collector could not be reached, was too slow, or refused; the next export has all of it.
+        Failed = "failed",
+    }
     /// The first digit of an HTTP status.
     StatusClass {
         /// Informational.

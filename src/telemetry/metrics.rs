@@ -5,18 +5,25 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime};
 
+use opentelemetry::trace::SpanContext;
+use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
+use opentelemetry_proto::tonic::resource::v1::Resource;
 use opentelemetry_sdk::metrics::SdkMeterProvider;
 use prometheus::proto::MetricFamily;
 use prometheus::{Registry, TextEncoder};
 
 use crate::telemetry::commands::COMMANDS;
+use crate::telemetry::exemplars::Exemplars;
 use crate::telemetry::instruments::{Instruments, tables};
 use crate::telemetry::labels::{
-    ApplyFailure, Brake, CaptureRefusal, Compared, ComparisonDrop, Door, GapCause, Job, JobEnd, Label, Operation,
-    Outcome, RouteReason, SpanDrop, StatusClass, Store,
+    ApplyFailure, Brake, CaptureRefusal, Compared, ComparisonDrop, Door, Export, GapCause, Job, JobEnd, Label,
+    MismatchClass, Operation, Outcome, RouteReason, SpanDrop, StatusClass, Store,
 };
+use crate::telemetry::openmetrics;
+use crate::telemetry::otlp::points::Reading;
 use crate::telemetry::series::Registrar;
 
 /// The metrics of one sidecar. Cheap to clone; every clone counts into the same instruments.
@@ -28,6 +35,10 @@ pub(super) struct Inner {
     kinds: HashMap<String, usize>,
     commands: HashMap<&'static str, usize>,
     pub(super) registry: Registry,
+    exemplars: HashMap<String, Arc<Exemplars>>,
+    exemplars_are_on: Arc<AtomicBool>,
+    /// When they began to count.
+    since: SystemTime,
     /// The instruments are read for as long as this lives.
     _provider: SdkMeterProvider,
 }
@@ -41,12 +52,16 @@ impl Metrics {
         let registrar = Registrar::new(&registry, instance, kinds);
         let instruments = Instruments::new(&registrar);
         instruments.build_info.set(&[0], 1.0);
+        let (provider, exemplars, exemplars_are_on) = registrar.into_parts();
         Self(Arc::new(Inner {
             instruments,
             kinds: kinds.iter().cloned().zip(0..).collect(),
             commands: COMMANDS.iter().copied().zip(0..).collect(),
             registry,
-            _provider: registrar.into_provider(),
+            exemplars,
+            exemplars_are_on,
+            since: opentelemetry::time::now(),
+            _provider: provider,
         }))
     }
 
@@ -58,6 +73,28 @@ impl Metrics {
             tracing::error!(%error, "metrics could not be written as text");
         }
         text
+    }
+
+    /// All metrics in the text of OpenMetrics, with exemplars.
+    #[must_use]
+    pub fn render_openmetrics(&self) -> String {
+        openmetrics::render(&self.0.registry.gather(), |name| self.exemplars(name))
+    }
+
+    /// All metrics as one export over OTLP.
+    pub(super) fn export(&self, resource: Resource) -> ExportMetricsServiceRequest {
+        let families = self.0.registry.gather();
+        let reading = Reading { families: &families, since: self.0.since, at: opentelemetry::time::now() };
+        reading.export(resource, |name| self.exemplars(name))
+    }
+
+    fn exemplars(&self, name: &str) -> Option<&Exemplars> {
+        self.0.exemplars.get(name).map(AsRef::as_ref)
+    }
+
+    /// Spans are made from now on: what is measured inside one that is kept points to it.
+    pub(super) fn point_to_traces(&self) {
+        self.0.exemplars_are_on.store(true, Ordering::Relaxed);
     }
 
     /// The sum over the series of `name` (as Prometheus shows it) whose labels include `labels`: value of counters and
@@ -179,6 +216,11 @@ impl Metrics {
         }
     }
 
+    /// The mismatch that was counted last for this kind and class stands in `span`.
+    pub(super) fn mismatch_traced(&self, kind: &str, class: MismatchClass, span: &SpanContext) {
+        self.0.instruments.mismatches.point_to(&[self.kind(kind), class.position()], span);
+    }
+
     /// A sampled comparison was given up.
     pub fn comparison_dropped(&self, reason: ComparisonDrop) {
         self.0.instruments.comparisons_dropped.add(&[reason.position()], 1);
@@ -288,6 +330,11 @@ impl Metrics {
     /// `spans` spans were lost on their way to the collector.
     pub fn spans_dropped(&self, reason: SpanDrop, spans: u64) {
         self.0.instruments.spans_dropped.add(&[reason.position()], spans);
+    }
+
+    /// An export of metrics to a collector came to this.
+    pub fn metrics_exported(&self, result: Export) {
+        self.0.instruments.metric_exports.add(&[result.position()], 1);
     }
 
     /// The place of a command's name, whatever its case; that of all others where nobody knows it.

@@ -6,10 +6,13 @@
 mod commands;
 pub mod counted;
 mod cutover;
+mod exemplars;
 mod instruments;
 pub mod labels;
 pub mod logs;
 pub mod metrics;
+mod openmetrics;
+pub mod otlp;
 pub mod reference;
 mod series;
 pub mod traces;

@@ -4,14 +4,17 @@
 //! each combination of label values. Histograms are OpenTelemetry's own, with label sets made beforehand.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::{Meter, MeterProvider};
+use opentelemetry::trace::SpanContext;
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::metrics::{Instrument, SdkMeterProvider, Stream};
 use prometheus::Registry;
+
+use crate::telemetry::exemplars::Exemplars;
 
 /// Instruments with at most this many series show all of them from the start, so that a first event is a rise from 0 to 1
 /// and not a series out of nowhere; larger ones show a series once it was touched.
@@ -79,19 +82,29 @@ impl Cells {
 }
 
 /// A number that only rises.
-pub(super) struct Counter(Cells);
+pub(super) struct Counter {
+    cells: Cells,
+    exemplars: Arc<Exemplars>,
+}
 
 impl Counter {
     /// Adds `n` to the series at `positions`, one for each label.
     pub(super) fn add(&self, positions: &[usize], n: u64) {
-        if let Some(cell) = self.0.cell(positions) {
+        if let Some(cell) = self.cells.cell(positions) {
             cell.fetch_add(n, Ordering::Relaxed);
         }
     }
 
     /// What the series at `positions` has come to.
     pub(super) fn total(&self, positions: &[usize]) -> u64 {
-        self.0.cell(positions).map_or(0, |cell| cell.load(Ordering::Relaxed))
+        self.cells.cell(positions).map_or(0, |cell| cell.load(Ordering::Relaxed))
+    }
+
+    /// Notes that `span` counted one in the series at `positions`, if that span is kept.
+    pub(super) fn point_to(&self, positions: &[usize], span: &SpanContext) {
+        if let Some(index) = self.cells.shape.index(positions) {
+            self.exemplars.note(index, 1.0, span);
+        }
     }
 }
 
@@ -120,13 +133,16 @@ pub(super) struct Histogram {
     inner: opentelemetry::metrics::Histogram<f64>,
     label_sets: Vec<Vec<KeyValue>>,
     shape: Shape,
+    exemplars: Arc<Exemplars>,
 }
 
 impl Histogram {
-    /// Records `seconds` in the series at `positions`.
+    /// Records `seconds` in the series at `positions`, with the trace that the caller works in as its exemplar.
     pub(super) fn record(&self, positions: &[usize], seconds: f64) {
-        if let Some(labels) = self.shape.index(positions).and_then(|index| self.label_sets.get(index)) {
+        let Some(index) = self.shape.index(positions) else { return };
+        if let Some(labels) = self.label_sets.get(index) {
             self.inner.record(seconds, labels);
+            self.exemplars.note_current(index, seconds);
         }
     }
 }
@@ -137,6 +153,8 @@ pub(super) struct Registrar {
     provider: SdkMeterProvider,
     meter: Meter,
     series_max: Arc<Mutex<HashMap<String, usize>>>,
+    exemplars: Mutex<HashMap<String, Arc<Exemplars>>>,
+    exemplars_are_on: Arc<AtomicBool>,
 }
 
 impl Registrar {
@@ -163,7 +181,8 @@ impl Registrar {
         let provider =
             SdkMeterProvider::builder().with_reader(exporter).with_resource(resource).with_view(view).build();
         let meter = provider.meter("parallax");
-        Self { kinds: kinds.to_vec(), provider, meter, series_max }
+        let (exemplars, exemplars_are_on) = (Mutex::default(), Arc::default());
+        Self { kinds: kinds.to_vec(), provider, meter, series_max, exemplars, exemplars_are_on }
     }
 
     /// The label `kind`.
@@ -171,14 +190,22 @@ impl Registrar {
         self.kinds.clone()
     }
 
-    /// What must be kept for as long as the instruments are.
-    pub(super) fn into_provider(self) -> SdkMeterProvider {
-        self.provider
+    /// What must be kept for as long as the instruments are; their exemplars by the name that a scrape shows; and the switch
+    /// that turns them on.
+    pub(super) fn into_parts(self) -> (SdkMeterProvider, HashMap<String, Arc<Exemplars>>, Arc<AtomicBool>) {
+        (self.provider, self.exemplars.into_inner().unwrap_or_else(PoisonError::into_inner), self.exemplars_are_on)
+    }
+
+    fn exemplars(&self, shown: String, label_sets: &[Vec<KeyValue>], bounds: &'static [f64]) -> Arc<Exemplars> {
+        let made = Arc::new(Exemplars::new(Arc::clone(&self.exemplars_are_on), label_sets, bounds));
+        self.exemplars.lock().unwrap_or_else(PoisonError::into_inner).insert(shown, Arc::clone(&made));
+        made
     }
 
     /// A counter; the exporter adds `_total` to its name.
     pub(super) fn counter(&self, name: &'static str, help: &'static str, labels: &[LabelSet]) -> Counter {
         let label_sets = self.expect_series(name, labels);
+        let exemplars = self.exemplars(format!("{name}_total"), &label_sets, &[]);
         let cells = Cells::of(labels);
         let shown = cells.shown(labels);
         let _observed = self
@@ -191,7 +218,7 @@ impl Registrar {
                 }
             })
             .build();
-        Counter(cells)
+        Counter { cells, exemplars }
     }
 
     /// A gauge.
@@ -216,7 +243,8 @@ impl Registrar {
     pub(super) fn histogram(&self, name: &'static str, help: &'static str, labels: &[LabelSet]) -> Histogram {
         let label_sets = self.expect_series(name, labels);
         let inner = self.meter.f64_histogram(name).with_description(help).with_boundaries(SECONDS.to_vec()).build();
-        Histogram { inner, label_sets, shape: Shape::of(labels) }
+        let exemplars = self.exemplars(name.to_owned(), &label_sets, &SECONDS);
+        Histogram { inner, label_sets, shape: Shape::of(labels), exemplars }
     }
 
     /// Announces how many series `name` will have and returns their label sets.

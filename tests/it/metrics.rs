@@ -7,8 +7,8 @@ use std::time::Duration;
 use parallax::model::flag::Flag;
 use parallax::telemetry::Metrics;
 use parallax::telemetry::labels::{
-    ApplyFailure, Brake, CaptureRefusal, Compared, ComparisonDrop, Door, GapCause, Job, JobEnd, Operation, Outcome,
-    Quantile, RouteReason, SpanDrop, Store,
+    ApplyFailure, Brake, CaptureRefusal, Compared, ComparisonDrop, Door, Export, GapCause, Job, JobEnd, Operation,
+    Outcome, Quantile, RouteReason, SpanDrop, Store,
 };
 
 /// The metrics after every fact was counted once.
@@ -59,6 +59,7 @@ fn after_every_fact() -> Metrics {
     metrics.auth_failed(Door::Admin);
     metrics.spans_exported(4);
     metrics.spans_dropped(SpanDrop::QueueFull, 1);
+    metrics.metrics_exported(Export::Taken);
     metrics
 }
 

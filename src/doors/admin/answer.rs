@@ -16,9 +16,6 @@ use crate::dual::status::Health;
 use crate::dual::task::TaskError;
 use crate::jobs::JobsError;
 
-/// What Prometheus calls its text format.
-const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
-
 /// A JSON answer.
 pub(super) fn json(status: StatusCode, body: &Value) -> Response {
     whole(status, "application/json", body.to_string())
@@ -32,11 +29,6 @@ pub(super) fn description() -> Response {
 /// One line for a probe.
 pub(super) fn text(status: StatusCode, line: &str) -> Response {
     whole(status, "text/plain; charset=utf-8", format!("{line}\n"))
-}
-
-/// The metrics.
-pub(super) fn metrics(text: String) -> Response {
-    whole(StatusCode::OK, METRICS_TYPE, text)
 }
 
 fn whole(status: StatusCode, media_type: &'static str, body: String) -> Response {

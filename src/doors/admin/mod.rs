@@ -42,6 +42,7 @@ mod pages;
 mod planned;
 mod query;
 mod route;
+mod scrape;
 
 /// How long a caller without the right waits for its refusal, so that guessing a token is slow.
 const REFUSAL_DELAY_MS: u64 = 250;
@@ -146,7 +147,7 @@ impl AdminDoor {
             Report::Ready if self.engine.is_ready() => Ok(answer::text(StatusCode::OK, "ready")),
             Report::Ready => Ok(answer::text(StatusCode::SERVICE_UNAVAILABLE, "not ready")),
             Report::Health => Ok(answer::health(&self.engine.health().await)),
-            Report::Metrics => Ok(answer::metrics(self.metrics.render())),
+            Report::Metrics => Ok(scrape::answer(&self.metrics, &asked.request.headers)),
             Report::Description => Ok(answer::description()),
             Report::Flags => answer::flags(&self.engine.flags()),
             Report::Flag => answer::flag(&self.engine.flags(), &asked.name),

@@ -13,11 +13,13 @@ use crate::doors::resp::Thread;
 use crate::doors::resp::output::{Output, WAITING_BYTES, failure};
 use crate::doors::resp::own::Own;
 use crate::doors::resp::parse::{Found, Parser, Trust};
+use crate::doors::resp::traced;
 use crate::dual::Answer;
 use crate::dual::route::Route;
 use crate::dual::view::View;
 use crate::model::command::{Command, Words};
 use crate::model::frame::{Protocol, encode};
+use crate::telemetry::traces::active::{ActiveSpan, Fault};
 
 /// Bytes that one read takes at least.
 const READ_BYTES: usize = 16 * 1024;
@@ -250,7 +252,8 @@ impl Client {
         let Run { from, to, count } = std::mem::take(run);
         if count > 0 {
             let bytes = self.input.get(from..to).unwrap_or_default();
-            send(&self.thread, &self.output, self.protocol, bytes, count, view).await;
+            let span = self.span_of_run(bytes, count);
+            send(&self.thread, &self.output, self.protocol, Piece { bytes, count, span }, view).await;
         }
         self.input.advance(to);
         if self.output.waiting_bytes() > WAITING_BYTES {
@@ -263,7 +266,8 @@ impl Client {
         let mut bytes = BytesMut::new();
         encode::command(&mut bytes, command);
         let view = self.thread.engine.view();
-        send(&self.thread, &self.output, self.protocol, &bytes, 1, &view).await;
+        let span = self.span_of_run(&bytes, 1);
+        send(&self.thread, &self.output, self.protocol, Piece { bytes: &bytes, count: 1, span }, &view).await;
     }
 
     /// Serves one command.
@@ -321,8 +325,11 @@ impl Client {
             self.output.answered().await;
         }
         let path = self.thread.path(self.protocol);
+        let names = commands.iter().map(|command| command.arg(0).map(AsRef::as_ref).unwrap_or_default());
+        let span = self.thread.engine.client_span(names);
         // It goes over the lane on which the commands before it went, so their replies come first.
-        let answers = self.thread.engine.execute_over(path, commands).await;
+        let answers = span.within(self.thread.engine.execute_over(path, commands)).await;
+        traced::end(span, &answers);
         self.output.answered().await;
         for answer in &answers {
             match answer {
@@ -340,13 +347,29 @@ impl Client {
     }
 }
 
+/// Commands that are handed on as they came.
+struct Piece<'a> {
+    bytes: &'a [u8],
+    count: usize,
+    /// None while traces are off.
+    span: Option<ActiveSpan>,
+}
+
 /// Forwards bytes; where nothing can be sent, each command is answered with the reason.
-async fn send(thread: &Thread, output: &Arc<Output>, protocol: Protocol, bytes: &[u8], count: usize, view: &Arc<View>) {
+async fn send(thread: &Thread, output: &Arc<Output>, protocol: Protocol, piece: Piece<'_>, view: &Arc<View>) {
+    let Piece { bytes, count, span } = piece;
     while !output.begin(count, view) {
         output.answered().await;
     }
+    let is_traced = span.is_some();
+    if let Some(span) = span {
+        output.follow(count, span);
+    }
     let sink = Arc::clone(output);
     if let Err(error) = thread.path(protocol).forward(bytes, count, sink) {
+        if is_traced {
+            output.unfollow(error.class());
+        }
         output.take_back(count);
         output.answered().await;
         (0..count).for_each(|_| output.failed(&error));

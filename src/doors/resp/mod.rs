@@ -14,6 +14,7 @@ mod own;
 mod parse;
 mod socket;
 mod stream;
+mod traced;
 
 use std::io;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};

@@ -11,6 +11,7 @@ use crate::dual::route::{RedisError, Route};
 use crate::dual::transaction::Expected;
 use crate::model::command::Command;
 use crate::model::frame::encode;
+use crate::telemetry::traces::active::{ActiveSpan, Fault};
 
 /// Commands of a client's transaction that are queued at once.
 const QUEUED_AT_ONCE_MAX: usize = 1024;
@@ -88,6 +89,12 @@ impl Client {
         if let Some(command) = ends {
             encode::command(&mut bytes, command);
         }
+        let mut span = match ends {
+            Some(command) if command.is_word(0, "EXEC") => {
+                self.thread.engine.client_span([b"EXEC".as_slice()].into_iter())
+            }
+            Some(_) | None => ActiveSpan::default(),
+        };
         own.write(&bytes).await?;
         for expected in expected {
             let frame = own.reply(&self.output).await?;
@@ -109,13 +116,22 @@ impl Client {
         let transaction = own.transaction.take();
         let told = match transaction {
             Some(transaction) if command.is_word(0, "EXEC") => {
-                self.thread.engine.executed(transaction, frame, self.protocol).await
+                span.within(self.thread.engine.executed(transaction, frame, self.protocol)).await
             }
             Some(_) | None => Ok(frame),
         };
         match told {
-            Ok(frame) => self.output.reply(frame.bytes()),
-            Err(error) => self.output.failed(&error),
+            Ok(frame) => {
+                match frame.error() {
+                    Some(error) => span.answered_with(&error),
+                    None => span.end(),
+                }
+                self.output.reply(frame.bytes());
+            }
+            Err(error) => {
+                span.fail(error.class());
+                self.output.failed(&error);
+            }
         }
         self.release();
         Ok(())

@@ -9,10 +9,12 @@ use bytes::{Buf, BytesMut};
 use tokio::sync::Notify;
 
 use crate::doors::resp::socket::Socket;
+use crate::doors::resp::traced::Followed;
 use crate::dual::route::{RedisError, Sink, Turn};
 use crate::dual::view::View;
 use crate::telemetry::labels::{Door, Outcome};
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::traces::active::{ActiveSpan, Fault};
 
 /// Commands of one client that wait for their replies; more of them stay in its socket.
 const IN_FLIGHT_MAX: usize = 1024;
@@ -56,6 +58,8 @@ struct Inner {
     is_told: bool,
     is_awaited: bool,
     is_broken: bool,
+    /// The spans of what is in flight; empty while traces are off.
+    followed: Followed,
 }
 
 /// What a client is owed, and the socket it goes to.
@@ -104,6 +108,16 @@ impl Output {
     /// Takes back what [`Self::begin`] noted: nothing was sent.
     pub(super) fn take_back(&self, count: usize) {
         self.lock().ended(count);
+    }
+
+    /// The commands that [`Self::begin`] noted last are the work of `span`, which ends with the last reply to them.
+    pub(super) fn follow(&self, count: usize, span: ActiveSpan) {
+        self.lock().followed.begin(count, span);
+    }
+
+    /// They were not sent.
+    pub(super) fn unfollow(&self, class: &'static str) {
+        self.lock().followed.take_back(class);
     }
 
     /// Says whether the client hears replies from now on. To be called when nothing is in flight.
@@ -225,6 +239,7 @@ impl Inner {
             is_told: false,
             is_awaited: false,
             is_broken: false,
+            followed: Followed::default(),
         }
     }
 
@@ -264,6 +279,9 @@ impl Inner {
             self.view = None;
             self.is_moved = false;
         }
+        if !self.followed.is_empty() {
+            self.followed.ended(count);
+        }
     }
 }
 
@@ -275,6 +293,9 @@ impl Sink for Output {
             if inner.in_flight == 1 {
                 // What is answered was done. A client that takes its time to read the answer holds no change of flags.
                 inner.view = None;
+            }
+            if !inner.followed.is_empty() {
+                inner.followed.seen(piece);
             }
         }
         inner.append(piece, ends);
@@ -324,6 +345,7 @@ impl Sink for Output {
             self.metrics.command(Door::Resp, Outcome::Failed);
             inner.append(&frame, true);
         }
+        inner.followed.failed(error.class(), owed);
         inner.ended(owed);
         drop(inner);
         self.turned();

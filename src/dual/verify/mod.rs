@@ -30,6 +30,7 @@ use crate::stores::postgres::pages::{self, LiveRow, Range};
 use crate::stores::postgres::proofs::{self, Proof};
 use crate::stores::redis::capture::{self, Purpose};
 use crate::stores::redis::fence;
+use crate::telemetry::traces::Origin;
 
 /// Rows in one page from Postgres' side.
 const PAGE_ROWS: i64 = 500;
@@ -446,6 +447,9 @@ impl Engine {
         if verify.found.known.len() > LISTED_MAX * 2 {
             // So many differences need no list; then a key that a scan shows twice may be counted twice.
             verify.found.known.clear();
+        }
+        if let Some(class) = judged.verdict.label().mismatch() {
+            self.traces.mismatch(&self.metrics, &judged.kind.name, class, &judged.key, &Origin::default());
         }
         let fields = judged.verdict.fields();
         *verify.found.classes.entry(class.to_owned()).or_default() += 1;

@@ -79,6 +79,12 @@ impl ActiveSpan {
         }
     }
 
+    /// Does this at once, inside the span.
+    pub fn inside<T>(&self, work: impl FnOnce() -> T) -> T {
+        let _inside = self.0.as_ref().map(|begun| begun.context.clone().attach());
+        work()
+    }
+
     /// Does the work inside the span, which ends with it and shows the class of its error.
     ///
     /// # Errors
@@ -162,6 +168,11 @@ impl DoorSpan {
     /// What happens in this future happens inside the span.
     pub fn within<F: Future>(&self, work: F) -> impl Future<Output = F::Output> + use<F> {
         self.0.within(work)
+    }
+
+    /// Does this at once, inside the span.
+    pub fn inside<T>(&self, work: impl FnOnce() -> T) -> T {
+        self.0.inside(work)
     }
 
     /// Ends the span with the answer's status, and tells the caller in `headers` under which ids it is found.

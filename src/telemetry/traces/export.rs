@@ -17,15 +17,12 @@ use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::trace::{Span, SpanData, SpanProcessor};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::settings::traces::TraceSettings;
 use crate::telemetry::labels::SpanDrop;
 use crate::telemetry::metrics::Metrics;
-use crate::telemetry::traces::otlp::{Collector, ExportError};
-
-/// How long the first pause between two tries is; each further one is twice as long.
-const RETRY_PAUSE: Duration = Duration::from_secs(1);
+use crate::telemetry::otlp::collector::{Collector, Spans};
 
 /// Takes finished spans without ever waiting.
 #[derive(Clone)]
@@ -68,7 +65,7 @@ impl Exporting {
     /// Starts the task. Answers the queue that it empties, too.
     pub(super) fn start(
         settings: &TraceSettings,
-        collector: Collector,
+        collector: Collector<Spans>,
         resource: &Resource,
         metrics: Metrics,
     ) -> (Self, Queue) {
@@ -100,7 +97,7 @@ impl Exporting {
 }
 
 struct Exporter {
-    collector: Collector,
+    collector: Collector<Spans>,
     resource: ResourceAttributesWithSchema,
     metrics: Metrics,
     batch_max: usize,
@@ -150,7 +147,7 @@ impl Exporter {
         let count = u64::try_from(batch.len()).unwrap_or(u64::MAX);
         let resource_spans = group_spans_by_resource_and_scope(batch, &self.resource);
         let request = ExportTraceServiceRequest { resource_spans };
-        match self.send(&request).await {
+        match self.collector.send(&request, self.deadline, &self.stopped).await {
             Ok(rejected) => {
                 let rejected = rejected.min(count);
                 self.metrics.spans_exported(count - rejected);
@@ -166,25 +163,6 @@ impl Exporter {
                 if !std::mem::replace(&mut self.is_failing, true) {
                     tracing::warn!(%error, "traces cannot be exported: their spans are dropped and counted");
                 }
-            }
-        }
-    }
-
-    /// Sends until it is taken, refused for good, or the time for it is over. While we are asked to end there is one try.
-    async fn send(&self, request: &ExportTraceServiceRequest) -> Result<u64, ExportError> {
-        let until = Instant::now() + self.deadline;
-        let mut pause = RETRY_PAUSE;
-        loop {
-            let tried = timeout_at(until, self.collector.send(request)).await.unwrap_or(Err(ExportError::Late));
-            match tried {
-                Err(error) if error.may_be_repeated() && Instant::now() + pause < until => {
-                    let mut stopped = self.stopped.clone();
-                    tokio::select! {
-                        () = sleep(pause) => pause *= 2,
-                        _ = stopped.wait_for(|stopped| *stopped) => return Err(error),
-                    }
-                }
-                outcome => return outcome,
             }
         }
     }

@@ -12,7 +12,6 @@
 pub mod active;
 mod context;
 mod export;
-mod otlp;
 pub mod spans;
 
 use std::sync::Arc;
@@ -21,15 +20,15 @@ use std::time::Duration;
 use opentelemetry::trace::{SpanContext, TraceContextExt, TraceState, TracerProvider};
 use opentelemetry::{Context, InstrumentationScope, KeyValue};
 use opentelemetry_sdk::Resource;
-use opentelemetry_sdk::resource::TelemetryResourceDetector;
 use opentelemetry_sdk::trace::{Sampler, SdkTracer, SdkTracerProvider, ShouldSample, SpanLimits};
 use rustls::ClientConfig;
 
 use crate::settings::Settings;
 use crate::settings::traces::{AsksParent, TraceSettings};
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::otlp;
+use crate::telemetry::otlp::collector::Collector;
 use crate::telemetry::traces::export::{Exporting, Queue};
-use crate::telemetry::traces::otlp::Collector;
 
 /// Links of one span at most: the writes that an apply settled. Further ones are counted in the span itself.
 pub const LINKS_MAX: u32 = 64;
@@ -68,8 +67,9 @@ impl Traces {
     /// Traces as `traces` wants them; `tls` is how a collector behind https is spoken to. To be called inside a runtime.
     #[must_use]
     pub fn start(traces: &TraceSettings, settings: &Settings, tls: ClientConfig, metrics: Metrics) -> Self {
-        let resource = resource(traces, &settings.instance);
-        let (exporting, queue) = Exporting::start(traces, Collector::new(traces, tls), &resource, metrics);
+        let resource = otlp::resource(&traces.target, &settings.instance);
+        metrics.point_to_traces();
+        let (exporting, queue) = Exporting::start(traces, Collector::new(&traces.target, tls), &resource, metrics);
         Self(Some(Arc::new(Inner {
             sampled: tracer(sampler(traces), &queue, &resource),
             kept: tracer(Box::new(Sampler::AlwaysOn), &queue, &resource),
@@ -129,16 +129,4 @@ fn sampler(settings: &TraceSettings) -> Box<dyn ShouldSample> {
         AsksParent::Yes => Box::new(Sampler::ParentBased(Box::new(own))),
         AsksParent::No => Box::new(own),
     }
-}
-
-fn resource(settings: &TraceSettings, instance: &str) -> Resource {
-    let given = settings.resource.iter().map(|(name, value)| KeyValue::new(name.clone(), value.clone()));
-    Resource::builder_empty()
-        .with_detector(Box::new(TelemetryResourceDetector))
-        .with_attributes([
-            KeyValue::new("service.version", env!("CARGO_PKG_VERSION")),
-            KeyValue::new("service.instance.id", instance.to_owned()),
-        ])
-        .with_attributes(given)
-        .build()
 }

@@ -12,6 +12,7 @@ use crate::model::key::Key;
 use crate::model::text;
 use crate::settings::{PostgresSettings, RedisSettings};
 use crate::telemetry::labels::{Compared, Door, Label, MismatchClass, RouteReason, Store};
+use crate::telemetry::metrics::Metrics;
 use crate::telemetry::traces::active::{ActiveSpan, DoorSpan};
 use crate::telemetry::traces::{Inner, Origin, Traces, context};
 
@@ -70,6 +71,22 @@ impl Traces {
         DoorSpan::new(ActiveSpan::begin(inner, builder, context::of_request(headers)))
     }
 
+    /// Commands of a client at the Redis door, whose protocol has no place for a context: the first span of a trace. `names`
+    /// are theirs, of commands that the server knows.
+    pub fn commands(&self, names: &[&str]) -> ActiveSpan {
+        let Some(inner) = &self.0 else { return ActiveSpan::default() };
+        let common = names.first().filter(|first| names.iter().all(|name| name == *first)).copied();
+        let prefix = if names.len() > 1 { Some("PIPELINE") } else { None };
+        let name = [prefix, common].into_iter().flatten().collect::<Vec<_>>().join(" ");
+        let mut attributes = vec![
+            KeyValue::new("parallax.door", Door::Resp.name()),
+            KeyValue::new("db.system.name", "redis"),
+            KeyValue::new("db.operation.name", name.clone()),
+        ];
+        attributes.extend(batch(names.len()));
+        ActiveSpan::begin(inner, span(name, SpanKind::Server, attributes), Context::new())
+    }
+
     /// Commands of a caller on their way to Redis. `names` are theirs, of commands that the server knows.
     pub fn redis(&self, sent: Sent, names: &[String], kind: Option<&str>) -> ActiveSpan {
         self.inside(|inner| {
@@ -123,8 +140,9 @@ impl Traces {
         ActiveSpan::begin(inner, span("compare", SpanKind::Internal, vec![of_kind(kind)]), parent)
     }
 
-    /// A proven mismatch: always kept, in a trace of its own that links to the read and to its comparison.
-    pub fn mismatch(&self, kind: &str, class: MismatchClass, key: &Key, origin: &Origin) {
+    /// A proven mismatch: always kept, in a trace of its own that links to the read and to its comparison, and that the metric
+    /// of mismatches points to.
+    pub fn mismatch(&self, metrics: &Metrics, kind: &str, class: MismatchClass, key: &Key, origin: &Origin) {
         let Some(inner) = &self.0 else { return };
         let attributes = vec![
             of_kind(kind),
@@ -136,7 +154,11 @@ impl Traces {
         let mut links: Vec<Link> = linked.map(Link::with_context).collect();
         links.dedup_by(|one, other| one.span_context == other.span_context);
         let builder = span("mismatch", SpanKind::Internal, attributes).with_links(links);
-        ActiveSpan::keep(inner, builder).end();
+        let mut span = ActiveSpan::keep(inner, builder);
+        if let Some(kept) = span.origin().0 {
+            metrics.mismatch_traced(kind, class, &kept);
+        }
+        span.end();
     }
 
     /// A round of the drain: kept if one of the writes that it settles is, or if it fails.

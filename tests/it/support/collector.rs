@@ -1,4 +1,4 @@
-//! A collector of traces that speaks both forms of OTLP on one port, and keeps what it was sent, for tests to look at.
+//! A collector of traces and metrics that speaks both forms of OTLP on one port, and keeps what it was sent, for tests to look at.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,12 +10,17 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
+use opentelemetry_proto::tonic::collector::metrics::v1::metrics_service_server::{
+    MetricsService, MetricsServiceServer,
+};
+use opentelemetry_proto::tonic::collector::metrics::v1::{ExportMetricsServiceRequest, ExportMetricsServiceResponse};
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{TraceService, TraceServiceServer};
 use opentelemetry_proto::tonic::collector::trace::v1::{
     ExportTracePartialSuccess, ExportTraceServiceRequest, ExportTraceServiceResponse,
 };
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue};
+use opentelemetry_proto::tonic::metrics::v1::Metric;
 use opentelemetry_proto::tonic::trace::v1::Span;
 use prost::Message;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -48,6 +53,8 @@ pub(crate) struct Collector {
 struct Seen {
     connections: AtomicUsize,
     exports: Mutex<Vec<(HeaderMap, ExportTraceServiceRequest)>>,
+    /// The last export of metrics: each has all of them.
+    metrics: Mutex<Option<ExportMetricsServiceRequest>>,
 }
 
 impl Collector {
@@ -100,7 +107,23 @@ impl Collector {
     /// Everything that was sent, headers included, as text.
     pub(crate) fn text(&self) -> String {
         let exports = self.seen.exports.lock().unwrap();
-        exports.iter().map(|(_, request)| format!("{request:?}")).collect()
+        let spans: String = exports.iter().map(|(_, request)| format!("{request:?}")).collect();
+        format!("{spans}{:?}", self.seen.metrics.lock().unwrap())
+    }
+
+    /// The metric `name` of the last export.
+    pub(crate) fn metric(&self, name: &str) -> Option<Metric> {
+        let export = self.seen.metrics.lock().unwrap();
+        let resources = export.as_ref()?.resource_metrics.iter();
+        let mut metrics = resources.flat_map(|resource| &resource.scope_metrics).flat_map(|scope| &scope.metrics);
+        metrics.find(|metric| metric.name == name).cloned()
+    }
+
+    /// The attribute `name` of the resource of the last metrics.
+    pub(crate) fn metrics_resource(&self, name: &str) -> Option<String> {
+        let export = self.seen.metrics.lock().unwrap();
+        let resource = export.as_ref()?.resource_metrics.first()?.resource.clone()?;
+        text_of(&resource.attributes, name)
     }
 
     /// The header `name` of each export.
@@ -162,14 +185,17 @@ impl Answering {
         let service = hyper::service::service_fn(move |request: Request<Incoming>| {
             let answering = self.clone();
             async move {
-                if request.uri().path() == "/v1/traces" {
-                    return Ok(answering
-                        .protobuf(request)
-                        .await
-                        .map(|body| body.map_err(|e| match e {}).boxed_unsync()));
+                let path = request.uri().path().to_owned();
+                if path == "/v1/traces" || path == "/v1/metrics" {
+                    let answer = answering.protobuf(request).await;
+                    return Ok(answer.map(|body| body.map_err(|e| match e {}).boxed_unsync()));
                 }
-                let mut grpc = TraceServiceServer::new(answering);
-                grpc.call(request).await.map(|response| response.map(|body| body.boxed_unsync()))
+                let answer = if path.contains("MetricsService") {
+                    MetricsServiceServer::new(answering).call(request).await
+                } else {
+                    TraceServiceServer::new(answering).call(request).await
+                };
+                answer.map(|response| response.map(|body| body.boxed_unsync()))
             }
         });
         // A client that leaves in the middle is no failure of the collector.
@@ -179,7 +205,12 @@ impl Answering {
     async fn protobuf(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
         let (head, body) = request.into_parts();
         assert_eq!(head.headers["content-type"], "application/x-protobuf");
-        let spans = ExportTraceServiceRequest::decode(body.collect().await.unwrap().to_bytes()).unwrap();
+        let body = body.collect().await.unwrap().to_bytes();
+        if head.uri.path() == "/v1/metrics" {
+            *self.seen.metrics.lock().unwrap() = Some(ExportMetricsServiceRequest::decode(body).unwrap());
+            return Response::new(Full::from(ExportMetricsServiceResponse::default().encode_to_vec()));
+        }
+        let spans = ExportTraceServiceRequest::decode(body).unwrap();
         match self.answer(head.headers, spans).await {
             Ok(answer) => Response::new(Full::from(answer.encode_to_vec())),
             Err(status) => {
@@ -217,5 +248,16 @@ impl TraceService for Answering {
     ) -> Result<tonic::Response<ExportTraceServiceResponse>, tonic::Status> {
         let (metadata, _, spans) = request.into_parts();
         self.answer(metadata.into_headers(), spans).await.map(tonic::Response::new)
+    }
+}
+
+#[tonic::async_trait]
+impl MetricsService for Answering {
+    async fn export(
+        &self,
+        request: tonic::Request<ExportMetricsServiceRequest>,
+    ) -> Result<tonic::Response<ExportMetricsServiceResponse>, tonic::Status> {
+        *self.seen.metrics.lock().unwrap() = Some(request.into_inner());
+        Ok(tonic::Response::new(ExportMetricsServiceResponse::default()))
     }
 }

@@ -2,6 +2,8 @@
 //! of a mismatch, and that nothing in it is a key, a value or a secret.
 
 mod collectors;
+mod metrics;
+mod redis_door;
 mod settings;
 
 use std::collections::BTreeSet;
