@@ -71,7 +71,7 @@ impl Engine {
 
     /// A name that the server does not know could be any text.
     fn shown_name<'a>(&self, name: &'a str) -> &'a str {
-        if self.table.get(name.as_bytes()).is_some() { name } else { "_OTHER" }
+        if self.commands.table().get(name.as_bytes()).is_some() { name } else { "_OTHER" }
     }
 
     /// Changes flags, as a span of the request.

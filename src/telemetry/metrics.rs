@@ -75,7 +75,7 @@ impl Metrics {
         text
     }
 
-    /// All metrics in the text of OpenMetrics, with exemplars.
+    /// All metrics in the text of `OpenMetrics`, with exemplars.
     #[must_use]
     pub fn render_openmetrics(&self) -> String {
         openmetrics::render(&self.0.registry.gather(), |name| self.exemplars(name))

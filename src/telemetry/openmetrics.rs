@@ -1,4 +1,4 @@
-//! Metrics in the text of OpenMetrics, which has room for exemplars. The `prometheus` crate writes its own older text alone.
+//! Metrics in the text of `OpenMetrics`, which has room for exemplars. The `prometheus` crate writes its own older text alone.
 
 use std::fmt::Write;
 use std::time::UNIX_EPOCH;

@@ -123,8 +123,10 @@ fn every_relative_link_in_the_documents_leads_somewhere() {
             continue;
         }
         let folder = project().join(path.parent().unwrap_or(Path::new("")));
-        for link in text.split("](").skip(1) {
-            let target = link.split(')').next().unwrap_or_default().split('#').next().unwrap_or_default();
+        let links = text.split("](").skip(1).map(|link| link.split(')').next().unwrap_or_default());
+        let pictures = text.split("<img src=\"").skip(1).map(|link| link.split('"').next().unwrap_or_default());
+        for link in links.chain(pictures) {
+            let target = link.split('#').next().unwrap_or_default();
             let is_relative = !target.is_empty() && !target.contains("://") && !target.starts_with("mailto:");
             if is_relative && !folder.join(target).exists() {
                 broken.push(format!("{}: {target}", path.display()));

@@ -1,11 +1,13 @@
 //! The admin door: flags, rollback, status, mismatches, jobs, probes and metrics, for operators and their machines.
 //!
 //! It stands on a port of its own, so that it can be closed to the application and stays answerable while the data door
-//! is busy. [`ofrep`] tells applications which store a key is read from, and [`pages`] lets web pages ask for that alone.
+//! is busy. [`ofrep`] tells applications which store a key is read from, and [`pages`] lets web pages ask for that alone, and
+//! the page of [`console`] for everything.
 //! [`route`] says what a path and a method ask for and which right that needs, [`input`], [`planned`] and [`query`] read what was sent,
 //! [`answer`] writes what is returned; the engine decides everything.
 //!
-//! `/livez` and `/readyz` need no token, since a kubelet has none and they tell nothing. Everything else, `/healthz` and
+//! `/livez` and `/readyz` need no token, since a kubelet has none and they tell nothing; nor does `/console`, whose page asks
+//! for one. Everything else, `/healthz` and
 //! `/metrics` included, needs `viewer` where tokens are configured; where none is, the door listens on loopback only.
 
 use std::net::SocketAddr;
@@ -36,6 +38,7 @@ use crate::telemetry::labels::Door;
 use crate::telemetry::traces::active::DoorSpan;
 
 mod answer;
+mod console;
 mod input;
 mod ofrep;
 mod pages;
@@ -146,6 +149,7 @@ impl AdminDoor {
             Report::Live => Ok(answer::text(StatusCode::OK, "live")),
             Report::Ready if self.engine.is_ready() => Ok(answer::text(StatusCode::OK, "ready")),
             Report::Ready => Ok(answer::text(StatusCode::SERVICE_UNAVAILABLE, "not ready")),
+            Report::Console(file) => Ok(console::answer(file)),
             Report::Health => Ok(answer::health(&self.engine.health().await)),
             Report::Metrics => Ok(scrape::answer(&self.metrics, &asked.request.headers)),
             Report::Description => Ok(answer::description()),

@@ -1,4 +1,5 @@
-//! What web pages may do here: nothing, but for evaluating flags from the origins that were configured (CORS).
+//! What web pages may do here: nothing, but for evaluating flags from the origins that were configured (CORS); and the console,
+//! which this door serves itself, what its token may.
 //!
 //! A page's request bears an `Origin`, and the guard refuses those. `OpenFeature`'s provider for browsers cannot work without
 //! one, so an operator can name origins; then the paths of the evaluation, and no others, answer them and their preflights.
@@ -12,6 +13,8 @@ use crate::doors::admin::route::Resource;
 use crate::doors::guard::Guard;
 use crate::doors::problem::Problem;
 use crate::doors::server::{Request, Response};
+
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 /// How long a browser may keep what a preflight has said.
 const PREFLIGHT_SECONDS: &str = "600";
@@ -41,6 +44,7 @@ impl Pages {
     pub(super) fn check_source(&self, resource: Option<Resource>, guard: &Guard, head: &Parts) -> Result<(), Problem> {
         match self.allowed(resource, &head.headers) {
             Some(_) => guard.check_host(head),
+            None if is_of_our_own_page(&head.headers) => guard.check_host(head),
             None => guard.check_source(head),
         }
     }
@@ -80,6 +84,21 @@ impl Pages {
     }
 }
 
+/// Whether a page that this very door has served sends it: its origin is the host that it asks for, and the browser says so.
+/// The console is the only page there is, and whether the host is ours is looked at as for everybody.
+fn is_of_our_own_page(headers: &HeaderMap) -> bool {
+    let only = |name: &HeaderName| {
+        let mut values = headers.get_all(name).iter();
+        match (values.next(), values.next()) {
+            (Some(value), None) => value.to_str().ok(),
+            (Some(_), Some(_)) | (None, _) => None,
+        }
+    };
+    let (Some(origin), Some(host)) = (only(&header::ORIGIN), only(&header::HOST)) else { return false };
+    let authority = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
+    authority == Some(host) && only(&SEC_FETCH_SITE) == Some("same-origin")
+}
+
 #[cfg(test)]
 mod tests {
     use http::Request as HttpRequest;
@@ -115,6 +134,29 @@ mod tests {
     }
 
     #[test]
+    fn the_console_that_this_door_has_served_may_ask_for_everything_and_no_page_that_looks_like_it() {
+        let site = |value| ("sec-fetch-site", value);
+        let own = [("origin", "http://localhost"), site("same-origin")];
+        assert_eq!(refusal(&Pages::default(), Resource::Rollback, &own), None);
+        let behind_tls = [("origin", "https://localhost"), site("same-origin")];
+        assert_eq!(refusal(&Pages::default(), Resource::Flag, &behind_tls), None);
+        for page in [
+            [("origin", "http://localhost"), site("same-site")],
+            [("origin", "http://localhost"), site("cross-site")],
+            [("origin", "http://localhost:8080"), site("same-origin")],
+            [("origin", "http://evil.example"), site("same-origin")],
+            [("origin", "null"), site("same-origin")],
+            [("origin", "http://localhost"), ("origin", "http://localhost")],
+        ] {
+            assert_eq!(
+                refusal(&Pages::default(), Resource::Rollback, &page),
+                Some(ProblemKind::ForeignOrigin),
+                "{page:?}"
+            );
+        }
+    }
+
+    #[test]
     fn every_other_page_is_refused() {
         let foreign = Some(ProblemKind::ForeignOrigin);
         let pages = Pages::new(&[ORIGIN.to_owned()]);
@@ -133,6 +175,15 @@ mod tests {
         let mut head = head(&[("origin", ORIGIN)]);
         head.headers.insert(header::HOST, HeaderValue::from_static("rebound.example"));
         let refused = pages.check_source(Some(Resource::Evaluations), &guard, &head).unwrap_err();
+        assert_eq!(refused.kind(), ProblemKind::ForeignHost);
+    }
+
+    #[test]
+    fn a_page_of_a_host_that_is_not_ours_is_none_of_ours() {
+        let guard = Guard::new("127.0.0.1:1".parse().unwrap(), &[], Tokens::default(), Role::Operator).unwrap();
+        let mut head = head(&[("origin", "http://rebound.example"), ("sec-fetch-site", "same-origin")]);
+        head.headers.insert(header::HOST, HeaderValue::from_static("rebound.example"));
+        let refused = Pages::default().check_source(Some(Resource::Rollback), &guard, &head).unwrap_err();
         assert_eq!(refused.kind(), ProblemKind::ForeignHost);
     }
 }

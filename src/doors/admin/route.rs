@@ -6,6 +6,7 @@ use http::Method;
 use matchit::Router;
 use percent_encoding::percent_decode_str;
 
+use crate::doors::admin::console::ConsoleFile;
 use crate::doors::guard::Role;
 use crate::doors::problem::Problem;
 
@@ -14,6 +15,7 @@ use crate::doors::problem::Problem;
 pub(super) enum Resource {
     Live,
     Ready,
+    Console(ConsoleFile),
     Health,
     Metrics,
     Description,
@@ -45,9 +47,12 @@ pub(super) enum Resource {
 }
 
 /// What stands where. Each path and its methods are described in openapi.json; a test holds both to each other.
-const PATHS: [(&str, Resource); 30] = [
+const PATHS: [(&str, Resource); 33] = [
     ("/livez", Resource::Live),
     ("/readyz", Resource::Ready),
+    ("/console", Resource::Console(ConsoleFile::Page)),
+    ("/console.js", Resource::Console(ConsoleFile::Script)),
+    ("/console.css", Resource::Console(ConsoleFile::Style)),
     ("/healthz", Resource::Health),
     ("/metrics", Resource::Metrics),
     ("/openapi.json", Resource::Description),
@@ -92,6 +97,7 @@ pub(super) enum Action {
 pub(super) enum Report {
     Live,
     Ready,
+    Console(ConsoleFile),
     Health,
     Metrics,
     Description,
@@ -173,7 +179,7 @@ impl Resource {
     /// Whether it is answered without a token.
     pub(super) fn is_open(self) -> bool {
         match self {
-            Self::Live | Self::Ready => true,
+            Self::Live | Self::Ready | Self::Console(_) => true,
             Self::Health
             | Self::Metrics
             | Self::Description
@@ -210,6 +216,7 @@ impl Resource {
         match self {
             Self::Evaluation | Self::Evaluations => true,
             Self::Live
+            | Self::Console(_)
             | Self::Ready
             | Self::Health
             | Self::Metrics
@@ -266,6 +273,7 @@ impl Resource {
         match self {
             Self::Live => reads(Report::Live),
             Self::Ready => reads(Report::Ready),
+            Self::Console(file) => reads(Report::Console(file)),
             Self::Health => reads(Report::Health),
             Self::Metrics => reads(Report::Metrics),
             Self::Description => reads(Report::Description),
@@ -338,6 +346,7 @@ mod tests {
         for (method, path, expected, name) in [
             ("GET", "/livez", Action::Report(Report::Live), ""),
             ("HEAD", "/readyz", Action::Report(Report::Ready), ""),
+            ("GET", "/console", Action::Report(Report::Console(ConsoleFile::Page)), ""),
             ("GET", "/v1/flags", Action::Report(Report::Flags), ""),
             ("GET", "/v1/flags/apikey", Action::Report(Report::Flag), "apikey"),
             ("GET", "/v1/fleet", Action::Report(Report::Fleet), ""),

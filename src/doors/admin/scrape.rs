@@ -1,4 +1,4 @@
-//! The answer to a scrape: Prometheus' own text, or that of OpenMetrics, which has room for exemplars, where it is asked for.
+//! The answer to a scrape: Prometheus' own text, or that of `OpenMetrics`, which has room for exemplars, where it is asked for.
 
 use bytes::Bytes;
 use http::HeaderMap;

@@ -152,7 +152,7 @@ pub(in crate::telemetry) struct Collector<S: Signal> {
 }
 
 enum Transport<S: Signal> {
-    Http(Client<HttpsConnector<HttpConnector>, Full<Bytes>>),
+    Http(Box<Client<HttpsConnector<HttpConnector>, Full<Bytes>>>),
     Grpc(S::Client),
 }
 
@@ -162,7 +162,7 @@ impl<S: Signal> Collector<S> {
         let connector = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http();
         let transport = match settings.protocol {
             OtlpProtocol::HttpProtobuf => {
-                Transport::Http(Client::builder(TokioExecutor::new()).build(connector.enable_http1().build()))
+                Transport::Http(Box::new(Client::builder(TokioExecutor::new()).build(connector.enable_http1().build())))
             }
             OtlpProtocol::Grpc => {
                 let service =

@@ -1,5 +1,6 @@
-//! Sends what the instruments show to a collector, at an interval and once more at the end. What a collector does not take is
-//! counted and not sent again: the next reading has all of it, since every number is a sum from the start.
+//! Sends what the instruments show to a collector, at an interval and once more at the end.
+//!
+//! What a collector does not take is counted and not sent again: the next reading has all of it, since every number is a sum from the start.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
