@@ -180,8 +180,6 @@ labels! {
         MarkFailed = "mark_failed",
         /// Marking of the kind was ended on purpose.
         MarkingEnded = "marking_ended",
-        /// More writes came to Redis than the sidecars sent.
-        Bypassed = "bypassed",
     }
     /// Why an apply did not commit.
     ApplyFailure {

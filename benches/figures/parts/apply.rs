@@ -1,4 +1,4 @@
-//! The apply against a bare upsert: what guards, epochs and typed columns cost where rows come in batches.
+//! The apply against bare upserts: what guards and epochs cost where rows come in batches, and what typed columns cost beside.
 
 use std::path::Path;
 use std::time::Duration;
@@ -12,6 +12,7 @@ use parallax::stores::postgres::pool::Options;
 use parallax::stores::postgres::rows::{Fate, Item, RecordRow};
 use parallax::traffic::stack::Stack;
 use tokio::time::Instant;
+use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, NoTls, Statement};
 
 use crate::SIDECAR;
@@ -44,22 +45,26 @@ pub(super) async fn run(report: &mut Report) -> anyhow::Result<()> {
     let postgres = Postgres::new(options);
     let epoch: i64 = client.query_one("SELECT max(epoch) FROM control", &[]).await?.get(0);
     let mut version = 1_000_000_i64;
-    for (what, rows) in [
-        ("session bindings (table records)", rows(|row| format!("original_session_binding:{row}"))?),
-        ("daily usage counters (table usage_counters)", rows(|row| format!("usage:daily:key-{row}:2026-01-02"))?),
+    for (what, table, rows) in [
+        ("session bindings (table records)", Table::Records, rows(|row| format!("original_session_binding:{row}"))?),
+        (
+            "daily usage counters (table usage_counters)",
+            Table::UsageCounters,
+            rows(|row| format!("usage:daily:key-{row}:2026-01-02"))?,
+        ),
     ] {
-        let bare = Bare::new(&client).await?;
+        let same = Bare::same_table(&client, table.name()).await?;
+        let least = Bare::least_table(&client).await?;
         let mut items = rows;
-        let measured = interleaved(&[true, false], async |is_guarded: &bool| {
+        let measured = interleaved(&[None, Some(&same), Some(&least)], async |bare: &Option<&Bare<'_>>| {
             let (mut count, began) = (0_usize, Instant::now());
             while began.elapsed() < LASTING {
                 version += 1;
                 for batch in items.chunks_mut(STATEMENT_ROWS_MAX) {
                     batch.iter_mut().for_each(|item| raise(item, version));
-                    if *is_guarded {
-                        apply::apply(&postgres, Basis { epoch, beat: 0 }, batch).await?;
-                    } else {
-                        bare.upsert(batch).await?;
+                    match bare {
+                        None => drop(apply::apply(&postgres, Basis { epoch, beat: 0 }, batch).await?),
+                        Some(bare) => bare.upsert(batch).await?,
                     }
                     count += batch.len();
                 }
@@ -67,16 +72,22 @@ pub(super) async fn run(report: &mut Report) -> anyhow::Result<()> {
             Ok(rate(count, began.elapsed()))
         })
         .await?;
-        let [guarded, plain] = &measured[..] else { continue };
-        let (guarded, plain) = (series(guarded, |rate| *rate), series(plain, |rate| *rate));
-        report.figure(&format!("{what}: rows/s, times bare"), Goal::AtLeast(0.7), &guarded.over(&plain));
-        report.note(&format!(
-            "apply {} rows/s ({} us a row), bare {} rows/s ({} us a row)",
-            short(guarded.median()),
-            short(1e6 / guarded.median()),
-            short(plain.median()),
-            short(1e6 / plain.median()),
-        ));
+        let [guarded, same, least] = &measured[..] else { continue };
+        let of = |rates: &Vec<f64>| series(rates, |rate| *rate);
+        let (guarded, same, least) = (of(guarded), of(same), of(least));
+        report.figure(
+            &format!("{what}: rows/s, times bare into such a table"),
+            Goal::AtLeast(0.7),
+            &guarded.over(&same),
+        );
+        report.figure(
+            &format!("{what}: rows/s, times bare into a table with one index"),
+            Goal::AtLeast(0.7),
+            &guarded.over(&least),
+        );
+        for (name, rates) in [("apply", &guarded), ("bare, such a table", &same), ("bare, one index", &least)] {
+            report.note(&format!("{name}: {} rows/s, {} us a row", short(rates.median()), short(1e6 / rates.median())));
+        }
     }
     stack.stop().await.map(drop)
 }
@@ -117,28 +128,37 @@ fn raise(item: &mut Item, version: i64) {
     }
 }
 
-/// What somebody would write who needs nothing but the rows: one table, one index, one statement.
+/// A bare upsert: one statement, and nothing that guards it.
 struct Bare<'a> {
     client: &'a Client,
     statement: Statement,
 }
 
 impl<'a> Bare<'a> {
-    async fn new(client: &'a Client) -> anyhow::Result<Self> {
-        client
-            .batch_execute(
-                "DROP TABLE IF EXISTS bare; CREATE TABLE bare (key text PRIMARY KEY, kind text, id text, type text,
-                    doc jsonb, version bigint, expires_at timestamptz, updated_at timestamptz)",
-            )
-            .await?;
+    /// Into a table like the one that the apply writes, typed columns and indexes included.
+    async fn same_table(client: &'a Client, table: &str) -> anyhow::Result<Self> {
+        Self::of(client, &format!("CREATE TABLE bare_{table} (LIKE {table} INCLUDING ALL)"), &format!("bare_{table}"))
+            .await
+    }
+
+    /// Into the least that holds the rows: one index, no typed columns.
+    async fn least_table(client: &'a Client) -> anyhow::Result<Self> {
+        let table = "CREATE TABLE bare (key_hash bytea PRIMARY KEY, key text, kind text, id text, type text,
+            doc jsonb, version bigint, expires_at timestamptz, updated_at timestamptz)";
+        Self::of(client, table, "bare").await
+    }
+
+    async fn of(client: &'a Client, create: &str, table: &str) -> anyhow::Result<Self> {
+        client.batch_execute(&format!("DROP TABLE IF EXISTS {table}; {create}")).await?;
         let statement = client
-            .prepare(
-                "INSERT INTO bare SELECT key, kind, id, type, doc::jsonb, version, to_timestamp(expires / 1000.0), now()
-                 FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::bigint[], $7::bigint[])
-                    AS g(key, kind, id, type, doc, version, expires)
-                 ON CONFLICT (key) DO UPDATE SET type = excluded.type, doc = excluded.doc, version = excluded.version,
-                    expires_at = excluded.expires_at, updated_at = excluded.updated_at",
-            )
+            .prepare(&format!(
+                "INSERT INTO {table} (key_hash, key, kind, id, type, doc, version, expires_at, updated_at)
+                 SELECT key_hash, key, kind, id, type, doc::jsonb, version, to_timestamp(expires / 1000.0), now()
+                 FROM unnest($1::bytea[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::bigint[],
+                    $8::bigint[]) AS g(key_hash, key, kind, id, type, doc, version, expires)
+                 ON CONFLICT (key_hash) DO UPDATE SET type = excluded.type, doc = excluded.doc, version = excluded.version,
+                    expires_at = excluded.expires_at, updated_at = excluded.updated_at"
+            ))
             .await?;
         Ok(Self { client, statement })
     }
@@ -149,10 +169,12 @@ impl<'a> Bare<'a> {
         let (keys, kinds, ids) =
             (texts(|row| row.key.text()), texts(|row| row.kind.clone()), texts(|row| row.id.clone()));
         let types = texts(|row| row.type_name.clone());
+        let hashes: Vec<Vec<u8>> = rows.iter().map(|row| row.key.hash()).collect();
         let docs: Vec<Option<String>> = rows.iter().map(|row| row.doc.clone()).collect();
         let versions: Vec<i64> = rows.iter().map(|row| row.version).collect();
         let expiries: Vec<Option<i64>> = rows.iter().map(|row| row.expires_at_ms).collect();
-        self.client.execute(&self.statement, &[&keys, &kinds, &ids, &types, &docs, &versions, &expiries]).await?;
+        let binds: [&(dyn ToSql + Sync); 8] = [&hashes, &keys, &kinds, &ids, &types, &docs, &versions, &expiries];
+        self.client.execute(&self.statement, &binds).await?;
         Ok(())
     }
 }

@@ -37,7 +37,7 @@ pub struct Gap {
     /// The kind, or `*` for all.
     #[diesel(sql_type = Text)]
     pub kind: String,
-    /// `lifted`, `restored`, `postgres_went_back`, `mark_failed`, `marking_ended` or `bypassed`.
+    /// `lifted`, `restored`, `postgres_went_back`, `mark_failed` or `marking_ended`.
     #[diesel(sql_type = Text)]
     pub cause: String,
     /// The version up to which nothing was missed.

@@ -80,7 +80,7 @@ mod tests {
 
     #[test]
     fn a_gap_comes_back_as_it_was_noted() {
-        let gap = Noted { kind: "*".to_owned(), cause: "bypassed".to_owned(), from_version: 3, version: 9 };
+        let gap = Noted { kind: "*".to_owned(), cause: "mark_failed".to_owned(), from_version: 3, version: 9 };
         assert_eq!(Noted::parse(&gap.name(), &gap.value()), Some(gap));
         assert_eq!(Noted::parse("user", "3 9"), None);
     }
