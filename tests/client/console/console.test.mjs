@@ -99,7 +99,7 @@ describe('the console', { skip: !program }, () => {
     await page.getByRole('button', { name: 'Look' }).click()
     await stage('thing', 'off')
     await press('Step up thing', 'a viewer may not')
-    await page.locator('#refusal').getByText('operator').waitFor()
+    await page.locator('#refusal').getByText('this token may not do that').waitFor()
     await page.getByRole('button', { name: 'Leave it' }).click()
 
     await page.reload()
