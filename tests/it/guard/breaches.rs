@@ -79,7 +79,9 @@ async fn live(
     becomes(&sidecar, "user", "baking").await;
     let readers = Readers::start(&sidecar);
     wait_until("the guard has seen reads from postgres", PATIENCE, async || {
-        plan(&sidecar, "user").await["judgement"]["numbers"]["reads"].as_f64().is_some_and(|reads| reads > 0.0)
+        let plan = plan(&sidecar, "user").await;
+        assert_eq!(plan["state"], "baking", "nothing is wrong yet: {:?}", decisions(&sidecar, "user").await);
+        plan["judgement"]["numbers"]["reads"].as_f64().is_some_and(|reads| reads > 0.0)
     })
     .await;
     (sidecar, readers)
@@ -129,9 +131,9 @@ async fn soak_a_slow_postgres_brings_its_kinds_back() {
     let (redis, database) = (support::redis().await, support::postgres().await);
     let proxy = Proxy::to(database.server.port()).await;
     let url = proxy.url(&database.url(), database.server.port());
-    let (sidecar, readers) = live(&redis, &database, &[("DATABASE_URL", &url)], json!({ "p99_ratio": 5.0 })).await;
+    let (sidecar, readers) = live(&redis, &database, &[("DATABASE_URL", &url)], json!({ "p99_ratio": 20.0 })).await;
     let began = Instant::now();
-    proxy.set(Fault::Delay(Duration::from_millis(400)));
+    proxy.set(Fault::Delay(Duration::from_millis(800)));
     is_taken_back(&sidecar, began, "postgres").await;
     proxy.set(Fault::None);
     readers.finish().await;
