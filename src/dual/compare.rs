@@ -208,7 +208,7 @@ impl Engine {
         if names.is_empty() || differing.len() > verdict::FIELDS_MAX {
             return Ok(());
         }
-        let look = fence::look_elements(&self.jobs, key, names).await?;
+        let (look, _) = fence::look_elements(&self.jobs, &kind.name, key, names).await?;
         let (control, row) = read::row(postgres, kind, key, Some(names), look.fence.clock).await?;
         match verdict::judge_elements(true, &look, names, &control, row.as_ref()) {
             Verdict::Value(fields) => differing.extend(fields),

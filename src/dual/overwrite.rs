@@ -191,7 +191,7 @@ impl Engine {
             overwrite.leave("too_large");
             return Ok(());
         }
-        let look = fence::look(&self.jobs, key).await?;
+        let (look, _) = fence::look(&self.jobs, &kind.name, key).await?;
         let (control, row) = read::row(postgres, kind, key, None, look.fence.clock).await?;
         // Judged anew with the look that the script will hold the record against.
         let verdict = verdict::judge(kind, true, &look, &control, row.as_ref());

@@ -112,10 +112,10 @@ impl Engine {
         } else {
             self.note_redis_read(&view, &command, keys);
         }
-        let look = self
+        let (look, _) = self
             .traces
             .redis_script("look")
-            .run(fence::look(&self.looks, key))
+            .run(fence::look(&self.looks, &kind.name, key))
             .await
             .map_err(EngineError::of_a_read)?;
         Ok(look.value.map(|value| RecordView {

@@ -17,7 +17,6 @@ use crate::stores::postgres::Postgres;
 use crate::stores::postgres::journal::{self, Mismatch};
 use crate::stores::postgres::pool::{QUESTION_DEADLINE, within};
 use crate::stores::redis::Redis;
-use crate::stores::redis::connection::RedisError;
 use crate::stores::redis::fence::{self, ElementsLook, Fence, Look};
 use crate::telemetry::labels::{Compared, ComparisonDrop, Operation, Store};
 use crate::telemetry::metrics::Metrics;
@@ -37,8 +36,6 @@ struct Sampled {
     key: Key,
     /// Of a collection only these elements, as the read named them.
     names: Option<Vec<Bytes>>,
-    /// The epoch in which its kind was backfilled, if it ever was.
-    backfilled: Option<i64>,
     /// The read that it was sampled from.
     origin: Origin,
 }
@@ -96,10 +93,9 @@ impl Engine {
             }
             if flag.sample_rate >= 1.0 || rand::rng().random_bool(flag.sample_rate.clamp(0.0, 1.0)) {
                 let names = answer::named_elements(command).filter(|_| kind.layout == Layout::Collection);
-                let backfilled = view.backfilled(kind);
                 if kind.layout == Layout::Document || names.is_some() || reads_whole(command) {
                     let origin = self.traces.origin();
-                    shadow.offer(Sampled { kind: Arc::clone(kind), key: key.clone(), names, backfilled, origin });
+                    shadow.offer(Sampled { kind: Arc::clone(kind), key: key.clone(), names, origin });
                 }
             }
         }
@@ -110,9 +106,7 @@ impl Engine {
         let postgres = self.postgres.clone()?;
         let (metrics, traces) = (self.metrics.clone(), self.traces.clone());
         let worker = Worker { redis: Arc::clone(&self.looks), postgres, metrics, traces };
-        let backfilled = self.keeper.view().backfilled(kind);
-        let sampled =
-            Sampled { kind: Arc::clone(kind), key: key.clone(), names: None, backfilled, origin: self.traces.origin() };
+        let sampled = Sampled { kind: Arc::clone(kind), key: key.clone(), names: None, origin: self.traces.origin() };
         worker.look(&sampled).await.ok().map(|(verdict, _)| verdict)
     }
 }
@@ -156,14 +150,21 @@ impl Worker {
 
     /// One look at both stores: Redis first, Postgres second (R2). Answers the verdict and both versions.
     async fn look(&self, sampled: &Sampled) -> Result<(Verdict, (i64, i64)), ComparisonDrop> {
-        let Sampled { kind, key, names, backfilled, origin: _ } = sampled;
+        let Sampled { kind, key, names, origin: _ } = sampled;
         let began = Instant::now();
         let span = self.traces.redis_script("look");
         let redis = match names {
-            Some(names) => Seen::Elements(span.run(fence::look_elements(&self.redis, key, names)).await),
-            None => Seen::Record(Box::new(span.run(fence::look(&self.redis, key)).await)),
+            Some(names) => {
+                let looked = span.run(fence::look_elements(&self.redis, &kind.name, key, names)).await;
+                looked.map(|(look, backfilled)| (Seen::Elements(look), backfilled))
+            }
+            None => {
+                let looked = span.run(fence::look(&self.redis, &kind.name, key)).await;
+                looked.map(|(look, backfilled)| (Seen::Record(Box::new(look)), backfilled))
+            }
         };
-        let (fence, is_pending) = redis.standing().ok_or(ComparisonDrop::RedisError)?;
+        let (seen, backfilled) = redis.map_err(|_| ComparisonDrop::RedisError)?;
+        let (fence, is_pending) = seen.standing();
         self.metrics.store_latency(Store::Redis, Operation::Compare, began.elapsed());
         if is_pending {
             return Ok((Verdict::InFlight, (0, 0)));
@@ -175,20 +176,16 @@ impl Worker {
             span.run(within(QUESTION_DEADLINE, asked)).await.map_err(|_| ComparisonDrop::PostgresError)?;
         self.metrics.store_latency(Store::Postgres, Operation::Compare, began.elapsed());
         let versions = (fence.clock, row.as_ref().map_or(0, |row| row.version));
-        let verdict = match &redis {
-            Seen::Record(look) => {
-                let look = look.as_ref().as_ref().map_err(|_| ComparisonDrop::RedisError)?;
-                verdict::judge(kind, backfilled.is_some(), look, &control, row.as_ref())
-            }
+        // Of the moment of the look: marking may have ended since the read was sampled (S1), or Postgres gone back (P1).
+        let is_backfilled = backfilled == fence.epoch;
+        let verdict = match &seen {
+            Seen::Record(look) => verdict::judge(kind, is_backfilled, look, &control, row.as_ref()),
             Seen::Elements(look) => {
-                let look = look.as_ref().map_err(|_| ComparisonDrop::RedisError)?;
                 let names = names.as_deref().unwrap_or_default();
-                verdict::judge_elements(backfilled.is_some(), look, names, &control, row.as_ref())
+                verdict::judge_elements(is_backfilled, look, names, &control, row.as_ref())
             }
         };
-        // After Postgres went back, what differs is owed by the next backfill and is no news (P1).
-        let is_owed = backfilled.is_some_and(|epoch| epoch != fence.epoch) && verdict.class().is_some();
-        Ok((if is_owed { Verdict::InFlight } else { verdict }, versions))
+        Ok((verdict, versions))
     }
 
     async fn conclude(&self, sampled: &Sampled, verdict: &Verdict, (redis, postgres): (i64, i64)) {
@@ -217,16 +214,16 @@ impl Worker {
 
 /// What was seen of Redis.
 enum Seen {
-    Record(Box<Result<Look, RedisError>>),
-    Elements(Result<ElementsLook, RedisError>),
+    Record(Box<Look>),
+    Elements(ElementsLook),
 }
 
 impl Seen {
-    /// The fence and whether the record is pending; `None` when Redis did not answer.
-    fn standing(&self) -> Option<(Fence, bool)> {
+    /// The fence and whether the record is pending.
+    fn standing(&self) -> (Fence, bool) {
         match self {
-            Self::Record(look) => look.as_ref().as_ref().ok().map(|look| (look.fence, look.is_pending)),
-            Self::Elements(look) => look.as_ref().ok().map(|look| (look.fence, look.is_pending)),
+            Self::Record(look) => (look.fence, look.is_pending),
+            Self::Elements(look) => (look.fence, look.is_pending),
         }
     }
 }

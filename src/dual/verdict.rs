@@ -167,22 +167,11 @@ pub fn believe(fence: &Fence, control: &Control, row: Option<&Row>) -> Result<()
 
 /// Judges a record by a look at Redis and the row that was read after it.
 ///
-/// Before its kind is backfilled, what Postgres does not have is not missing yet.
+/// While the backfill of its kind is owed no difference is a mismatch: Postgres may not have the record yet, or have it from
+/// before marking ended.
 #[must_use]
 pub fn judge(kind: &Kind, is_backfilled: bool, look: &Look, control: &Control, row: Option<&Row>) -> Verdict {
-    let verdict = judge_backfilled(kind, look, control, row);
-    let is_partial = row.is_none_or(|row| !row.is_complete);
-    match verdict {
-        Verdict::MissingInPostgres | Verdict::Value(_) if is_partial && !is_backfilled => Verdict::InFlight,
-        Verdict::Match
-        | Verdict::InFlight
-        | Verdict::ReadAgain
-        | Verdict::Value(_)
-        | Verdict::Type
-        | Verdict::Ttl
-        | Verdict::MissingInPostgres
-        | Verdict::MissingInRedis => verdict,
-    }
+    unless_owed(is_backfilled, judge_backfilled(kind, look, control, row))
 }
 
 /// Judges named elements of a collection, in the order in which they were asked of Redis.
@@ -194,6 +183,14 @@ pub fn judge_elements(
     control: &Control,
     row: Option<&Row>,
 ) -> Verdict {
+    unless_owed(is_backfilled, judge_elements_backfilled(look, names, control, row))
+}
+
+fn unless_owed(is_backfilled: bool, verdict: Verdict) -> Verdict {
+    if !is_backfilled && verdict.class().is_some() { Verdict::InFlight } else { verdict }
+}
+
+fn judge_elements_backfilled(look: &ElementsLook, names: &[Bytes], control: &Control, row: Option<&Row>) -> Verdict {
     if look.is_pending {
         return Verdict::InFlight;
     }
@@ -202,7 +199,7 @@ pub fn judge_elements(
     }
     let Some(row) = row.filter(|row| row.fate == Fate::Present && row.is_complete) else {
         let has_any = look.elements.iter().any(Option::is_some);
-        return if has_any && is_backfilled { Verdict::MissingInPostgres } else { Verdict::InFlight };
+        return if has_any { Verdict::MissingInPostgres } else { Verdict::InFlight };
     };
     let held = |name: &Bytes| row.value.as_ref().and_then(|value| value.element(name));
     let is_same = |(name, redis): &(&Bytes, &Option<Bytes>)| match (redis, held(name)) {
@@ -322,13 +319,15 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_backfilled_is_not_missing_yet() {
+    fn while_the_backfill_is_owed_no_difference_is_a_mismatch() {
         let catalog = Catalog::embedded();
         let kind = catalog.by_name("unmatched").expect("always there");
         let present = look(Some(string("a")));
         assert_eq!(judge(kind, false, &present, &CONTROL, None), Verdict::InFlight);
         let differing = row(1, Some(string("b")));
-        assert_eq!(judge(kind, false, &present, &CONTROL, Some(&differing)), Verdict::Value(Vec::new()));
+        assert_eq!(judge(kind, false, &present, &CONTROL, Some(&differing)), Verdict::InFlight);
+        assert_eq!(judge(kind, true, &present, &CONTROL, Some(&differing)), Verdict::Value(Vec::new()));
+        assert_eq!(judge(kind, false, &look(None), &CONTROL, Some(&differing)), Verdict::InFlight);
     }
 
     #[test]

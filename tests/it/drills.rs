@@ -1,5 +1,5 @@
 //! Rollbacks under load with random faults: Postgres stopped, a sidecar cut off from Redis, a sidecar killed in the middle of it.
-//! A few in CI; a hundred with `PARALLAX_SOAK`, whose worst and median are told at the end.
+//! A few in CI; a hundred in parts with `PARALLAX_SOAK`, whose worst and median are told at the end.
 
 use std::time::Duration;
 
@@ -9,12 +9,14 @@ use serde_json::{Value as Json, json};
 use tokio::time::Instant;
 
 use crate::equality::{Load, assert_equal, assert_nothing_lost, drained};
+use crate::support::parts::Parts;
 use crate::support::proxy::{Fault, Proxy};
 use crate::support::sidecar::{PATIENCE, Sidecar};
 use crate::support::{self, Database, source, standing, wait_until};
 
-/// Drills of a soak.
-const SOAK_DRILLS: usize = 100;
+/// Parts of a soak, and drills of each.
+const SOAK_PARTS: usize = 10;
+const SOAK_DRILLS: usize = 10;
 /// What a rollback may take: in a healthy fleet, with one sidecar cut off, and ever.
 const HEALTHY: Duration = Duration::from_secs(2);
 const PARTITIONED: Duration = Duration::from_secs(40);
@@ -168,14 +170,25 @@ async fn soak_rollbacks_under_load_come_within_their_budget_whatever_fails() {
         drills(TROUBLES.into_iter(), "3000", BUSY).await;
         return;
     }
-    let mut dice = Dice::new(rand::random());
-    let drawn: Vec<Trouble> = (0..SOAK_DRILLS).map(|_| *dice.pick(&TROUBLES)).collect();
-    let took = drills(drawn.into_iter(), "20000", Duration::ZERO).await;
+    let mut parts = Parts::of("drills", SOAK_PARTS);
+    while parts.next().is_some() {
+        let mut dice = Dice::new(rand::random());
+        let drawn: Vec<Trouble> = (0..SOAK_DRILLS).map(|_| *dice.pick(&TROUBLES)).collect();
+        let took = drills(drawn.into_iter(), "20000", Duration::ZERO).await;
+        let told: Vec<String> =
+            took.into_iter().map(|(trouble, took)| format!("{trouble:?} {} ms", took.as_millis())).collect();
+        parts.done(told.join(", "));
+    }
+    let Some(lines) = parts.all() else { return };
     for trouble in TROUBLES {
-        let mut of_it: Vec<Duration> = took.iter().filter(|(of, _)| *of == trouble).map(|(_, took)| *took).collect();
-        of_it.sort_unstable();
-        let (Some(worst), Some(median)) = (of_it.last(), of_it.get(of_it.len() / 2)) else { continue };
-        println!("{trouble:?}: {} drills, median {median:?}, worst {worst:?}", of_it.len());
+        let of_it = |drill: &str| {
+            let ms = drill.strip_prefix(&format!("{trouble:?} "))?.strip_suffix(" ms")?;
+            ms.parse::<u64>().ok()
+        };
+        let mut took: Vec<u64> = lines.iter().flat_map(|line| line.split(", ")).filter_map(of_it).collect();
+        took.sort_unstable();
+        let (Some(worst), Some(median)) = (took.last(), took.get(took.len() / 2)) else { continue };
+        println!("{trouble:?}: {} drills, median {median} ms, worst {worst} ms", took.len());
     }
 }
 

@@ -66,6 +66,35 @@ async fn a_backfill_that_marking_left_behind_does_not_count() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_differs_since_marking_ended_is_owed_by_the_next_backfill_and_is_no_mismatch() {
+    let (redis, database) = (support::redis().await, support::postgres().await);
+    let sidecar = Sidecar::start(&redis, &database).await;
+    sidecar.flag("user", json!({ "stage": "dualwrite" })).await;
+    sidecar.command(&["SET", USER, "marked"]).await;
+    sidecar.drained().await;
+    sidecar.flag("user", json!({ "stage": "shadow", "sample_rate": 1.0 })).await;
+    sidecar.backfill().await;
+    let compared = async |verdict: &str| {
+        source(&sidecar, USER).await;
+        sidecar.metric("parallax_comparisons_total", &[("kind", "user"), ("verdict", verdict)]).await
+    };
+    wait_until("both are the same", PATIENCE, async || compared("match").await > 0.0).await;
+    for stage in ["dualwrite", "off"] {
+        sidecar.flag("user", json!({ "stage": stage })).await;
+    }
+    sidecar.command(&["SET", USER, "unmarked"]).await;
+    for stage in ["dualwrite", "shadow"] {
+        sidecar.flag("user", json!({ "stage": stage })).await;
+    }
+    wait_until("they were compared", PATIENCE, async || compared("in_flight").await > 0.0).await;
+    sidecar.backfill().await;
+    let before = compared("match").await;
+    wait_until("both are the same again", PATIENCE, async || compared("match").await > before).await;
+    // A mismatch would be in the log.
+    sidecar.stop_with(&[], &["verify is owed"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_kind_that_cannot_be_verified_does_not_go_live() {
     let (redis, database) = (support::redis().await, support::postgres().await);
     let sidecar = Sidecar::start(&redis, &database).await;

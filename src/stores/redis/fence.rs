@@ -68,14 +68,17 @@ pub struct Look {
     pub value: Option<Value>,
 }
 
-/// One look at a whole record.
+/// One look at a whole record of `kind`, and the epoch in which the kind was backfilled as it stands in that moment; -1 while
+/// that is owed.
 ///
 /// # Errors
 /// When Redis cannot be reached.
-pub async fn look(redis: &Redis, key: &Key) -> Result<Look, RedisError> {
-    let mut parts = Parts::of(redis.script(&script::LOOK, &[key.as_bytes()], &[b"record"]).await?)?;
+pub async fn look(redis: &Redis, kind: &str, key: &Key) -> Result<(Look, i64), RedisError> {
+    let args = [kind.as_bytes(), b"record"];
+    let mut parts = Parts::of(redis.script(&script::LOOK, &[key.as_bytes()], &args).await?)?;
     let fence = read_fence(&mut parts)?;
     let is_pending = parts.integer()? == 1;
+    let backfilled = parts.integer()?;
     let type_name = parts.text()?;
     let expires_at_ms = expiry(parts.integer()?);
     let etag = parts.text()?;
@@ -84,7 +87,7 @@ pub async fn look(redis: &Redis, key: &Key) -> Result<Look, RedisError> {
         "string" | "hash" | "list" | "set" | "zset" | "stream" => Some(capture::value(&type_name, parts.parts()?)?),
         _ => None,
     };
-    Ok(Look { fence, is_pending, type_name, expires_at_ms, etag, value })
+    Ok((Look { fence, is_pending, type_name, expires_at_ms, etag, value }, backfilled))
 }
 
 /// Some elements of a collection as Redis holds them, with the fence of the same moment.
@@ -100,16 +103,22 @@ pub struct ElementsLook {
     pub elements: Vec<Option<Bytes>>,
 }
 
-/// One look at some elements of a collection.
+/// One look at some elements of a collection of `kind`, and the backfill of the kind as [`look`] answers it.
 ///
 /// # Errors
 /// When Redis cannot be reached.
-pub async fn look_elements(redis: &Redis, key: &Key, names: &[Bytes]) -> Result<ElementsLook, RedisError> {
-    let mut args: Vec<&[u8]> = vec![b"elements"];
+pub async fn look_elements(
+    redis: &Redis,
+    kind: &str,
+    key: &Key,
+    names: &[Bytes],
+) -> Result<(ElementsLook, i64), RedisError> {
+    let mut args: Vec<&[u8]> = vec![kind.as_bytes(), b"elements"];
     args.extend(names.iter().map(|name| name.as_ref() as &[u8]));
     let mut parts = Parts::of(redis.script(&script::LOOK, &[key.as_bytes()], &args).await?)?;
     let fence = read_fence(&mut parts)?;
     let is_pending = parts.integer()? == 1;
+    let backfilled = parts.integer()?;
     let type_name = parts.text()?;
     let (_expiry, _etag) = (parts.integer()?, parts.bytes()?);
     let mut found = parts.parts()?;
@@ -119,7 +128,7 @@ pub async fn look_elements(redis: &Redis, key: &Key, names: &[Bytes]) -> Result<
         let value = found.next()?.as_bulk().cloned().unwrap_or_default();
         elements.push(is_present.then_some(value));
     }
-    Ok(ElementsLook { fence, is_pending, type_name, elements })
+    Ok((ElementsLook { fence, is_pending, type_name, elements }, backfilled))
 }
 
 /// Elements above which a collection is looked at in parts.

@@ -8,6 +8,7 @@ use serde_json::{Value as Json, json};
 use tokio::time::Instant;
 
 use super::{becomes, decisions, flag, plan, post, proven, read, user, wish};
+use crate::support::parts::Parts;
 use crate::support::proxy::{Fault, Proxy};
 use crate::support::sidecar::{PATIENCE, Sidecar};
 use crate::support::{self, Database, wait_until};
@@ -18,6 +19,8 @@ const GUARD_SECONDS: u64 = 15;
 const DEADLINE: Duration = Duration::from_secs(1);
 /// How much later than its deadline an answer may come on a machine with other things to do.
 const SLACK: Duration = Duration::from_secs(2);
+/// Parts of the long proof that all that is well stays so.
+const SOAK_PARTS: usize = 10;
 /// Reads of one pipeline.
 const BURST: usize = 20;
 
@@ -112,6 +115,41 @@ async fn is_taken_back(sidecar: &Sidecar, began: Instant, told: &str) {
 async fn stop(sidecar: Arc<Sidecar>, possible: &[&str]) {
     let sidecar = Arc::into_inner(sidecar).expect("nobody else holds it");
     sidecar.stop_with(&["the guard took reads back"], possible).await;
+}
+
+/// Users live at 100 % with everything compared: no alarm in so many comparisons.
+async fn stays_well(comparisons: u32) -> String {
+    let (redis, database) = (support::redis().await, support::postgres().await);
+    let (sidecar, readers) = live(&redis, &database, &[], json!({})).await;
+    let compared = async |verdict: &str| {
+        sidecar.metric("parallax_comparisons_total", &[("kind", "user"), ("verdict", verdict)]).await
+    };
+    let before = compared("match").await;
+    let patience = PATIENCE + Duration::from_millis(20) * comparisons;
+    wait_until("enough was compared", patience, async || {
+        assert_eq!(plan(&sidecar, "user").await["state"], "baking", "{:?}", decisions(&sidecar, "user").await);
+        compared("match").await - before >= f64::from(comparisons)
+    })
+    .await;
+    let alarms = sidecar.metric("parallax_guard_breaches_total", &[]).await;
+    let mismatches = sidecar.metric("parallax_mismatches_total", &[]).await;
+    assert_eq!((alarms, mismatches), (0.0, 0.0));
+    let told = format!("{} comparisons without a difference, {alarms} alarms", compared("match").await - before);
+    readers.finish().await;
+    Arc::into_inner(sidecar).expect("nobody else holds it").stop_with(&[], &["postgres"]).await;
+    told
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn soak_a_million_comparisons_without_a_difference_raise_no_alarm() {
+    if std::env::var_os("PARALLAX_SOAK").is_none() {
+        stays_well(2_000).await;
+        return;
+    }
+    let mut parts = Parts::of("guard", SOAK_PARTS);
+    while parts.next().is_some() {
+        parts.done(stays_well(100_000).await);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

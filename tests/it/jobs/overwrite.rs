@@ -141,7 +141,7 @@ async fn an_overwrite_leaves_alone_what_is_marked_or_is_not_what_was_looked_at()
     }
     let mut replacements = Vec::new();
     for key in ["user:as-seen", "user:changed", "user:expiring", "user:marked", "user:made"] {
-        let look = fence::look(&stores.redis, &Key::new(key)).await.unwrap();
+        let (look, _) = fence::look(&stores.redis, "user", &Key::new(key)).await.unwrap();
         let value = Value::String(Bytes::from_static(b"of postgres"));
         replacements.push(Replacement {
             document: Document { key: Key::new(key), value, expires_at_ms: None },

@@ -1,6 +1,7 @@
 //! What the stories share: real servers, and waiting for a condition instead of sleeping.
 
 pub(crate) mod collector;
+pub(crate) mod parts;
 pub(crate) mod proxy;
 pub(crate) mod sidecar;
 pub(crate) mod stores;
