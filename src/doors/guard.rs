@@ -4,13 +4,16 @@
 //! a browser, or asks for a host that is not ours (DNS rebinding), is refused before anything else is looked at.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
-use http::header::{self, HeaderMap, HeaderName};
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
 use sha2::{Digest, Sha256};
 use subtle::{Choice, ConstantTimeEq};
+use tokio::time::Instant;
 
 use crate::doors::problem::{Problem, ProblemKind};
+use crate::doors::refusals::Refusals;
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
@@ -93,6 +96,7 @@ pub struct Guard {
     names: Vec<String>,
     tokens: Tokens,
     without_token: Role,
+    refusals: Arc<Refusals>,
 }
 
 impl Guard {
@@ -106,7 +110,7 @@ impl Guard {
             return Err(OpenDoor { listen });
         }
         let names = names.iter().map(|name| name.to_ascii_lowercase()).collect();
-        Ok(Self { listen: listen.ip(), names, tokens, without_token })
+        Ok(Self { listen: listen.ip(), names, tokens, without_token, refusals: Arc::default() })
     }
 
     /// Whether the request may come from where it comes from; says nothing about tokens.
@@ -173,6 +177,19 @@ impl Guard {
             return Err(Problem::new(ProblemKind::Forbidden, "this token may not do that"));
         }
         Ok(role)
+    }
+
+    /// The answer to a caller from `peer` who is refused for his token: the problem, or 429 where that happened too often lately.
+    #[must_use]
+    pub fn refused(&self, peer: IpAddr, problem: Problem) -> Problem {
+        match self.refusals.note(peer, Instant::now()) {
+            None => problem,
+            Some(wait) => {
+                let seconds = HeaderValue::from(wait.as_secs().saturating_add(1));
+                Problem::new(ProblemKind::TooManyRefusals, "too many requests were refused; try again later")
+                    .with_header(header::RETRY_AFTER, seconds)
+            }
+        }
     }
 
     fn is_ours(&self, host: &str) -> bool {

@@ -9,6 +9,7 @@ pub mod body;
 pub mod guard;
 pub mod http;
 pub mod problem;
+pub mod refusals;
 pub mod resp;
 pub mod server;
 pub mod trigger;

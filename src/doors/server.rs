@@ -110,7 +110,8 @@ pub type Response = http::Response<Body>;
 
 /// What a door does with requests.
 pub trait Handler: Send + Sync + 'static {
-    /// Whether a request may come in, asked before its body is read. Lets everybody in unless a door says otherwise.
+    /// Whether a request may come in, asked before its body is read. Lets everybody in unless a door says otherwise. Who asks
+    /// stands among the extensions, a [`SocketAddr`].
     ///
     /// # Errors
     /// The answer to a request that may not.
@@ -269,7 +270,8 @@ impl<H: Handler> Client<H> {
     async fn answer(&self, request: http::Request<Incoming>) -> Response {
         let began = Instant::now();
         self.activity.enter(Phase::Handling);
-        let (head, body) = request.into_parts();
+        let (mut head, body) = request.into_parts();
+        head.extensions.insert(self.peer);
         let span = self.handler.begin(&head);
         let mut response = match self.receive(&head, body).await {
             Ok(body) => {

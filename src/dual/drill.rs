@@ -88,8 +88,10 @@ impl Engine {
                 origin: actor.origin.clone(),
                 reason: reason.to_owned(),
             };
-            if let Written::Done(version) = self.write(flag_change(view.version, &[audit])).await? {
-                return Ok((before, version));
+            match self.write(self.of_a_known_fleet(flag_change(view.version, &[audit]))).await? {
+                Written::Done(version) => return Ok((before, version)),
+                Written::Unrenewed => return Err(self.unrenewed(view.version).await?),
+                Written::Stale(_) | Written::PlanMoved | Written::NotLeading => {}
             }
         }
         Err(ChangeError::Store("others write the flags all the time".to_owned()))

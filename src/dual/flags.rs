@@ -166,24 +166,29 @@ impl Engine {
             reason,
         };
         drop(view);
-        self.write_flags(expected_version, vec![audit], &unmarked)
-            .await?
-            .map_err(|current| ChangeError::Stale { current })?;
-        Ok(self.flags())
+        let change = self.of_a_known_fleet(flag_change(expected_version, &[audit]).unmarking(&unmarked));
+        match self.write(change).await? {
+            Written::Done(_) => Ok(self.flags()),
+            Written::Stale(current) => Err(ChangeError::Stale { current }),
+            Written::PlanMoved | Written::NotLeading => Err(ChangeError::Stale { current: expected_version }),
+            Written::Unrenewed => Err(self.unrenewed(expected_version).await?),
+        }
     }
 
-    /// Writes flags and their audit rows in one step, and takes them up. `Err` is the version that stands in the way.
-    pub(super) async fn write_flags(
-        &self,
-        expected: u64,
-        audits: Vec<FlagAudit>,
-        unmarked: &[String],
-    ) -> Result<Result<u64, u64>, ChangeError> {
-        match self.write(flag_change(expected, &audits).unmarking(unmarked)).await? {
-            Written::Done(version) => Ok(Ok(version)),
-            Written::Stale(version) => Ok(Err(version)),
-            Written::PlanMoved | Written::NotLeading => Ok(Err(expected)),
-        }
+    /// The change, if no sidecar may act on flags that Redis has lost.
+    pub(super) fn of_a_known_fleet(&self, change: Change) -> Change {
+        change.of_a_known_fleet(u64::try_from(self.outlasts().as_millis()).unwrap_or(u64::MAX))
+    }
+
+    /// How long a command may outlast the lease of its sidecar: as long as it may wait to be sent, and as long again for its answer.
+    fn outlasts(&self) -> Duration {
+        self.command_deadline * 2
+    }
+
+    /// Who has not renewed since Redis failed over.
+    pub(super) async fn unrenewed(&self, version: u64) -> Result<ChangeError, ChangeError> {
+        let waiting = self.unconfirmed(version).await?.1;
+        Ok(ChangeError::Barrier { waiting: waiting.into_iter().map(|(name, _)| name).collect() })
     }
 
     /// Writes a change, and takes it up.
@@ -229,8 +234,7 @@ impl Engine {
     /// Sidecars that have confirmed `version`, and those that have not with the milliseconds after which they no longer count.
     pub(super) async fn unconfirmed(&self, version: u64) -> Result<(Vec<String>, Vec<(String, i64)>), ChangeError> {
         let (now_ms, sidecars) = lease::sidecars(&self.looks).await?;
-        // A command waits as long as it may to be sent, and as long again for its answer.
-        let after = i64::try_from((self.command_deadline * 2).as_millis()).unwrap_or(i64::MAX);
+        let after = i64::try_from(self.outlasts().as_millis()).unwrap_or(i64::MAX);
         let (mut confirmed, mut waiting) = (Vec::new(), Vec::new());
         for (name, sidecar) in sidecars {
             let left = sidecar.lease_until.saturating_add(after) - now_ms;

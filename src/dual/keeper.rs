@@ -11,9 +11,11 @@ use futures_util::StreamExt;
 use tokio::sync::{Mutex, Notify};
 use tokio::time::Instant;
 
+use crate::dual::flags::flag_change;
 use crate::dual::queue::Queue;
-use crate::dual::view::View;
-use crate::model::catalog::Catalog;
+use crate::dual::view::{View, rolled_back};
+use crate::model::catalog::{Catalog, Kind};
+use crate::stores::postgres::journal::FlagAudit;
 use crate::stores::redis::FLAGS_CHANNEL;
 use crate::stores::redis::change::{Change, Written};
 use crate::stores::redis::connection::{Redis, RedisError};
@@ -37,7 +39,8 @@ pub(super) struct Keeper {
     view: ArcSwap<View>,
     confirmed: AtomicU64,
     older: Mutex<Vec<Arc<View>>>,
-    renewing: Mutex<()>,
+    /// The run of Redis whose flags were taken up last; empty before the first. Held while the lease is renewed.
+    run: Mutex<String>,
     wake: Notify,
     has_left: AtomicBool,
     metrics: Metrics,
@@ -64,7 +67,7 @@ impl Keeper {
             view,
             confirmed: AtomicU64::new(0),
             older: Mutex::new(Vec::new()),
-            renewing: Mutex::new(()),
+            run: Mutex::default(),
             wake: Notify::new(),
             has_left: AtomicBool::new(false),
             metrics,
@@ -104,7 +107,7 @@ impl Keeper {
     /// When Redis cannot be reached: the lease runs on to its end.
     pub(super) async fn renew(&self, redis: &Redis) -> Result<Renewal, RedisError> {
         // One after the other: an answer that another one overtook would bring back what no longer holds.
-        let _one = self.renewing.lock().await;
+        let mut run = self.run.lock().await;
         // The lease counts from before the question: Redis may have counted from later, never from earlier.
         let asked = self.now_ms();
         if self.has_left.load(Ordering::Acquire) {
@@ -113,7 +116,7 @@ impl Keeper {
         self.confirm().await;
         let confirmed = self.confirmed.load(Ordering::Acquire);
         let lease_ms = u64::try_from(self.lease.as_millis()).unwrap_or(u64::MAX);
-        let renewal = lease::renew(redis, &self.instance, lease_ms, confirmed, &self.about()).await?;
+        let renewal = lease::renew(redis, &self.instance, lease_ms, confirmed, &run, &self.about()).await?;
         let view = self.view();
         if renewal.version < view.version {
             // A Redis that went back: the highest known copy is written back, and a lower one is never taken up (L3).
@@ -122,14 +125,45 @@ impl Keeper {
             // Stale when another sidecar has done it already.
             if matches!(change.write(redis).await?, Written::Done(_)) {
                 tracing::warn!(version = view.version, "flags were written back to a redis that had lost them");
+                run.clone_from(&renewal.run_id);
             }
         } else {
-            self.take_up(View::of(&self.catalog, &renewal)).await;
+            let next = View::of(&self.catalog, &renewal);
+            let is_another_run = !run.is_empty() && *run != renewal.run_id;
+            let forgotten = if is_another_run { next.forgotten_rollbacks(&view, &self.catalog) } else { Vec::new() };
+            if forgotten.is_empty() || self.roll_back_again(redis, &next, &forgotten).await? {
+                run.clone_from(&renewal.run_id);
+            }
+            self.take_up(next).await;
+            if !forgotten.is_empty() {
+                self.lower(&forgotten).await;
+            }
         }
         let until = asked.saturating_add(i64::try_from(self.lease.as_millis()).unwrap_or(i64::MAX));
         self.lease_until.store(until, Ordering::Release);
         self.report();
         Ok(renewal)
+    }
+
+    /// Takes the reads of these kinds back once more: Redis failed over and had lost that they were (L3). Somebody may have
+    /// resumed them meanwhile; he can do so again. Answers whether it was written; if not, the next renewal tries again.
+    async fn roll_back_again(&self, redis: &Redis, next: &View, kinds: &[String]) -> Result<bool, RedisError> {
+        let kinds = self.catalog.kinds().iter().filter(|kind| kinds.contains(&kind.name));
+        let audit = |kind: &Arc<Kind>| FlagAudit {
+            version: next.version + 1,
+            kind: kind.name.clone(),
+            before: json(next.flag(kind)),
+            after: json(&rolled_back(next.flag(kind))),
+            who: self.instance.clone(),
+            origin: String::new(),
+            reason: "redis failed over and had lost a rollback".to_owned(),
+        };
+        let audits: Vec<FlagAudit> = kinds.map(audit).collect();
+        let was_written = matches!(flag_change(next.version, &audits).write(redis).await?, Written::Done(_));
+        if was_written {
+            tracing::warn!(version = next.version + 1, "a rollback that redis had lost was made again");
+        }
+        Ok(was_written)
     }
 
     /// What the fleet is told of this sidecar.
@@ -243,7 +277,24 @@ pub(super) fn json(flag: &crate::model::flag::Flag) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::flag::{Flag, Stage};
     use crate::telemetry::traces::Traces;
+
+    #[tokio::test]
+    async fn other_flags_of_the_same_version_are_taken_up() {
+        let catalog = Arc::new(Catalog::embedded());
+        let metrics = Metrics::new("one", &[]);
+        let queue = Arc::new(Queue::new(1, Traces::default()));
+        let keeper = Keeper::new(Arc::clone(&catalog), "one".to_owned(), queue, Duration::from_secs(20), metrics);
+        let flags = |stage| {
+            let flags = [("user".to_owned(), json(&Flag { stage, ..Flag::default() }))].into();
+            View::of(&catalog, &Renewal { version: 7, flags, ..Renewal::default() })
+        };
+        keeper.take_up(flags(Stage::Live)).await;
+        keeper.take_up(flags(Stage::Shadow)).await;
+        let user = catalog.by_name("user").expect("it is there");
+        assert_eq!(keeper.view().flag(user).stage, Stage::Shadow);
+    }
 
     #[tokio::test]
     async fn two_renewals_that_bring_the_same_version_leave_nothing_that_is_never_confirmed() {

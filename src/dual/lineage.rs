@@ -186,6 +186,7 @@ impl Lineage {
     /// Another run of Redis, with data: it failed over or restarted. The lift, then every backfill is owed (L1).
     async fn redis_changed(&self, postgres: &Postgres, run_id: &str, epoch: i64) -> Result<Standing, LineageError> {
         tracing::warn!("the anchor names another run of redis: it restarted or failed over; the lift begins");
+        redis_lineage::disown(&self.redis).await?;
         let token = self.repair_token();
         match lift::lift(&self.redis, postgres, &self.catalog, run_id, epoch, &token, &self.metrics).await? {
             Some(lifted) => {

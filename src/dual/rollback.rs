@@ -6,10 +6,11 @@ use serde::Serialize;
 use tokio::time::Instant;
 
 use crate::dual::Engine;
-use crate::dual::flags::{Actor, ChangeError};
+use crate::dual::flags::{Actor, ChangeError, flag_change};
 use crate::dual::keeper::json;
 use crate::dual::view::{DEFAULT, View, rolled_back};
 use crate::stores::postgres::journal::FlagAudit;
+use crate::stores::redis::change::Written;
 use crate::telemetry::traces::spans::FlagWork;
 
 /// How often the flags are written again when others write them at the same time.
@@ -130,7 +131,7 @@ impl Engine {
             let kinds = audits.iter().map(|audit| audit.kind.clone()).collect();
             let version = view.version;
             drop(view);
-            if let Ok(version) = self.write_flags(version, audits, &[]).await? {
+            if let Written::Done(version) = self.write(flag_change(version, &audits)).await? {
                 return Ok((version, kinds));
             }
         }

@@ -4,6 +4,7 @@
 //! older view any more (S2).
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use crate::model::catalog::{Catalog, Kind};
 use crate::model::flag::{Flag, Stage};
@@ -111,10 +112,21 @@ impl View {
         }
     }
 
-    /// Whether it says the same as `other`, apart from backfills and what cannot be verified.
+    /// Kinds whose reads were taken back under `before`, and are read from Postgres again under this view.
+    #[must_use]
+    pub fn forgotten_rollbacks(&self, before: &Self, catalog: &Catalog) -> Vec<String> {
+        let is_forgotten = |kind: &&Arc<Kind>| {
+            let was_taken_back = before.stored_flag(kind).latched || before.lowered.contains(&kind.name);
+            was_taken_back && self.flag(kind).stage.reads_postgres()
+        };
+        catalog.kinds().iter().filter(is_forgotten).map(|kind| kind.name.clone()).collect()
+    }
+
+    /// Whether it says all that `other` says. Not the version alone: after a failover two versions may have one number (L3).
     #[must_use]
     pub fn has_all_of(&self, other: &Self) -> bool {
         self.version == other.version
+            && self.stored == other.stored
             && self.backfilled == other.backfilled
             && self.epoch == other.epoch
             && self.unverifiable == other.unverifiable

@@ -225,10 +225,7 @@ async fn what_cannot_be_is_refused_with_its_name() {
     assert_eq!(leap.status, StatusCode::CONFLICT, "{}", leap.text);
     assert!(leap.body["unmet"].as_array().is_some_and(|unmet| !unmet.is_empty()), "{}", leap.text);
     let unknown = door.change(Method::PATCH, "no-such-kind", Some(version), json!({ "percent": 1 })).await;
-    assert_eq!(
-        (unknown.status, &unknown.body["type"]),
-        (StatusCode::NOT_FOUND, &json!("urn:parallax:problem:unknown-kind"))
-    );
+    assert_eq!((unknown.status, &unknown.body["field"]), (StatusCode::UNPROCESSABLE_ENTITY, &json!("kind")));
     assert_eq!(door.version().await, version, "a refusal changes nothing");
 }
 

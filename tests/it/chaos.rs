@@ -46,9 +46,10 @@ async fn postgres_that_stops_and_comes_back_under_load_is_noticed_by_no_client()
     assert_no_failures(&ledgers);
     assert_nothing_lost(&ledgers, &database).await;
     assert_equal(&redis, &database).await;
+    sidecar.read_again("apikey").await;
     let read = sidecar.ask(&["HGET", "apikey:writer-0-1", "name"], &[]).await;
     assert_eq!((read.json()["result"].as_str(), read.header("parallax-source")), (Some("a writer"), Some("postgres")));
-    sidecar.stop_with(&["postgres cannot be reached"], &["postgres is in trouble"]).await;
+    sidecar.stop_with(&["postgres cannot be reached"], &["postgres is in trouble", "the guard took reads back"]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -90,11 +91,13 @@ async fn postgres_that_hangs_costs_a_read_its_deadline_and_a_write_nothing() {
     database.server.resume().unwrap();
     sidecar.drained().await;
     wait_until("postgres answers again", PATIENCE, || async {
+        sidecar.read_again("apikey").await;
         source("apikey:hung-1").await == ("after".to_owned(), "postgres".to_owned())
     })
     .await;
     assert_equal(&redis, &database).await;
-    sidecar.stop_with(&["postgres cannot be reached", "postgres is in trouble"], &[]).await;
+    let expected = ["postgres cannot be reached", "postgres is in trouble"];
+    sidecar.stop_with(&expected, &["the guard took reads back"]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

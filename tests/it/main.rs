@@ -16,6 +16,7 @@ mod dashboards;
 mod dead_letters;
 mod drills;
 mod equality;
+mod failover;
 mod gaps;
 mod gates;
 mod guard;

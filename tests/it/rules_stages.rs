@@ -5,7 +5,7 @@ use redis::Value;
 use serde_json::{Value as Json, json};
 
 use crate::support::sidecar::{PATIENCE, Sidecar};
-use crate::support::{self, raw, source, wait_until, waiting};
+use crate::support::{self, raw, signal, source, wait_until, waiting};
 
 const USER: &str = "user:u1";
 
@@ -237,11 +237,6 @@ async fn a_frozen_sidecar_never_reads_postgres_after_a_rollback_that_did_not_wai
 async fn without_leases(redis: &PrivateRedis) {
     raw(redis, "DEL parallax:sidecars").await;
     raw(redis, "SET parallax:sidecars broken").await;
-}
-
-async fn signal(sidecar: &Sidecar, name: &str) {
-    let arguments = [format!("-{name}"), sidecar.pid().to_string()];
-    assert!(tokio::process::Command::new("kill").args(arguments).status().await.unwrap().success());
 }
 
 /// The versions that the fleet has confirmed.

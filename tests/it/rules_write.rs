@@ -220,6 +220,22 @@ async fn a_whole_ack_of_a_stream_leaves_the_mark_of_an_entry_that_came_after_its
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_late_ack_of_a_stream_says_nothing_of_one_that_was_begun_anew_under_the_same_ids() {
+    let stores = Stores::start().await;
+    stores.write("t1", &["XADD billing:events 1-1 f former"]).await;
+    let late = stores.carry(EVENTS).await;
+    stores.apply(&late).await.unwrap();
+    stores.write("t2", &["DEL billing:events"]).await;
+    stores.write("t3", &["XADD billing:events 1-1 f latter"]).await;
+    stores.ack(&late).await.unwrap();
+    stores.bring(EVENTS).await;
+    let entries = stores.elements(EVENTS).await;
+    let doc = entries.values().next().and_then(|row| row.doc.clone()).unwrap_or_default();
+    assert!(entries.len() == 1 && doc.contains("latter"), "{entries:?}");
+    assert_eq!(stores.mark(EVENTS).await, None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_write_that_waits_for_both_is_committed_when_it_is_answered() {
     let (redis, database) = (support::redis().await, support::postgres().await);
     let sidecar = Sidecar::start(&redis, &database).await;

@@ -13,7 +13,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::arrows::project;
 use crate::support::sidecar::{PATIENCE, Sidecar};
-use crate::support::{self, wait_until};
+use crate::support::{self, signal, wait_until};
 
 /// A kind that is mirrored, and nothing else.
 const CATALOG: &str =
@@ -21,11 +21,6 @@ const CATALOG: &str =
 /// One more behind it.
 const MORE: &str =
     "[[family]]\nabout = 'others'\npolicy = 'mirror'\nkinds = [{ name = 'other', pattern = 'other:{id}' }]\n";
-
-async fn signal(sidecar: &Sidecar, name: &str) {
-    let sent = tokio::process::Command::new("kill").args([&format!("-{name}"), &sidecar.pid().to_string()]).status();
-    assert!(sent.await.unwrap().success());
-}
 
 fn parallax(arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_parallax"));

@@ -161,6 +161,18 @@ pub(super) fn change_problem(error: ChangeError) -> Problem {
     }
 }
 
+/// Why a flag was not changed: a kind that there is not is a mistake in the path.
+pub(super) fn flag_problem(error: ChangeError) -> Problem {
+    match error {
+        ChangeError::UnknownKind => input::wrong("kind", "must be a kind of the catalog, or * for the default of all"),
+        ChangeError::Stale { .. }
+        | ChangeError::Field(_)
+        | ChangeError::Refused { .. }
+        | ChangeError::Barrier { .. }
+        | ChangeError::Store(_) => change_problem(error),
+    }
+}
+
 /// Why a rollback was not made: a kind that there is not is a mistake in the body.
 pub(super) fn scope_problem(error: ChangeError) -> Problem {
     match error {
@@ -173,7 +185,15 @@ pub(super) fn scope_problem(error: ChangeError) -> Problem {
     }
 }
 
-/// Why a plan was not posted or changed.
+/// Why a plan was not posted: a name that there is not is a mistake in the path.
+pub(super) fn posting_problem(error: PlanError) -> Problem {
+    match error {
+        PlanError::UnknownName => input::wrong("kind", "must be a kind or a group of the catalog"),
+        PlanError::NoPlan | PlanError::Field(_) | PlanError::Conflict(_) | PlanError::Store(_) => plan_problem(error),
+    }
+}
+
+/// Why a plan was not changed, or cannot be shown.
 pub(super) fn plan_problem(error: PlanError) -> Problem {
     match error {
         PlanError::UnknownName => Problem::new(ProblemKind::UnknownKind, error.to_string()),

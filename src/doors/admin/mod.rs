@@ -119,7 +119,7 @@ impl AdminDoor {
         let action = found.resource.action(&request.method)?;
         if role < action.needs() {
             let detail = "this token may not do that";
-            return Err(self.refused(Problem::new(ProblemKind::Forbidden, detail)).await);
+            return Err(self.refused(request, Problem::new(ProblemKind::Forbidden, detail)).await);
         }
         let asked = Asked { request, name: found.name, kind: found.kind, role };
         match action {
@@ -131,17 +131,17 @@ impl AdminDoor {
     async fn role(&self, request: &Request) -> Result<Role, Problem> {
         match self.guard.role(&request.headers) {
             Ok(role) => Ok(role),
-            Err(problem) => Err(self.refused(problem).await),
+            Err(problem) => Err(self.refused(request, problem).await),
         }
     }
 
     /// Counts a refusal and holds it back for a moment.
-    async fn refused(&self, problem: Problem) -> Problem {
+    async fn refused(&self, request: &Request, problem: Problem) -> Problem {
         self.metrics.auth_failed(Door::Admin);
         if let Ok(_held) = self.refusals.try_acquire() {
             time::sleep(Duration::from_millis(REFUSAL_DELAY_MS)).await;
         }
-        problem
+        self.guard.refused(request.peer.ip(), problem)
     }
 
     async fn report(&self, report: Report, asked: &Asked<'_>) -> Result<Response, Problem> {
@@ -215,7 +215,7 @@ impl AdminDoor {
                 input::require_json(asked.request)?;
                 let spec = planned::plan(&asked.request.body)?;
                 let plan = self.engine.post_plan(&asked.name, spec, &asked.actor()).await;
-                let plan = answer::value(&plan.map_err(answer::plan_problem)?)?;
+                let plan = answer::value(&plan.map_err(answer::posting_problem)?)?;
                 Ok(answer::json(StatusCode::CREATED, &plan))
             }
             Change::PromotePlan => self.wish_plan(asked, PlanWish::Promote).await,
@@ -298,12 +298,12 @@ impl AdminDoor {
             Earnest::Made => {}
             Earnest::Judged => {
                 let preview = self.engine.preview_flag(&asked.name, &change, version).await;
-                let preview = answer::value(&preview.map_err(answer::change_problem)?)?;
+                let preview = answer::value(&preview.map_err(answer::flag_problem)?)?;
                 return Ok(answer::json(StatusCode::OK, &preview));
             }
         }
         let changed = self.engine.change_flag(&asked.name, change, version, asked.actor()).await;
-        answer::flag(&changed.map_err(answer::change_problem)?, &asked.name)
+        answer::flag(&changed.map_err(answer::flag_problem)?, &asked.name)
     }
 }
 

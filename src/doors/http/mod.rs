@@ -14,6 +14,7 @@ mod events;
 mod json;
 mod records;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -149,9 +150,15 @@ fn template(path: &str) -> Option<&'static str> {
 
 impl Handler for DataDoor {
     fn admit(&self, head: &Parts) -> Result<(), Problem> {
-        self.guard.admit(head, Role::Operator).map(drop).inspect_err(|problem| {
-            if problem.kind() == ProblemKind::Unauthorized {
-                self.metrics.auth_failed(Door::Http);
+        let admitted = self.guard.admit(head, Role::Operator).map(drop);
+        admitted.map_err(|problem| {
+            if !matches!(problem.kind(), ProblemKind::Unauthorized | ProblemKind::Forbidden) {
+                return problem;
+            }
+            self.metrics.auth_failed(Door::Http);
+            match head.extensions.get::<SocketAddr>() {
+                Some(peer) => self.guard.refused(peer.ip(), problem),
+                None => problem,
             }
         })
     }

@@ -13,6 +13,8 @@ pub enum ProblemKind {
     Unauthorized,
     /// The token has too little right.
     Forbidden,
+    /// Too many requests of this address were refused for their tokens.
+    TooManyRefusals,
     /// The request comes from a web page.
     ForeignOrigin,
     /// The `Host` is none of ours.
@@ -63,11 +65,12 @@ pub enum ProblemKind {
 
 impl ProblemKind {
     /// Every kind.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 28] = [
         Self::BadRequest,
         Self::MalformedJson,
         Self::Unauthorized,
         Self::Forbidden,
+        Self::TooManyRefusals,
         Self::ForeignOrigin,
         Self::ForeignHost,
         Self::CommandRefused,
@@ -117,6 +120,7 @@ impl ProblemKind {
             Self::MalformedJson => ("malformed-json", StatusCode::BAD_REQUEST, "Malformed JSON"),
             Self::Unauthorized => ("unauthorized", StatusCode::UNAUTHORIZED, "A valid token is needed"),
             Self::Forbidden => ("forbidden", StatusCode::FORBIDDEN, "The token has too little right"),
+            Self::TooManyRefusals => ("too-many-refusals", StatusCode::TOO_MANY_REQUESTS, "Refused too often"),
             Self::ForeignOrigin => ("foreign-origin", StatusCode::FORBIDDEN, "Web pages are not served"),
             Self::ForeignHost => ("foreign-host", StatusCode::FORBIDDEN, "Foreign host"),
             Self::CommandRefused => ("command-refused", StatusCode::FORBIDDEN, "The command is refused"),

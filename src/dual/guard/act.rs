@@ -18,11 +18,11 @@ use crate::stores::postgres::journal::FlagAudit;
 use crate::stores::redis::change::{Change, Written};
 
 /// Who the audit names for what a leader does.
-const GUARD: &str = "guard";
+pub(super) const GUARD: &str = "guard";
 /// How often reads are taken back again when others write the flags at the same time.
-const WRITES_MAX: usize = 20;
+pub(super) const WRITES_MAX: usize = 20;
 
-/// What was decided about a plan, and by which numbers.
+/// What was decided about a plan, or about a kind that was moved by hand, and by which numbers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Decision {
     /// Redis' time, in milliseconds.
@@ -33,7 +33,7 @@ pub struct Decision {
     pub who: String,
     /// Why, each in a sentence.
     pub reasons: Vec<String>,
-    /// How the plan stands after it.
+    /// How the plan stands after it; `breached` for a kind that was moved by hand.
     pub state: PlanState,
     /// The place of its step.
     pub step: usize,
@@ -164,8 +164,9 @@ impl Engine {
         let next = plan.stepped(step, now_ms);
         let decision = Decision::of(&next, "stepped", GUARD, vec![format!("{percent} %")], now_ms);
         let decision = decision.by(&watched.judgement.numbers);
-        // A stale version, a plan that somebody changed, or a lost lease: looked at again, by whoever leads then.
-        let written = flag_change(view.version, &audits);
+        // A stale version, a plan that somebody changed, a lost lease, or a fleet that is not known since a failover: looked at
+        // again, by whoever leads then.
+        let written = self.of_a_known_fleet(flag_change(view.version, &audits));
         if let Written::Done(version) = self.write(replacing(written, &plan, next, &decision).under(lease)).await? {
             tracing::info!(plan = %plan.name, percent, version, "a step of a plan was taken");
         }
@@ -201,12 +202,7 @@ impl Engine {
             }
             let next = Plan { state: PlanState::Breached, since_ms: now_ms, holding: Vec::new(), ..current.clone() };
             let decision = Decision::of(&next, "breached", GUARD, reasons.clone(), now_ms).by(numbers);
-            let told = format!("the guard of {}: {}", plan.name, reasons.join("; "));
-            let stored = |before: &Flag| Flag { percent: 0.0, ..rolled_back(before) };
-            let audits = self.stored_rows(&view, &kinds, &told, stored);
-            // What led to it is over when somebody resumes.
-            let fresh = serde_json::to_string(&Judgement::default()).expect("a judgement is always JSON");
-            let change = flag_change(view.version, &audits).with_judgement(&plan.name, fresh);
+            let change = self.taking_back(&view, &kinds, &plan.name, &reasons);
             let change = replacing(change, &current, next, &decision);
             match self.write(change.under(lease)).await? {
                 Written::Done(version) => {
@@ -216,11 +212,21 @@ impl Engine {
                     tracing::warn!(plan = %plan.name, version, reasons = ?reasons, "the guard took reads back to redis");
                     return Ok(());
                 }
-                Written::Stale(_) | Written::PlanMoved => {}
+                Written::Stale(_) | Written::PlanMoved | Written::Unrenewed => {}
                 Written::NotLeading => return Ok(()),
             }
         }
         Err(ChangeError::Store("others write the flags all the time".to_owned()))
+    }
+
+    /// What brings these kinds to 0 %, latched; `name` is what is guarded, a plan or a kind.
+    pub(super) fn taking_back(&self, view: &View, kinds: &[Arc<Kind>], name: &str, reasons: &[String]) -> Change {
+        let told = format!("the guard of {name}: {}", reasons.join("; "));
+        let stored = |before: &Flag| Flag { percent: 0.0, ..rolled_back(before) };
+        let audits = self.stored_rows(view, kinds, &told, stored);
+        // What led to it is over when somebody resumes.
+        let fresh = serde_json::to_string(&Judgement::default()).expect("a judgement is always JSON");
+        flag_change(view.version, &audits).with_judgement(name, fresh)
     }
 
     /// As [`rows`], from the flags as they are stored: this sidecar has lowered its own view already.

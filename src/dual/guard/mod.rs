@@ -1,14 +1,16 @@
-//! The guard: one leader of the fleet follows the plans, step by step, and takes reads back when a check is above its limit.
+//! The guard: one leader of the fleet follows the plans, step by step, and takes reads back when a check is above its limit;
+//! those of kinds that were moved by hand ([`hand`]) as well.
 //!
 //! Whoever has the lease leads. Its number stands in every write of a leader, and Redis refuses a write under any other
 //! lease than the one that holds at that moment; so a leader that was away while another came acts no more. Plans, what was
 //! decided and what was seen last are kept in Redis beside the flags, and survive every sidecar.
 
 mod act;
+mod hand;
 pub mod judge;
 mod plans;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +20,7 @@ use crate::dual::figures::Figures;
 use crate::dual::flags::ChangeError;
 use crate::dual::guard::judge::{Ages, Counted, Judgement};
 use crate::dual::{Engine, Membership};
+use crate::model::catalog::Kind;
 use crate::model::plan::Plan;
 use crate::stores::postgres::proofs;
 use crate::stores::redis::Redis;
@@ -30,6 +33,8 @@ pub use plans::{PlanError, PlanReport};
 const TICK: Duration = Duration::from_secs(1);
 /// How often the fleet is judged.
 const LOOK: Duration = Duration::from_secs(5);
+/// What was counted since a look longer ago than this is not judged: nothing was watched in between.
+const LOOK_GAP_MAX: Duration = Duration::from_secs(15);
 /// How long the lease of the leader holds.
 const LEASE_MS: u64 = 10_000;
 /// How long Postgres may take to say what was compared: the guard must not hang where Postgres does.
@@ -42,10 +47,11 @@ struct Leader {
     lease: String,
     looked: Option<Instant>,
     figures: BTreeMap<String, Figures>,
-    plans: BTreeMap<String, Watched>,
+    /// By the name of the plan, or of a kind that was moved by hand.
+    watched: BTreeMap<String, Watched>,
 }
 
-/// What a leader knows of one plan.
+/// What a leader knows of one plan, or of one kind that was moved by hand.
 #[derive(Default)]
 struct Watched {
     judgement: Judgement,
@@ -83,37 +89,69 @@ impl Leader {
             *self = Self { lease: lease.to_owned(), ..Self::default() };
             for (name, judgement) in engine.judgements().await? {
                 let judgement = Judgement { alarm: judgement.alarm, ..Judgement::default() };
-                self.plans.insert(name, Watched { judgement, ..Watched::default() });
+                self.watched.insert(name, Watched { judgement, ..Watched::default() });
             }
         }
         let plans = engine.plans().await?;
-        if plans.values().any(|plan| plan.state.is_guarded())
+        let by_hand = engine.moved_by_hand(&plans);
+        if (plans.values().any(|plan| plan.state.is_guarded()) || !by_hand.is_empty())
             && self.looked.is_none_or(|looked| looked.elapsed() >= LOOK)
         {
+            if self.looked.is_some_and(|looked| looked.elapsed() > LOOK_GAP_MAX) {
+                // Nothing was watched meanwhile, and what was counted then is not about what is watched now.
+                self.figures.clear();
+            }
             self.looked = Some(Instant::now());
-            self.look(engine, &plans).await?;
+            self.look(engine, &plans, &by_hand).await?;
         }
+        let planned: BTreeSet<String> = plans.keys().cloned().collect();
+        let is_planned = |name: &String| planned.contains(name);
         for plan in plans.into_values() {
-            let watched = self.plans.entry(plan.name.clone()).or_default();
+            let watched = self.watched.entry(plan.name.clone()).or_default();
             engine.follow(plan, watched, &self.lease).await?;
+        }
+        // What was seen of a kind is over once it is not read from Postgres any more.
+        self.watched.retain(|name, _| is_planned(name) || by_hand.iter().any(|kind| kind.name == *name));
+        for kind in by_hand {
+            let watched = self.watched.entry(kind.name.clone()).or_default();
+            engine.follow_hand(&kind, watched, &self.lease).await?;
         }
         Ok(())
     }
 
-    async fn look(&mut self, engine: &Engine, plans: &BTreeMap<String, Plan>) -> Result<(), ChangeError> {
+    async fn look(
+        &mut self,
+        engine: &Engine,
+        plans: &BTreeMap<String, Plan>,
+        by_hand: &[Arc<Kind>],
+    ) -> Result<(), ChangeError> {
         let fleet = engine.fleet_figures().await?;
         let now_ms = engine.redis_now_ms().await?;
         let oldest_mark_ms = fleet.values().map(|figures| figures.oldest_mark_ms).max().unwrap_or(0);
-        for plan in plans.values().filter(|plan| plan.state.is_guarded()) {
-            let ages =
-                Ages { oldest_mark: Duration::from_millis(oldest_mark_ms), proof: engine.proof_age(&plan.kinds).await };
+        let oldest_mark = Duration::from_millis(oldest_mark_ms);
+        let guarded = || plans.values().filter(|plan| plan.state.is_guarded());
+        let names = guarded().flat_map(|plan| plan.kinds.iter()).chain(by_hand.iter().map(|kind| &kind.name));
+        let proofs = engine.proofs_of(&names.cloned().collect::<Vec<_>>()).await;
+        let mut seen = Change::default();
+        let kept = |watched: &Watched| serde_json::to_string(&watched.judgement).expect("a judgement is always JSON");
+        for plan in guarded() {
+            let ages = Ages { oldest_mark, proof: proof_age(&proofs, &plan.kinds) };
             let counted = Counted::between(&self.figures, &fleet, &plan.kinds);
-            let watched = self.plans.entry(plan.name.clone()).or_default();
+            let watched = self.watched.entry(plan.name.clone()).or_default();
             watched.take_up(plan, &counted, ages, now_ms);
-            let kept = serde_json::to_string(&watched.judgement).expect("a judgement is always JSON");
-            Change::default().with_judgement(&plan.name, kept).under(&self.lease).write(&engine.looks).await?;
+            seen = seen.with_judgement(&plan.name, kept(watched));
+        }
+        for kind in by_hand {
+            let name = std::slice::from_ref(&kind.name);
+            let ages = Ages { oldest_mark, proof: proof_age(&proofs, name) };
+            let counted = Counted::between(&self.figures, &fleet, name);
+            let watched = self.watched.entry(kind.name.clone()).or_default();
+            let alarm = watched.judgement.alarm.clone();
+            watched.judgement = judge::judge(&hand::usual(), &counted, &ages, alarm, now_ms);
+            seen = seen.with_judgement(&kind.name, kept(watched));
         }
         self.figures = fleet;
+        seen.under(&self.lease).write(&engine.looks).await?;
         Ok(())
     }
 }
@@ -130,11 +168,16 @@ impl Watched {
 }
 
 impl Engine {
-    /// How old the oldest of these kinds' last clean comparisons is; nothing when Postgres does not say, or one has none.
-    async fn proof_age(&self, kinds: &[String]) -> Option<Duration> {
-        let asked = timeout(PROOFS_DEADLINE, proofs::standings(self.postgres.as_ref()?, kinds));
-        let found = asked.await.ok()?.ok()?;
-        let ages = kinds.iter().map(|kind| found.get(kind).filter(|proof| proof.is_clean).map(|proof| proof.age));
-        ages.collect::<Option<Vec<_>>>()?.into_iter().max()
+    /// When these kinds were compared in full; of none when Postgres does not say.
+    async fn proofs_of(&self, kinds: &[String]) -> BTreeMap<String, proofs::Standing> {
+        let Some(postgres) = &self.postgres else { return BTreeMap::new() };
+        let asked = timeout(PROOFS_DEADLINE, proofs::standings(postgres, kinds)).await;
+        asked.ok().and_then(Result::ok).unwrap_or_default()
     }
+}
+
+/// How old the oldest of these kinds' last clean comparisons is; nothing when one has none.
+fn proof_age(proofs: &BTreeMap<String, proofs::Standing>, kinds: &[String]) -> Option<Duration> {
+    let ages = kinds.iter().map(|kind| proofs.get(kind).filter(|proof| proof.is_clean).map(|proof| proof.age));
+    ages.collect::<Option<Vec<_>>>()?.into_iter().max()
 }

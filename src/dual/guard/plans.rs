@@ -133,7 +133,7 @@ impl Engine {
             };
             match self.write(replacing(change, &plan, next, &decision)).await? {
                 Written::Done(_) => return self.plan(name).await,
-                Written::Stale(_) | Written::PlanMoved | Written::NotLeading => {}
+                Written::Stale(_) | Written::PlanMoved | Written::NotLeading | Written::Unrenewed => {}
             }
         }
         Err(PlanError::Store("others change plans all the time".to_owned()))

@@ -25,6 +25,7 @@ pub struct Change {
     plans: BTreeMap<String, PlanWrite>,
     judgements: Map,
     decisions: Map,
+    outlasts_ms: String,
 }
 
 type Map = BTreeMap<String, String>;
@@ -46,6 +47,8 @@ pub enum Written {
     PlanMoved,
     /// The lease of the leader is not that of whoever wrote.
     NotLeading,
+    /// A sidecar that may still act has not renewed its lease since Redis failed over.
+    Unrenewed,
 }
 
 impl Change {
@@ -97,6 +100,14 @@ impl Change {
         self
     }
 
+    /// Only if every sidecar has renewed its lease in this run of Redis, or can do nothing any more: commands outlast a lease by
+    /// `outlasts_ms` milliseconds (L3). What takes reads back does not wait for that.
+    #[must_use]
+    pub fn of_a_known_fleet(mut self, outlasts_ms: u64) -> Self {
+        self.outlasts_ms = outlasts_ms.to_string();
+        self
+    }
+
     /// Writes it.
     ///
     /// # Errors
@@ -110,6 +121,7 @@ impl Change {
             "stale" => Ok(Written::Stale(version)),
             "moved" => Ok(Written::PlanMoved),
             "not_leading" => Ok(Written::NotLeading),
+            "unrenewed" => Ok(Written::Unrenewed),
             _ => Err(RedisError::Form("a change with an unknown outcome")),
         }
     }

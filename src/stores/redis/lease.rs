@@ -27,6 +27,8 @@ pub struct Renewal {
     pub unverifiable: BTreeMap<String, String>,
     /// The epoch; -1 outside the lineage.
     pub epoch: i64,
+    /// The run of the Redis that answered.
+    pub run_id: String,
 }
 
 /// A sidecar as the fleet knows it.
@@ -34,8 +36,11 @@ pub struct Renewal {
 pub struct Sidecar {
     /// When its lease ends, in milliseconds of Redis' time.
     pub lease_until: i64,
-    /// The version of the flags under which all its commands run.
+    /// The version of the flags under which all its commands run; 0 while it has confirmed none to this run of Redis.
     pub confirmed: u64,
+    /// The run of Redis in which it renewed last.
+    #[serde(default)]
+    pub run: String,
     /// What it says of itself, an [`About`] as JSON.
     #[serde(default)]
     pub about: String,
@@ -57,7 +62,7 @@ pub struct About {
     pub lowered: Vec<String>,
 }
 
-/// Renews the lease of `instance` and reads the flags.
+/// Renews the lease of `instance` and reads the flags. What it has confirmed, it has in `confirmed_run` of Redis.
 ///
 /// # Errors
 /// When Redis cannot be reached.
@@ -66,11 +71,12 @@ pub async fn renew(
     instance: &str,
     lease_ms: u64,
     confirmed: u64,
+    confirmed_run: &str,
     about: &About,
 ) -> Result<Renewal, RedisError> {
     let (lease, confirmed) = (lease_ms.to_string(), confirmed.to_string());
     let about = serde_json::to_string(about).expect("what a sidecar says of itself is always JSON");
-    let args: [&[u8]; 4] = [instance.as_bytes(), lease.as_bytes(), confirmed.as_bytes(), about.as_bytes()];
+    let args = [instance, &lease, &confirmed, confirmed_run, &about].map(str::as_bytes);
     let mut parts = Parts::of(redis.script(&script::RENEW, &[], &args).await?)?;
     let now_ms = parts.integer()?;
     let version = u64::try_from(parts.integer()?).unwrap_or(0);
@@ -78,7 +84,9 @@ pub async fn renew(
     flags.remove("version");
     let backfilled = texts(parts.parts()?)?;
     let backfilled = backfilled.into_iter().filter_map(|(kind, epoch)| Some((kind, epoch.parse().ok()?))).collect();
-    Ok(Renewal { now_ms, version, flags, backfilled, unverifiable: texts(parts.parts()?)?, epoch: parts.integer()? })
+    let unverifiable = texts(parts.parts()?)?;
+    let (epoch, run_id) = (parts.integer()?, parts.text()?);
+    Ok(Renewal { now_ms, version, flags, backfilled, unverifiable, epoch, run_id })
 }
 
 /// The oldest audit row that Postgres may not have.
@@ -99,7 +107,8 @@ pub async fn audit_written(redis: &Redis, row: &Bytes) -> Result<(), RedisError>
     redis.command(Command::new(parts)).await.map(drop)
 }
 
-/// Every sidecar that ever renewed a lease and has not said goodbye, and Redis' time in milliseconds.
+/// Every sidecar that ever renewed a lease and has not said goodbye, and Redis' time in milliseconds. What a sidecar confirmed to
+/// a run of Redis before this one says nothing any more (L3).
 ///
 /// # Errors
 /// When Redis cannot be reached.
@@ -109,7 +118,13 @@ pub async fn sidecars(redis: &Redis) -> Result<(i64, BTreeMap<String, Sidecar>),
     let mut time = Parts::of(replies.next().ok_or(RedisError::Form("no time"))?)?;
     let now_ms = time.integer()? * 1000 + time.integer()? / 1000;
     let rows = texts(Parts::of(replies.next().ok_or(RedisError::Form("no sidecars"))?)?)?;
-    let parsed = rows.into_iter().filter_map(|(name, row)| Some((name, serde_json::from_str(&row).ok()?)));
+    // Asked for behind the rows: should the connection have changed in between, they are of an earlier run than this.
+    let run = redis.server().await?.run_id;
+    let parsed = rows.into_iter().filter_map(|(name, row)| {
+        let row: Sidecar = serde_json::from_str(&row).ok()?;
+        let confirmed = if row.run == run { row.confirmed } else { 0 };
+        Some((name, Sidecar { confirmed, ..row }))
+    });
     Ok((now_ms, parsed.collect()))
 }
 

@@ -68,6 +68,15 @@ pub async fn beat(redis: &Redis, postgres: &Postgres) -> Result<bool, RedisError
     Ok(redis.script(&script::BEAT, &[], &args).await? == Reply::bulk("1"))
 }
 
+/// Takes from the anchor the run that it names, where that is not the run that answers: should Redis fail over back to that
+/// process before the lift is done, the anchor must not fit it again.
+///
+/// # Errors
+/// When Redis cannot be reached.
+pub async fn disown(redis: &Redis) -> Result<(), RedisError> {
+    redis.script(&script::DISOWN, &[], &[]).await.map(drop)
+}
+
 /// The last version that this Redis remembers to have given; 0 when it remembers none.
 ///
 /// # Errors

@@ -71,6 +71,8 @@ pub static OVERWRITE: Script = script!("#!lua\n", prelude, "filling", "overwrite
 pub static REFILL_PART: Script = script!("#!lua\n", "refill_part");
 /// Puts a collection into its place.
 pub static REFILL_END: Script = script!("#!lua\n", prelude, "refill_end");
+/// Takes from the anchor the run that it names.
+pub static DISOWN: Script = script!("#!lua flags=allow-oom\n", "disown");
 /// Ends a lift.
 pub static LIFT: Script = script!("#!lua flags=allow-oom\n", "lift");
 /// A random key of the caller's.

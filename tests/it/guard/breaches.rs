@@ -11,7 +11,7 @@ use super::{becomes, decisions, flag, plan, post, proven, read, user, wish};
 use crate::support::parts::Parts;
 use crate::support::proxy::{Fault, Proxy};
 use crate::support::sidecar::{PATIENCE, Sidecar};
-use crate::support::{self, Database, wait_until};
+use crate::support::{self, Database, raw, wait_until};
 
 /// How long the guard may take to bring the kind to 0 %.
 const GUARD_SECONDS: u64 = 15;
@@ -185,6 +185,30 @@ async fn soak_a_dead_postgres_brings_its_kinds_back() {
     let began = Instant::now();
     database.server.kill().unwrap();
     is_taken_back(&sidecar, began, "late or failed").await;
+    readers.finish().await;
+    stop(sidecar, &["postgres"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn soak_a_kind_that_was_moved_by_hand_is_brought_back_as_well() {
+    let (redis, database) = (support::redis().await, support::postgres_of_its_own(Default::default()).await);
+    let sidecar = Arc::new(proven(&redis, &database, &[]).await);
+    sidecar.flag("user", json!({ "stage": "live", "percent": 100.0 })).await;
+    let readers = Readers::start(&sidecar);
+    let seen = async || format!("{:?}", raw(&redis, "HGET parallax:judgements user").await);
+    wait_until("the guard has seen reads from postgres", PATIENCE, async || seen().await.contains("trouble_ratio"))
+        .await;
+    assert_eq!((&flag(&sidecar).await["percent"], decisions(&sidecar, "user").await.len()), (&json!(100.0), 0));
+    database.server.kill().unwrap();
+    wait_until("the kind is at 0 %", PATIENCE * 2, async || flag(&sidecar).await["percent"] == 0.0).await;
+    let after = flag(&sidecar).await;
+    assert_eq!((&after["stage"], &after["latched"]), (&json!("shadow"), &json!(true)));
+    let last = decisions(&sidecar, "user").await[0].clone();
+    assert_eq!((&last["decision"], &last["who"]), (&json!("breached"), &json!("guard")));
+    assert!(last["reasons"].to_string().contains("late or failed") && last["numbers"]["reads"].is_number(), "{last}");
+    assert_eq!(sidecar.metric("parallax_guard_breaches_total", &[("kind", "user")]).await, 1.0);
+    let raised = sidecar.try_flag("user", json!({ "stage": "live", "override": true, "reason": "again" })).await;
+    assert_eq!(raised.status, 409, "latched: {:?}", raised.body);
     readers.finish().await;
     stop(sidecar, &["postgres"]).await;
 }

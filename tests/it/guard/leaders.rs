@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::{becomes, decisions, plan, post, proven, read};
 use crate::support::sidecar::{PATIENCE, Sidecar};
-use crate::support::{self, raw, wait_until};
+use crate::support::{self, raw, signal, wait_until};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_leader_whose_lease_another_one_has_writes_nothing() {
@@ -52,18 +52,14 @@ async fn a_leader_that_was_frozen_takes_no_step_that_another_took() {
     post(&frozen, "user", json!({ "steps": steps, "reason": "a story" })).await;
     becomes(&frozen, "user", "baking").await;
     let other = Sidecar::start(&redis, &database).await;
-    let signal = async |name: &str| {
-        let arguments = [format!("-{name}"), frozen.pid().to_string()];
-        assert!(tokio::process::Command::new("kill").args(arguments).status().await.unwrap().success());
-    };
-    signal("STOP").await;
+    signal(&frozen, "STOP").await;
     raw(&redis, "DEL parallax:lease:guard").await;
     wait_until("the other one has taken a step", PATIENCE, async || {
         read(&other, 0, 200).await;
         plan(&other, "user").await["step"].as_u64() >= Some(1)
     })
     .await;
-    signal("CONT").await;
+    signal(&frozen, "CONT").await;
     wait_until("the plan is done", PATIENCE * 2, async || {
         read(&other, 0, 200).await;
         read(&frozen, 200, 200).await;

@@ -116,6 +116,12 @@ pub(crate) async fn raw(redis: &PrivateRedis, line: &str) -> redis::Value {
     command.query_async(&mut connection).await.unwrap_or_else(|error| panic!("{line}: {error}"))
 }
 
+/// Sends a signal to a sidecar: `STOP`, `CONT`, `USR2` ...
+pub(crate) async fn signal(sidecar: &Sidecar, name: &str) {
+    let arguments = [format!("-{name}"), sidecar.pid().to_string()];
+    assert!(tokio::process::Command::new("kill").args(arguments).status().await.unwrap().success());
+}
+
 /// The value of a string, and who answered.
 pub(crate) async fn source(sidecar: &Sidecar, key: &str) -> (String, String) {
     let answer = sidecar.ask(&["GET", key], &[]).await;

@@ -225,6 +225,13 @@ impl Sidecar {
         }
     }
 
+    /// Reads of a kind are answered by Postgres again, also where the guard had taken them back.
+    pub(crate) async fn read_again(&self, kind: &str) {
+        if self.get(&format!("/v1/flags/{kind}")).await.json()["flag"]["latched"] == true {
+            self.flag(kind, json!({ "stage": "live", "percent": 100.0, "resume": true })).await;
+        }
+    }
+
     /// Backfills everything and waits for its end.
     pub(crate) async fn backfill(&self) {
         // A machine that is busy with other stories is no reason to go slowly here.

@@ -25,10 +25,14 @@ for _, key in ipairs(KEYS) do
       redis.call('UNLINK', companion)
     end
   elseif shape == 'l' then
-    local log, captured = 'parallax:log:' .. key, redis.call('HGET', 'parallax:log:' .. key, 'captured')
+    local log = 'parallax:log:' .. key
+    local captured, taken = unpack(redis.call('HMGET', log, 'captured', 'taken'))
     if ARGV[first] ~= '' then
       if string.find(ARGV[first], '-', 1, true) then
-        redis.call('HSET', log, 'captured', ARGV[first], 'added', ARGV[first + 1])
+        -- Only of the life that was captured: a stream may have been deleted since, and begun again under the same ids.
+        if taken == (token ~= '' and token or '-') then
+          redis.call('HSET', log, 'captured', ARGV[first], 'added', ARGV[first + 1])
+        end
       elseif not captured or tonumber(captured) <= tonumber(ARGV[first]) then
         redis.call('HSET', log, 'captured', ARGV[first], 'digest', ARGV[first + 1])
       end

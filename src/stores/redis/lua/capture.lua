@@ -93,6 +93,8 @@ local function stream_log(key, token, kind, expires, after)
   local start = known[1]
   if added and total < added then start, added = false, 0 end
   if not wants_marked then start, added = after ~= '' and after, nil end
+  -- Where this capture reached is noted by an ack that finds it was the last one of this life of the stream.
+  redis.call('HSET', 'parallax:log:' .. key, 'taken', token ~= '' and token or '-')
   local entries = redis.call('XRANGE', key, start and '(' .. start or '-', '+', 'COUNT', entries_max)
   weigh(entries)
   local more = #entries == entries_max and 1 or 0

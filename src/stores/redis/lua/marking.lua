@@ -13,7 +13,7 @@ local function mark(first, last, token, at)
       local companion = 'parallax:elements:' .. key
       if present == 0 and string.find(flags, 's', 1, true) then
         -- A stream that begins here has nothing yet: whatever is trimmed before its first capture is missed (G3).
-        redis.call('HSET', 'parallax:log:' .. key, 'captured', '0-0', 'added', 0)
+        redis.call('HSET', 'parallax:log:' .. key, 'captured', '0-0', 'added', 0, 'taken', '')
       elseif present == 0 then
         -- A collection that was not there is marked whole, so that it is complete from its first capture.
         redis.call('HSET', companion, '*', token)

@@ -12,7 +12,9 @@ else
   -- Elements that are not listed here keep their tokens and are captured again one by one.
   tokens = { '*', redis.call('HGET', companion, '*') or '' }
 end
+local token = redis.call('HGET', 'parallax:outbox', key) or ''
+if kind == 'stream' then redis.call('HSET', 'parallax:log:' .. key, 'taken', token ~= '' and token or '-') end
 return { next_version(now), epoch, string.format('%.0f', now), redis.call('HGET', 'parallax:postgres', 'beat') or '0',
   kind, string.format('%.0f', redis.call('PEXPIRETIME', key)),
-  redis.call('HGET', 'parallax:outbox', key) or '', tokens, redis.call('HGET', 'parallax:log:' .. key, 'captured') or '',
+  token, tokens, redis.call('HGET', 'parallax:log:' .. key, 'captured') or '',
   redis.call('HGET', 'parallax:log:' .. key, 'added') or '' }
