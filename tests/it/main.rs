@@ -38,6 +38,7 @@ mod properties;
 mod records_api;
 mod redis_lost;
 mod references;
+mod refused;
 mod requirements;
 mod resp_clients;
 mod resp_differential;

@@ -226,6 +226,10 @@ async fn a_late_ack_of_a_stream_says_nothing_of_one_that_was_begun_anew_under_th
     let late = stores.carry(EVENTS).await;
     stores.apply(&late).await.unwrap();
     stores.write("t2", &["DEL billing:events"]).await;
+    let gone = stores.whole(EVENTS).await;
+    let gone = stores.absent(EVENTS, gone);
+    stores.apply(&gone).await.unwrap();
+    stores.ack(&gone).await.unwrap();
     stores.write("t3", &["XADD billing:events 1-1 f latter"]).await;
     stores.ack(&late).await.unwrap();
     stores.bring(EVENTS).await;

@@ -279,7 +279,7 @@ async fn a_rollback_and_a_refused_change_are_spans_too() {
     let span = collector.span("of the rollback", |span| span.name == "rollback").await;
     assert_attributes(&span, &[("parallax.flag.scope", "*")]);
     let answer = sidecar.try_flag("k3y-in-no-span", json!({ "stage": "dualwrite" })).await;
-    assert_eq!(answer.status, 404, "{:?}", answer.body);
+    assert_eq!(answer.status, 422, "{:?}", answer.body);
     let span = collector.span("of the change", |span| span.name == "flag change").await;
     assert_attributes(&span, &[("parallax.flag.scope", "unknown"), ("error.type", "unknown_kind")]);
     assert!(!collector.text().contains("in-no-span"));
