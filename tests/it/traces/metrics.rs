@@ -70,10 +70,15 @@ async fn tells_the_same(protocol: &str) {
     wait_until("the writes are exported", PATIENCE, || async { written() == three }).await;
     assert_eq!(sidecar.metric("parallax_writes_total", &[("kind", "apikey")]).await, 3.0);
 
-    let lag = collector.metric("parallax_mirror_lag_seconds").unwrap();
-    assert_eq!(lag.unit, "s");
-    let Some(Data::Histogram(histogram)) = lag.data else { panic!("a time is a histogram") };
-    let point = histogram.data_points.iter().find(|point| point.count > 0).unwrap();
+    // The writes may have been exported before what was drained of them.
+    let lag_of = || {
+        let lag = collector.metric("parallax_mirror_lag_seconds")?;
+        assert_eq!(lag.unit, "s");
+        let Some(Data::Histogram(histogram)) = lag.data else { panic!("a time is a histogram") };
+        histogram.data_points.into_iter().find(|point| point.count > 0)
+    };
+    wait_until("the lag is exported", PATIENCE, || async { lag_of().is_some() }).await;
+    let point = lag_of().unwrap();
     assert_eq!(point.bucket_counts.iter().sum::<u64>(), point.count);
     assert_eq!(point.bucket_counts.len(), point.explicit_bounds.len() + 1);
     let exemplar = &point.exemplars[0];
