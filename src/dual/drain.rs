@@ -33,7 +33,12 @@ const ROUND_RECORDS_MAX: usize = 512;
 const WORKERS: usize = 2;
 /// Collections that are captured whole at once, each with a connection to Postgres.
 pub(crate) const WHOLES_MAX: usize = 4;
-/// How long the drain rests after a failure, at first and at most.
+/// How many times as long as its round took a worker rests after it. What is written meanwhile shares the next round, and a
+/// record that is written often is captured once for all of it; the stores keep most of their time for callers.
+const REST_ROUNDS: u32 = 3;
+/// How long a worker rests at most.
+const REST_MAX: Duration = Duration::from_millis(100);
+/// How long the drain pauses after a failure, at first and at most.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(2);
 
@@ -100,8 +105,12 @@ impl Drain {
         let mut pause = PAUSE_MIN;
         loop {
             let owed = self.queue.take(ROUND_RECORDS_MAX).await;
+            let began = Instant::now();
             match self.round(owed).await {
-                Ok(()) => pause = PAUSE_MIN,
+                Ok(()) => {
+                    pause = PAUSE_MIN;
+                    self.queue.rest((began.elapsed() * REST_ROUNDS).min(REST_MAX)).await;
+                }
                 Err(error) => {
                     self.report(&error);
                     tokio::time::sleep(pause).await;
@@ -173,7 +182,13 @@ impl Drain {
         }
         marks::repair(&self.redis, &self.lineage.repair_token(), &unproven, false).await?;
         for (basis, batch) in pending.into_values() {
-            for (key, settled) in self.commit(basis, batch).await? {
+            let settled = self.commit(basis, batch, |key| {
+                // A capture that is committed is all that was waited for, whatever becomes of the acknowledgement.
+                for waiter in owed.get_mut(key).map(|owed| std::mem::take(&mut owed.waiters)).unwrap_or_default() {
+                    let _ = waiter.send(());
+                }
+            });
+            for (key, settled) in settled.await? {
                 self.done(owed.remove(&key), settled);
             }
         }
@@ -221,8 +236,13 @@ impl Drain {
 
     /// Applies a batch and acknowledges it. Rows that Postgres refuses are found by halving, and do not hold up the others.
     ///
-    /// Answers the records that are settled one way or the other.
-    pub(crate) async fn commit(&self, basis: Basis, batch: Vec<Pending>) -> Result<Vec<(Key, Settled)>, DrainError> {
+    /// Calls `committed` with each record as soon as it is. Answers the records that are settled one way or the other.
+    pub(crate) async fn commit(
+        &self,
+        basis: Basis,
+        batch: Vec<Pending>,
+        mut committed: impl FnMut(&Key),
+    ) -> Result<Vec<(Key, Settled)>, DrainError> {
         let mut settled = Vec::with_capacity(batch.len());
         let mut parts = vec![batch];
         while let Some(mut part) = parts.pop() {
@@ -233,6 +253,7 @@ impl Drain {
                 Ok(applied) => {
                     self.metrics.store_latency(Store::Postgres, Operation::Apply, began.elapsed());
                     self.applied(&applied);
+                    part.iter().for_each(|pending| committed(&pending.key));
                     self.acknowledge(basis.epoch, &part).await?;
                     settled.extend(part.into_iter().map(|pending| (pending.key, Settled::Committed)));
                 }

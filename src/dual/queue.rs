@@ -16,6 +16,8 @@ use crate::model::catalog::Kind;
 use crate::model::key::Key;
 use crate::telemetry::traces::{ORIGINS_MAX, Origin, Traces};
 
+/// With so many records ready nobody rests.
+const BACKLOG_RECORDS: usize = 2048;
 /// Records that rest are looked through when they are twice as many as after the last look, and not below this many.
 const RESTING_MIN: usize = 1024;
 
@@ -71,13 +73,15 @@ impl Entry {
 pub(crate) struct Queue {
     state: Mutex<State>,
     wake: Notify,
+    /// Raised when somebody waits for a record: a worker that rests goes on, or does not begin to.
+    urgent: Notify,
     max: usize,
     traces: Traces,
 }
 
 impl Queue {
     pub(crate) fn new(max: usize, traces: Traces) -> Self {
-        Self { state: Mutex::default(), wake: Notify::new(), max, traces }
+        Self { state: Mutex::default(), wake: Notify::new(), urgent: Notify::new(), max, traces }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -114,7 +118,8 @@ impl Queue {
         });
         entry.remember([origin]);
         entry.pushed += pushed;
-        let is_due = due <= now || waiter.is_some() || entry.pushed >= LOG_PUSHES_MAX;
+        let is_urgent = waiter.is_some();
+        let is_due = due <= now || is_urgent || entry.pushed >= LOG_PUSHES_MAX;
         entry.waiters.extend(waiter);
         let was_ready = entry.is_ready;
         entry.is_ready |= is_due;
@@ -124,6 +129,9 @@ impl Queue {
         } else if !is_due && !is_known {
             state.delayed.push(Reverse((due, key.clone())));
             self.wake.notify_one();
+        }
+        if is_urgent || state.ready.len() == BACKLOG_RECORDS {
+            self.urgent.notify_one();
         }
         true
     }
@@ -142,6 +150,9 @@ impl Queue {
             });
             entry.remember(origins);
             entry.since = entry.since.min(since);
+            if !waiters.is_empty() {
+                self.urgent.notify_one();
+            }
             entry.waiters.extend(waiters);
             entry.waiters.retain(|waiter| !waiter.is_closed());
             if !std::mem::replace(&mut entry.is_ready, true) {
@@ -153,6 +164,17 @@ impl Queue {
         state.taken = state.taken.saturating_sub(taken);
         drop(state);
         self.wake.notify_one();
+    }
+
+    /// Waits `duration`, or until somebody waits for a record or too many are ready.
+    pub(crate) async fn rest(&self, duration: Duration) {
+        if self.state().ready.len() >= BACKLOG_RECORDS {
+            return;
+        }
+        tokio::select! {
+            () = tokio::time::sleep(duration) => {}
+            () = self.urgent.notified() => {}
+        }
     }
 
     /// Waits for records that are due and takes up to `max` of them.
@@ -242,6 +264,28 @@ mod tests {
         assert_eq!((taken.len(), queue.len()), (1, 1), "what is on its way is not done");
         queue.put_back(Vec::new(), taken.len());
         assert_eq!(queue.len(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_rest_ends_early_when_somebody_waits_or_many_do() {
+        let queue = Queue::new(BACKLOG_RECORDS * 2, Traces::default());
+        let (rest, light) = (Duration::from_secs(1), kind(0));
+        let began = Instant::now();
+        queue.add(&Key::new("a"), &light, began, None, 0);
+        queue.rest(rest).await;
+        assert_eq!(began.elapsed(), rest, "a write that nobody waits for does not wake");
+        let (waiter, _held) = oneshot::channel();
+        queue.add(&Key::new("a"), &light, began, Some(waiter), 0);
+        queue.rest(rest).await;
+        assert_eq!(began.elapsed(), rest, "who waits is not kept waiting");
+        queue.rest(rest).await;
+        assert_eq!(began.elapsed(), rest * 2, "once");
+        for n in 0..BACKLOG_RECORDS {
+            queue.add(&Key::new(n.to_string()), &light, began, None, 0);
+        }
+        queue.rest(rest).await;
+        queue.rest(rest).await;
+        assert_eq!(began.elapsed(), rest * 2, "a backlog is worked off");
     }
 
     #[tokio::test(start_paused = true)]

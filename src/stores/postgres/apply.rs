@@ -5,6 +5,7 @@
 use diesel::QueryableByName;
 use diesel::sql_types::{Array, BigInt, Text};
 use diesel_async::{AsyncConnection, AsyncPgConnection};
+use futures_util::try_join;
 
 use crate::model::catalog::Table;
 use crate::model::key::hash16;
@@ -69,19 +70,29 @@ pub async fn apply(postgres: &Postgres, basis: Basis, items: &[Item]) -> Result<
     let mut pooled = postgres.connection().await?;
     let connection: &mut AsyncPgConnection = &mut pooled;
     let done = connection.transaction(async |connection: &mut AsyncPgConnection| {
-        check_control(connection, basis, lowest, &tables).await?;
-        let mut applied = Applied::default();
-        for table in Table::ALL {
-            let rows: Vec<&RecordRow> = items.iter().filter_map(|item| record_of(item, *table)).collect();
-            upsert_records(connection, table.name(), &rows, &mut applied).await?;
-        }
-        for item in items {
-            apply_collection(connection, item, &mut applied).await?;
-        }
-        journal::forget_letters(connection, items.iter().map(|item| item.header().key.hash()).collect()).await?;
+        let connection = &*connection;
+        let keys = items.iter().map(|item| item.header().key.hash()).collect();
+        // Sent together: what the control rows refuse is rolled back, whatever came after them.
+        let ((), applied, ()) = try_join!(
+            check_control(connection, basis, lowest, &tables),
+            upsert(connection, items),
+            journal::forget_letters(connection, keys)
+        )?;
         Ok(applied)
     });
     within(TRANSACTION_DEADLINE, done).await
+}
+
+async fn upsert(connection: &AsyncPgConnection, items: &[Item]) -> Result<Applied, PostgresError> {
+    let mut applied = Applied::default();
+    for table in Table::ALL {
+        let rows: Vec<&RecordRow> = items.iter().filter_map(|item| record_of(item, *table)).collect();
+        upsert_records(connection, table.name(), &rows, &mut applied).await?;
+    }
+    for item in items {
+        apply_collection(connection, item, &mut applied).await?;
+    }
+    Ok(applied)
 }
 
 fn record_of(item: &Item, table: Table) -> Option<&RecordRow> {
@@ -93,7 +104,7 @@ fn record_of(item: &Item, table: Table) -> Option<&RecordRow> {
 
 /// Holds the control rows until the transaction ends, and refuses captures of another lineage (A2, P1).
 async fn check_control(
-    connection: &mut AsyncPgConnection,
+    connection: &AsyncPgConnection,
     basis: Basis,
     lowest: i64,
     tables: &[&str],
@@ -115,7 +126,7 @@ async fn check_control(
 }
 
 async fn apply_collection(
-    connection: &mut AsyncPgConnection,
+    connection: &AsyncPgConnection,
     item: &Item,
     applied: &mut Applied,
 ) -> Result<(), PostgresError> {
@@ -168,7 +179,7 @@ const EXPIRES: &str = "CASE WHEN g.expires_ms IS NOT NULL THEN
 /// Upserts rows of a record table. Those that are there are updated first: an INSERT computes all typed columns of a row
 /// before it finds that the row is there, and an UPDATE only those that hang on what has changed.
 async fn upsert_records(
-    connection: &mut AsyncPgConnection,
+    connection: &AsyncPgConnection,
     table: &'static str,
     rows: &[&RecordRow],
     applied: &mut Applied,
@@ -239,7 +250,7 @@ fn record_binds(rows: &[&RecordRow], with_doc: bool) -> Vec<Bind> {
 
 /// Writes a header row. Even when its version does not rise the row is locked, which puts the writers of a collection in order.
 async fn upsert_header(
-    connection: &mut AsyncPgConnection,
+    connection: &AsyncPgConnection,
     header: &RecordRow,
     ids: Option<(&str, &str)>,
     applied: &mut Applied,
@@ -269,7 +280,7 @@ async fn upsert_header(
 
 /// Upserts elements above their collection's floor (C4); those at or below it are of a time before it was captured whole.
 async fn upsert_elements(
-    connection: &mut AsyncPgConnection,
+    connection: &AsyncPgConnection,
     table: Table,
     header: &RecordRow,
     elements: &[ElementRow],
@@ -307,7 +318,7 @@ async fn upsert_elements(
 
 /// Makes tombstones of the elements below `version`, at that version; of a stream only those from its `oldest` entry on.
 async fn bury(
-    connection: &mut AsyncPgConnection,
+    connection: &AsyncPgConnection,
     table: Table,
     header: &RecordRow,
     version: i64,

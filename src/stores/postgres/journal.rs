@@ -196,7 +196,7 @@ pub async fn dead_letter(postgres: &Postgres, letter: &DeadLetter) -> Result<(),
 /// Takes what is now written from the dead letters, whoever put it there. In the same transaction, so that a letter never
 /// outlives its reason; the table is nearly always empty.
 pub(super) async fn forget_letters(
-    connection: &mut AsyncPgConnection,
+    connection: &AsyncPgConnection,
     keys: Vec<Vec<u8>>,
 ) -> Result<(), PostgresError> {
     let statement = Statement::new("DELETE FROM dead_letters WHERE key_hash = ANY({})", vec![Bind::BytesList(keys)]);
@@ -206,7 +206,7 @@ pub(super) async fn forget_letters(
 
 /// Notes that entries of a log were trimmed before they were captured (G3), with the entries on both sides of the gap.
 pub(super) async fn note_gap(
-    connection: &mut AsyncPgConnection,
+    connection: &AsyncPgConnection,
     header: &RecordRow,
     first_id: &str,
     missing: i64,

@@ -191,8 +191,8 @@ impl Postgres {
     /// Whether Postgres answers.
     pub async fn is_alive(&self) -> bool {
         let asked = async {
-            let mut connection = self.connection().await?;
-            Ok(Statement::new("SELECT 1", Vec::new()).run(&mut connection).await?)
+            let connection = self.connection().await?;
+            Ok(Statement::new("SELECT 1", Vec::new()).run(&connection).await?)
         };
         within(QUESTION_DEADLINE, asked).await.is_ok()
     }
@@ -222,7 +222,7 @@ fn pool(options: &Arc<Options>, size: usize) -> Pool<AsyncPgConnection> {
 fn connect(options: Options) -> BoxFuture<'static, diesel::ConnectionResult<AsyncPgConnection>> {
     async move {
         let failed = |error: tokio_postgres::Error| diesel::ConnectionError::BadConnection(reason(&error));
-        let mut connection = match options.tls {
+        let connection = match options.tls {
             None => {
                 let (client, connection) = options.config.connect(tokio_postgres::NoTls).await.map_err(failed)?;
                 AsyncPgConnection::try_from_client_and_connection(client, connection).await?
@@ -235,7 +235,7 @@ fn connect(options: Options) -> BoxFuture<'static, diesel::ConnectionResult<Asyn
         };
         for setting in ["SET synchronous_commit = on", PLANNED_ONCE] {
             Statement::new(setting, Vec::new())
-                .run(&mut connection)
+                .run(&connection)
                 .await
                 .map_err(diesel::ConnectionError::CouldntSetupConfiguration)?;
         }

@@ -48,25 +48,26 @@ impl Statement {
         Self { text: text.into(), binds }
     }
 
-    /// Runs it and answers how many rows it touched.
-    pub(crate) async fn run(self, connection: &mut AsyncPgConnection) -> QueryResult<usize> {
-        self.execute(connection).await
+    /// Runs it and answers how many rows it touched. Statements that are begun together on one connection travel together,
+    /// and run in the order in which they were begun.
+    pub(crate) async fn run(self, mut connection: &AsyncPgConnection) -> QueryResult<usize> {
+        self.execute(&mut connection).await
     }
 
     /// Runs it and answers all rows.
-    pub(crate) async fn rows<R>(self, connection: &mut AsyncPgConnection) -> QueryResult<Vec<R>>
+    pub(crate) async fn rows<R>(self, mut connection: &AsyncPgConnection) -> QueryResult<Vec<R>>
     where
         R: QueryableByName<Pg> + Send + 'static,
     {
-        self.load(connection).await
+        self.load(&mut connection).await
     }
 
     /// Runs it and answers its one row.
-    pub(crate) async fn row<R>(self, connection: &mut AsyncPgConnection) -> QueryResult<R>
+    pub(crate) async fn row<R>(self, mut connection: &AsyncPgConnection) -> QueryResult<R>
     where
         R: QueryableByName<Pg> + Send + 'static,
     {
-        self.get_result(connection).await
+        self.get_result(&mut connection).await
     }
 }
 
