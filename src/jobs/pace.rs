@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 
 use crate::dual::task::{Advance, Effort, Probe};
 use crate::telemetry::labels::Brake;
@@ -14,8 +15,9 @@ const PAGE_KEYS_MAX: u64 = 1_000;
 const PAGES_MAX: u64 = 4;
 /// A paced job does its work in as many pieces a second, so that it never comes in gusts.
 const PIECES_PER_SECOND: u64 = 20;
-/// Answers of Redis that its quantile is taken of.
+/// Answers of Redis that its quantile is taken of, and how old they may be: a job that goes slowly asks seldom.
 const PROBES_MAX: usize = 128;
+const PROBES_AGE_MAX: Duration = Duration::from_secs(10);
 /// The rest between two steps when a store begins to suffer, and at most.
 const BRAKE_MIN: Duration = Duration::from_millis(20);
 const BRAKE_MAX: Duration = Duration::from_secs(2);
@@ -68,7 +70,8 @@ impl Limits {
 /// The pace of one job.
 pub struct Pace {
     limits: Limits,
-    probes: VecDeque<Duration>,
+    /// When Redis answered, and how long it took.
+    probes: VecDeque<(Instant, Duration)>,
     brake: Duration,
     reason: Option<(Brake, String)>,
 }
@@ -91,11 +94,12 @@ impl Pace {
     }
 
     /// Takes note of how the stores feel. Answers what slows the job down from now on, if it is new.
-    pub fn note(&mut self, probe: Probe) -> Option<Brake> {
-        if self.probes.len() >= PROBES_MAX {
+    pub fn note(&mut self, probe: Probe, now: Instant) -> Option<Brake> {
+        let is_old = |(at, _): &(Instant, Duration)| now.duration_since(*at) > PROBES_AGE_MAX;
+        while self.probes.len() >= PROBES_MAX || self.probes.front().is_some_and(is_old) {
             self.probes.pop_front();
         }
-        self.probes.push_back(probe.redis);
+        self.probes.push_back((now, probe.redis));
         let reason = self.suffers(probe);
         self.brake = match (&reason, self.brake) {
             (Some(_), brake) => (brake * 2).clamp(BRAKE_MIN, BRAKE_MAX),
@@ -103,9 +107,9 @@ impl Pace {
             (None, brake) => brake / 2,
         };
         let before = self.reason.as_ref().map(|(brake, _)| *brake);
-        let now = reason.as_ref().map(|(brake, _)| *brake);
+        let after = reason.as_ref().map(|(brake, _)| *brake);
         self.reason = reason;
-        now.filter(|_| before != now)
+        after.filter(|_| before != after)
     }
 
     fn suffers(&self, probe: Probe) -> Option<(Brake, String)> {
@@ -121,7 +125,7 @@ impl Pace {
 
     /// The 99th percentile of the last answers: one that was late alone does not count.
     fn quantile(&self) -> Duration {
-        let mut sorted: Vec<Duration> = self.probes.iter().copied().collect();
+        let mut sorted: Vec<Duration> = self.probes.iter().map(|(_, took)| *took).collect();
         sorted.sort_unstable();
         let at = sorted.len().saturating_sub(1) * 99 / 100;
         sorted.get(at).copied().unwrap_or_default()
@@ -136,7 +140,9 @@ impl Pace {
         };
         let limits = &self.limits;
         let wanted = share(advance.seen, limits.keys_per_second).max(share(advance.bytes, limits.bytes_per_second));
-        wanted.saturating_sub(took).max(self.brake)
+        // A step that found nothing asked nothing of the stores.
+        let brake = if advance.seen == 0 { Duration::ZERO } else { self.brake };
+        wanted.saturating_sub(took).max(brake)
     }
 
     /// Why it goes slower than it could.
@@ -153,6 +159,9 @@ mod tests {
     const WELL: Probe =
         Probe { redis: Duration::from_millis(1), postgres: Duration::from_millis(2), outbox: Duration::ZERO };
 
+    /// A step that found something.
+    const STEP: Advance = Advance { seen: 1, done: 0, bytes: 0, is_end: false };
+
     #[test]
     fn a_paced_job_rests_as_long_as_its_keys_or_its_bytes_ask_for() {
         let limits = Limits { keys_per_second: Some(1_000), bytes_per_second: Some(1_000_000), ..Limits::default() };
@@ -166,34 +175,46 @@ mod tests {
 
     #[test]
     fn a_store_that_suffers_brakes_the_job_and_is_named_until_it_is_well_again() {
-        let mut pace = Pace::new(Limits::default());
-        assert_eq!(pace.note(WELL), None);
-        assert_eq!(pace.rest(&Advance::default(), Duration::ZERO), Duration::ZERO);
+        let (mut pace, now) = (Pace::new(Limits::default()), Instant::now());
+        assert_eq!(pace.note(WELL, now), None);
+        assert_eq!(pace.rest(&STEP, Duration::ZERO), Duration::ZERO);
         let ill = Probe { postgres: Duration::from_millis(400), ..WELL };
-        assert_eq!(pace.note(ill), Some(Brake::Postgres));
-        assert_eq!(pace.note(ill), None, "it is told of once");
+        assert_eq!(pace.note(ill, now), Some(Brake::Postgres));
+        assert_eq!(pace.note(ill, now), None, "it is told of once");
         assert_eq!(pace.waiting().unwrap(), "the latency of postgres is 400 ms, above 250 ms");
-        assert_eq!(pace.rest(&Advance::default(), Duration::ZERO), BRAKE_MIN * 2);
+        assert_eq!(pace.rest(&STEP, Duration::ZERO), BRAKE_MIN * 2);
         for _ in 0..20 {
-            pace.note(ill);
+            pace.note(ill, now);
         }
-        assert_eq!(pace.rest(&Advance::default(), Duration::ZERO), BRAKE_MAX);
-        pace.note(WELL);
-        assert_eq!((pace.waiting(), pace.rest(&Advance::default(), Duration::ZERO)), (None, BRAKE_MAX / 2));
+        assert_eq!(pace.rest(&STEP, Duration::ZERO), BRAKE_MAX);
+        pace.note(WELL, now);
+        assert_eq!((pace.waiting(), pace.rest(&STEP, Duration::ZERO)), (None, BRAKE_MAX / 2));
         for _ in 0..20 {
-            pace.note(WELL);
+            pace.note(WELL, now);
         }
-        assert_eq!(pace.rest(&Advance::default(), Duration::ZERO), Duration::ZERO);
-        assert_eq!(pace.note(Probe { outbox: Duration::from_secs(60), ..WELL }), Some(Brake::Outbox));
+        assert_eq!(pace.rest(&STEP, Duration::ZERO), Duration::ZERO);
+        assert_eq!(pace.note(Probe { outbox: Duration::from_secs(60), ..WELL }, now), Some(Brake::Outbox));
     }
 
     #[test]
     fn one_late_answer_of_redis_is_no_p99() {
         let late = Probe { redis: Duration::from_millis(300), ..WELL };
-        let mut pace = Pace::new(Limits::default());
-        pace.note(WELL);
-        assert_eq!(pace.note(late), None);
-        assert_eq!(pace.note(late), Some(Brake::Redis));
+        let (mut pace, now) = (Pace::new(Limits::default()), Instant::now());
+        pace.note(WELL, now);
+        assert_eq!(pace.note(late, now), None);
+        assert_eq!(pace.note(late, now), Some(Brake::Redis));
+        assert_eq!(pace.note(WELL, now + Duration::from_secs(1)), None);
+        assert!(pace.waiting().is_some(), "two late answers of a few are still in sight");
+        pace.note(WELL, now + PROBES_AGE_MAX * 2);
+        assert_eq!(pace.waiting(), None, "and then forgotten, however seldom a slow job asks");
+    }
+
+    #[test]
+    fn a_step_that_found_nothing_does_not_rest() {
+        let (mut pace, now) = (Pace::new(Limits::default()), Instant::now());
+        pace.note(Probe { outbox: Duration::from_secs(60), ..WELL }, now);
+        assert!(pace.rest(&STEP, Duration::ZERO) > Duration::ZERO);
+        assert_eq!(pace.rest(&Advance::default(), Duration::ZERO), Duration::ZERO);
     }
 
     #[test]

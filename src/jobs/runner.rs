@@ -279,7 +279,7 @@ impl Runner {
         self.last_probe = Some(Instant::now());
         let engine = Arc::clone(&self.engine);
         if let Ok(probe) = engine.probe().await {
-            if let Some(brake) = self.pace.note(probe) {
+            if let Some(brake) = self.pace.note(probe, Instant::now()) {
                 self.engine.metrics().job_braked(brake);
                 tracing::info!(job = self.row.id, reason = self.pace.waiting(), "the job slows down");
             }

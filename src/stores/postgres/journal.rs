@@ -195,10 +195,7 @@ pub async fn dead_letter(postgres: &Postgres, letter: &DeadLetter) -> Result<(),
 
 /// Takes what is now written from the dead letters, whoever put it there. In the same transaction, so that a letter never
 /// outlives its reason; the table is nearly always empty.
-pub(super) async fn forget_letters(
-    connection: &AsyncPgConnection,
-    keys: Vec<Vec<u8>>,
-) -> Result<(), PostgresError> {
+pub(super) async fn forget_letters(connection: &AsyncPgConnection, keys: Vec<Vec<u8>>) -> Result<(), PostgresError> {
     let statement = Statement::new("DELETE FROM dead_letters WHERE key_hash = ANY({})", vec![Bind::BytesList(keys)]);
     statement.run(connection).await?;
     Ok(())
