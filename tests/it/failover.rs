@@ -28,6 +28,11 @@ async fn after_a_failover_flags_change_only_when_every_sidecar_has_renewed_or_ca
     let one = Sidecar::start_with(&redis, Some(&database), &SHORT).await;
     let frozen = Sidecar::start_with(&redis, Some(&database), &SHORT).await;
     one.flag("user", json!({ "stage": "dualwrite" })).await;
+    wait_until("both have confirmed that", PATIENCE, || async {
+        let fleet = one.get("/v1/fleet").await.json();
+        fleet["sidecars"].as_array().unwrap().iter().filter(|row| row["confirmed"] == 1).count() == 2
+    })
+    .await;
     signal(&frozen, "STOP").await;
     raw(&redis, "SAVE").await;
     fails_over(&redis).await;
