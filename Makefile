@@ -37,7 +37,7 @@ model: ## Explore the protocol's rules and hunt every mutant (ARGS=a-mutant prin
 demo: setup ## The whole way from Redis to Redis + PostgreSQL and back, on relay-shaped traffic
 	$(CARGO) run --profile demo --locked -- demo $(ARGS)
 
-bench: ## The figures, against what people would use instead (about 30 minutes; ARGS names parts: http, relay, ...)
+bench: ## The figures, against what people would use instead (about 40 minutes; ARGS names parts: http, relay, ...)
 	@scripts/setup --bench
 	$(CARGO) bench --locked --bench figures -- $(ARGS)
 

@@ -2,6 +2,7 @@
 
 mod apply;
 mod http;
+mod jobs;
 mod live;
 mod memory;
 mod mirrored;
@@ -33,6 +34,7 @@ pub(crate) const ALL: &[Part] = &[
     Part { name: "apply", about: apply::ABOUT, run: |report| apply::run(report).boxed_local() },
     Part { name: "relay", about: relay::ABOUT, run: |report| relay::run(report).boxed_local() },
     Part { name: "live", about: live::ABOUT, run: |report| live::run(report).boxed_local() },
+    Part { name: "jobs", about: jobs::ABOUT, run: |report| jobs::run(report).boxed_local() },
     Part { name: "start", about: start::ABOUT, run: |report| start::run(report).boxed_local() },
     Part { name: "resp", about: resp::ABOUT, run: |report| resp::run(report).boxed_local() },
     Part { name: "memory", about: memory::ABOUT, run: |report| memory::run(report).boxed_local() },
