@@ -17,6 +17,7 @@ mod dead_letters;
 mod drills;
 mod equality;
 mod failover;
+mod frozen;
 mod gaps;
 mod gates;
 mod guard;

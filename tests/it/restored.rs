@@ -269,3 +269,28 @@ async fn another_postgres_behind_the_same_address_is_not_taken_for_the_one_we_kn
     fleet.becomes_whole_by_a_backfill().await;
     fleet.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_promoted_while_it_was_behind_is_never_read_as_the_present() {
+    let fleet = Fleet::start().await;
+    let (server, scratch) = (&fleet.database.server, tempfile::tempdir().unwrap());
+    let copy = scratch.path().join("replica");
+    server.stop().await.unwrap();
+    put_in_place(&server.data_folder(), &copy).await;
+    server.restart().await.unwrap();
+    fleet.time_passes().await;
+    fleet.write("second").await;
+    let epoch = fleet.epoch().await;
+    server.kill().unwrap();
+    // It recovers to where it had come, is promoted, and writes a timeline of its own.
+    let mut settings = std::fs::OpenOptions::new().append(true).open(copy.join("postgresql.auto.conf")).unwrap();
+    std::io::Write::write_all(&mut settings, b"restore_command = 'false'\n").unwrap();
+    std::fs::write(copy.join("recovery.signal"), "").unwrap();
+    put_in_place(&copy, &server.data_folder()).await;
+    server.restart().await.unwrap();
+    fleet.never_reads_the_past(epoch).await;
+    let timeline: String = ask(&fleet.redis, &["HGET", "parallax:postgres", "timeline"]).await;
+    assert_eq!(timeline, "00000002", "it was not promoted");
+    fleet.becomes_whole_by_a_backfill().await;
+    fleet.stop().await;
+}

@@ -111,6 +111,10 @@ pub async fn within<T>(
 /// twice as long as the look-up that follows; all of our statements find rows by their keys or page along an index.
 const PLANNED_ONCE: &str = "SET plan_cache_mode = force_generic_plan";
 
+/// How long Postgres keeps a transaction of ours open in which nobody asks anything: a sidecar that freezes in one holds control
+/// rows, and a lift could not raise their epoch.
+const ENDED_WHEN_IDLE: &str = "SET idle_in_transaction_session_timeout = '10s'";
+
 /// How to reach Postgres.
 #[derive(Clone)]
 pub struct Options {
@@ -233,7 +237,7 @@ fn connect(options: Options) -> BoxFuture<'static, diesel::ConnectionResult<Asyn
                 AsyncPgConnection::try_from_client_and_connection(client, connection).await?
             }
         };
-        for setting in ["SET synchronous_commit = on", PLANNED_ONCE] {
+        for setting in ["SET synchronous_commit = on", PLANNED_ONCE, ENDED_WHEN_IDLE] {
             Statement::new(setting, Vec::new())
                 .run(&connection)
                 .await
