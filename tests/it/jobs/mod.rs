@@ -2,6 +2,7 @@
 
 mod backfill;
 mod bad_input;
+mod hammer;
 mod overwrite;
 mod planted;
 mod races;

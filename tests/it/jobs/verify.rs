@@ -2,6 +2,7 @@
 
 use serde_json::{Value as Json, json};
 
+use crate::arrows::project;
 use crate::equality::{self, Load};
 use crate::jobs::planted::{self, CLASSES};
 use crate::jobs::{begin, plant, program, reaches};
@@ -59,7 +60,11 @@ async fn soak_every_planted_corruption_is_found_by_its_class_while_writers_run()
     }
     equality::assert_no_failures(&load.finish().await);
     let usual = planted::usual_comparisons(&redis, &database, each).await;
-    print_table(each, &reports, &usual);
+    let table = table(each, &reports, &usual);
+    eprintln!("{table}");
+    if is_soak() {
+        std::fs::write(project().join("docs/results/verifier.txt"), format!("{HEAD}{table}")).unwrap();
+    }
     let row = database
         .client()
         .await
@@ -70,22 +75,29 @@ async fn soak_every_planted_corruption_is_found_by_its_class_while_writers_run()
     sidecar.stop_expecting(&[]).await;
 }
 
-/// What `docs/results/verifier.txt` shows.
-fn print_table(each: usize, reports: &[Json], usual: &std::collections::BTreeMap<&str, (usize, usize)>) {
-    eprintln!("{:<36} {:>8} {:>10} {:>12} {:>10}", "planted", "", "parallax", "by length", "type+ttl");
-    for class in CLASSES {
-        let (length, kind) = usual[class.name];
-        eprintln!("{:<36} {each:>8} {each:>10} {length:>12} {kind:>10}", class.name);
-    }
-    let (length, kind) = usual.values().fold((0, 0), |all, one| (all.0 + one.0, all.1 + one.1));
-    let all = each * CLASSES.len();
-    eprintln!("{:<36} {all:>8} {all:>10} {length:>12} {kind:>10}", "all");
+/// How `docs/results/verifier.txt` begins, which a soak writes.
+const HEAD: &str = "\
+Corruptions planted in PostgreSQL while writers run, and how many of them each comparison finds.
+by length: what redis-full-check compares by default; type+ttl: types and expiries, both walking the keys of Redis.
+
+";
+
+/// What each comparison found of each class, and what the verifications took.
+fn table(each: usize, reports: &[Json], usual: &std::collections::BTreeMap<&str, (usize, usize)>) -> String {
+    let row = |name: &str, planted: usize, (length, kind): (usize, usize)| {
+        format!("{name:<36} {planted:>8} {planted:>10} {length:>12} {kind:>10}\n")
+    };
+    let mut text = format!("{:<36} {:>8} {:>10} {:>12} {:>10}\n", "planted", "", "parallax", "by length", "type+ttl");
+    text.extend(CLASSES.iter().map(|class| row(class.name, each, usual[class.name])));
+    let all = usual.values().fold((0, 0), |all, one| (all.0 + one.0, all.1 + one.1));
+    text += &row("all", each * CLASSES.len(), all);
     for (name, report) in ["digests", "exhaustive"].iter().zip(reports) {
-        eprintln!(
-            "{name}: {} records in redis, {} in postgres, {} compared one by one, {} ms",
+        text += &format!(
+            "{name}: {} records in redis, {} in postgres, {} compared one by one, {} ms\n",
             report["totalRedis"], report["totalPostgres"], report["compared"], report["duration_ms"]
         );
     }
+    text
 }
 
 #[tokio::test(flavor = "multi_thread")]
