@@ -145,6 +145,22 @@ fn make_help_lists_every_target() {
 }
 
 #[test]
+fn what_the_readmes_say_that_a_verification_finds_is_what_was_measured() {
+    let read = |path: &str| fs::read_to_string(project().join(path)).unwrap();
+    let results = read("docs/results/verifier.txt");
+    let sums: Vec<&str> =
+        results.lines().find_map(|line| line.strip_prefix("all ")).unwrap().split_whitespace().collect();
+    let [planted, ours, by_length, by_type] = sums[..] else { panic!("{sums:?}") };
+    for path in ["README.md", "README.zh-CN.md"] {
+        let text = read(path);
+        let of_planted = |line: &&str| line.ends_with(&format!("| {planted} |"));
+        let told: Vec<&str> =
+            text.lines().filter(of_planted).map(|line| line.split('|').nth(2).unwrap().trim()).collect();
+        assert_eq!(told, [ours, by_length, by_type], "{path}, found of {planted}");
+    }
+}
+
+#[test]
 fn the_checks_see_what_they_are_for() {
     let path = |folder: &str| format!("see /{folder}/somewhere");
     assert!(names_a_folder_of_the_machine(&path("root"), "root"));
