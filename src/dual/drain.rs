@@ -33,11 +33,11 @@ const ROUND_RECORDS_MAX: usize = 512;
 const WORKERS: usize = 2;
 /// Collections that are captured whole at once, each with a connection to Postgres.
 pub(crate) const WHOLES_MAX: usize = 4;
-/// How many times as long as its round took a worker rests after it. What is written meanwhile shares the next round, and a
-/// record that is written often is captured once for all of it; the stores keep most of their time for callers.
-const REST_ROUNDS: u32 = 3;
-/// How long a worker rests at most.
+/// How long a worker rests after a full round, and how many times as long as its round took it rests at most. What is written
+/// meanwhile shares the next round, and a record that is written often is captured once for all of it; the stores keep most
+/// of their time for callers. After a round that was nearly empty it nearly does not rest.
 const REST_MAX: Duration = Duration::from_millis(100);
+const REST_ROUNDS: u32 = 3;
 /// How long the drain pauses after a failure, at first and at most.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(2);
@@ -105,11 +105,12 @@ impl Drain {
         let mut pause = PAUSE_MIN;
         loop {
             let owed = self.queue.take(ROUND_RECORDS_MAX).await;
+            let taken = owed.len();
             let began = Instant::now();
             match self.round(owed).await {
                 Ok(()) => {
                     pause = PAUSE_MIN;
-                    self.queue.rest((began.elapsed() * REST_ROUNDS).min(REST_MAX)).await;
+                    self.queue.rest(rest(taken, began.elapsed())).await;
                 }
                 Err(error) => {
                     self.report(&error);
@@ -331,6 +332,13 @@ impl Drain {
     }
 }
 
+/// How long a worker rests after a round of `taken` records that `took` so long.
+fn rest(taken: usize, took: Duration) -> Duration {
+    #[expect(clippy::cast_precision_loss, reason = "some hundred records")]
+    let share = taken as f64 / ROUND_RECORDS_MAX as f64;
+    REST_MAX.mul_f64(share.min(1.0)).min(took * REST_ROUNDS)
+}
+
 fn token_of(ack: &Ack) -> &Token {
     match ack {
         Ack::Document(token) | Ack::Elements(token, _) | Ack::Whole(token, _) | Ack::Log { token, .. } => token,
@@ -341,4 +349,19 @@ fn token_of(ack: &Ack) -> &Token {
 pub(crate) fn reason(error: &PostgresError) -> String {
     let text = error.to_string();
     text.lines().next().unwrap_or_default().chars().take(200).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rest_grows_with_the_round_and_is_never_long_against_it() {
+        let slow = Duration::from_secs(1);
+        assert_eq!(rest(ROUND_RECORDS_MAX, slow), REST_MAX);
+        assert_eq!(rest(ROUND_RECORDS_MAX * 3, slow), REST_MAX);
+        assert_eq!(rest(ROUND_RECORDS_MAX / 2, slow), REST_MAX / 2);
+        assert_eq!(rest(0, slow), Duration::ZERO);
+        assert_eq!(rest(ROUND_RECORDS_MAX, Duration::from_millis(2)), Duration::from_millis(6));
+    }
 }

@@ -8,9 +8,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
+use opentelemetry::Context;
 use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceId};
-use opentelemetry::{Context, KeyValue};
 use prometheus::proto::LabelPair;
+
+use crate::telemetry::label_sets::Labels;
 
 /// One measured value and the trace that it was measured in.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -29,23 +31,15 @@ pub(super) struct Exemplar {
 pub(super) struct Exemplars {
     /// Whether spans are made, so that there is anything to point to.
     is_on: Arc<AtomicBool>,
-    /// The labels of each series, sorted by name as a scrape shows them.
-    label_sets: Vec<Vec<(String, String)>>,
+    labels: Labels,
     /// The upper bounds of the buckets; none for a counter.
     bounds: &'static [f64],
     noted: Mutex<HashMap<(usize, usize), Exemplar>>,
 }
 
 impl Exemplars {
-    pub(super) fn new(is_on: Arc<AtomicBool>, label_sets: &[Vec<KeyValue>], bounds: &'static [f64]) -> Self {
-        let sorted = |set: &Vec<KeyValue>| {
-            let mut labels: Vec<(String, String)> =
-                set.iter().map(|label| (label.key.to_string(), label.value.to_string())).collect();
-            labels.sort_unstable();
-            labels
-        };
-        let label_sets = label_sets.iter().map(sorted).collect();
-        Self { is_on, label_sets, bounds, noted: Mutex::default() }
+    pub(super) fn new(is_on: Arc<AtomicBool>, labels: Labels, bounds: &'static [f64]) -> Self {
+        Self { is_on, labels, bounds, noted: Mutex::default() }
     }
 
     /// Notes that `value` was counted in `series` by the span that the caller works in, if that is kept.
@@ -69,15 +63,11 @@ impl Exemplars {
 
     /// The exemplars of the series with these labels, as a scrape shows them, by bucket.
     pub(super) fn of(&self, labels: &[LabelPair]) -> HashMap<usize, Exemplar> {
-        let is_same = |set: &Vec<(String, String)>| {
-            set.len() == labels.len()
-                && set.iter().zip(labels).all(|((name, value), label)| label.name() == name && label.value() == value)
-        };
         let noted = self.noted.lock().unwrap_or_else(PoisonError::into_inner);
         if noted.is_empty() {
             return HashMap::new();
         }
-        let Some(series) = self.label_sets.iter().position(is_same) else { return HashMap::new() };
+        let Some(series) = self.labels.found(labels) else { return HashMap::new() };
         let own = noted.iter().filter(|((known, _), _)| *known == series);
         own.map(|((_, bucket), exemplar)| (*bucket, *exemplar)).collect()
     }
@@ -100,7 +90,7 @@ mod tests {
 
     #[test]
     fn the_last_kept_trace_of_each_bucket_is_remembered_and_no_other() {
-        let exemplars = Exemplars::new(Arc::default(), &[vec![KeyValue::new("kind", "a")]], &[0.1, 1.0]);
+        let exemplars = Exemplars::new(Arc::default(), Labels::of(&[("kind", vec!["a".to_owned()])]), &[0.1, 1.0]);
         for value in [0.05, 0.1, 0.5, 30.0] {
             exemplars.note(0, value, &span(TraceFlags::SAMPLED));
         }

@@ -8,6 +8,7 @@ pub mod counted;
 mod cutover;
 mod exemplars;
 mod instruments;
+mod label_sets;
 pub mod labels;
 pub mod logs;
 pub mod metrics;

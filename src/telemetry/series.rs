@@ -15,6 +15,7 @@ use opentelemetry_sdk::metrics::{Instrument, SdkMeterProvider, Stream};
 use prometheus::Registry;
 
 use crate::telemetry::exemplars::Exemplars;
+use crate::telemetry::label_sets::{LabelSet, Labels};
 
 /// Instruments with at most this many series show all of them from the start, so that a first event is a rise from 0 to 1
 /// and not a series out of nowhere; larger ones show a series once it was touched.
@@ -24,60 +25,28 @@ const ALWAYS_SHOWN_SERIES_MAX: usize = 1024;
 pub(super) const SECONDS: [f64; 16] =
     [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0, 300.0];
 
-/// One label of an instrument and all values it may take.
-pub(super) type LabelSet = (&'static str, Vec<String>);
-
-/// Positions in a row-major table with these extents; `None` for a position outside.
-#[derive(Clone)]
-struct Shape(Vec<usize>);
-
-impl Shape {
-    fn of(labels: &[LabelSet]) -> Self {
-        Self(labels.iter().map(|(_, values)| values.len()).collect())
-    }
-
-    fn cells(&self) -> usize {
-        self.0.iter().product()
-    }
-
-    fn index(&self, positions: &[usize]) -> Option<usize> {
-        debug_assert_eq!(positions.len(), self.0.len(), "one position for each label");
-        let mut index = 0;
-        for (position, extent) in positions.iter().zip(&self.0) {
-            if position >= extent {
-                return None;
-            }
-            index = index * extent + position;
-        }
-        Some(index)
-    }
-}
-
 /// One cell for each combination of label values.
 #[derive(Clone)]
 struct Cells {
     values: Arc<[AtomicU64]>,
-    shape: Shape,
+    labels: Labels,
 }
 
 impl Cells {
-    fn of(labels: &[LabelSet]) -> Self {
-        let shape = Shape::of(labels);
-        Self { values: (0..shape.cells()).map(|_| AtomicU64::new(0)).collect(), shape }
+    fn of(labels: &Labels) -> Self {
+        Self { values: (0..labels.series()).map(|_| AtomicU64::new(0)).collect(), labels: labels.clone() }
     }
 
     fn cell(&self, positions: &[usize]) -> Option<&AtomicU64> {
-        self.values.get(self.shape.index(positions)?)
+        self.values.get(self.labels.number(positions)?)
     }
 
     /// What a scrape shows: each cell with its labels.
-    fn shown(&self, labels: &[LabelSet]) -> impl Fn() -> Vec<(u64, usize)> + Send + Sync + 'static {
-        let values = Arc::clone(&self.values);
-        let shows_untouched = Shape::of(labels).cells() <= ALWAYS_SHOWN_SERIES_MAX;
-        move || {
-            let loaded = values.iter().map(|cell| cell.load(Ordering::Relaxed));
-            loaded.zip(0..).filter(|(value, _)| shows_untouched || *value > 0).collect()
-        }
+    fn shown(&self) -> impl Iterator<Item = (u64, Vec<KeyValue>)> {
+        let shows_untouched = self.values.len() <= ALWAYS_SHOWN_SERIES_MAX;
+        let loaded = self.values.iter().map(|cell| cell.load(Ordering::Relaxed)).zip(0..);
+        let shown = loaded.filter(move |(value, _)| shows_untouched || *value > 0);
+        shown.map(|(value, number)| (value, self.labels.shown(number)))
     }
 }
 
@@ -102,8 +71,8 @@ impl Counter {
 
     /// Notes that `span` counted one in the series at `positions`, if that span is kept.
     pub(super) fn point_to(&self, positions: &[usize], span: &SpanContext) {
-        if let Some(index) = self.cells.shape.index(positions) {
-            self.exemplars.note(index, 1.0, span);
+        if let Some(series) = self.cells.labels.number(positions) {
+            self.exemplars.note(series, 1.0, span);
         }
     }
 }
@@ -131,18 +100,19 @@ impl Gauge {
 /// A distribution of durations in seconds.
 pub(super) struct Histogram {
     inner: opentelemetry::metrics::Histogram<f64>,
+    labels: Labels,
+    /// Those of each series, so that a record makes none.
     label_sets: Vec<Vec<KeyValue>>,
-    shape: Shape,
     exemplars: Arc<Exemplars>,
 }
 
 impl Histogram {
     /// Records `seconds` in the series at `positions`, with the trace that the caller works in as its exemplar.
     pub(super) fn record(&self, positions: &[usize], seconds: f64) {
-        let Some(index) = self.shape.index(positions) else { return };
-        if let Some(labels) = self.label_sets.get(index) {
+        let Some(series) = self.labels.number(positions) else { return };
+        if let Some(labels) = self.label_sets.get(series) {
             self.inner.record(seconds, labels);
-            self.exemplars.note_current(index, seconds);
+            self.exemplars.note_current(series, seconds);
         }
     }
 }
@@ -196,26 +166,24 @@ impl Registrar {
         (self.provider, self.exemplars.into_inner().unwrap_or_else(PoisonError::into_inner), self.exemplars_are_on)
     }
 
-    fn exemplars(&self, shown: String, label_sets: &[Vec<KeyValue>], bounds: &'static [f64]) -> Arc<Exemplars> {
-        let made = Arc::new(Exemplars::new(Arc::clone(&self.exemplars_are_on), label_sets, bounds));
+    fn exemplars(&self, shown: String, labels: &Labels, bounds: &'static [f64]) -> Arc<Exemplars> {
+        let made = Arc::new(Exemplars::new(Arc::clone(&self.exemplars_are_on), labels.clone(), bounds));
         self.exemplars.lock().unwrap_or_else(PoisonError::into_inner).insert(shown, Arc::clone(&made));
         made
     }
 
     /// A counter; the exporter adds `_total` to its name.
     pub(super) fn counter(&self, name: &'static str, help: &'static str, labels: &[LabelSet]) -> Counter {
-        let label_sets = self.expect_series(name, labels);
-        let exemplars = self.exemplars(format!("{name}_total"), &label_sets, &[]);
-        let cells = Cells::of(labels);
-        let shown = cells.shown(labels);
-        let _observed = self
+        let labels = self.expect_series(name, labels);
+        let exemplars = self.exemplars(format!("{name}_total"), &labels, &[]);
+        let cells = Cells::of(&labels);
+        let observed = cells.clone();
+        let _instrument = self
             .meter
             .u64_observable_counter(name)
             .with_description(help)
             .with_callback(move |observer| {
-                for (value, index) in shown() {
-                    observer.observe(value, label_sets.get(index).map_or(&[], Vec::as_slice));
-                }
+                observed.shown().for_each(|(value, labels)| observer.observe(value, &labels));
             })
             .build();
         Counter { cells, exemplars }
@@ -223,17 +191,14 @@ impl Registrar {
 
     /// A gauge.
     pub(super) fn gauge(&self, name: &'static str, help: &'static str, labels: &[LabelSet]) -> Gauge {
-        let label_sets = self.expect_series(name, labels);
-        let cells = Cells::of(labels);
-        let shown = cells.shown(labels);
-        let _observed = self
+        let cells = Cells::of(&self.expect_series(name, labels));
+        let observed = cells.clone();
+        let _instrument = self
             .meter
             .f64_observable_gauge(name)
             .with_description(help)
             .with_callback(move |observer| {
-                for (bits, index) in shown() {
-                    observer.observe(f64::from_bits(bits), label_sets.get(index).map_or(&[], Vec::as_slice));
-                }
+                observed.shown().for_each(|(bits, labels)| observer.observe(f64::from_bits(bits), &labels));
             })
             .build();
         Gauge(cells)
@@ -241,29 +206,18 @@ impl Registrar {
 
     /// A histogram of seconds. It has no unit of its own, since the exporter would write it into the name once more.
     pub(super) fn histogram(&self, name: &'static str, help: &'static str, labels: &[LabelSet]) -> Histogram {
-        let label_sets = self.expect_series(name, labels);
+        let labels = self.expect_series(name, labels);
         let inner = self.meter.f64_histogram(name).with_description(help).with_boundaries(SECONDS.to_vec()).build();
-        let exemplars = self.exemplars(name.to_owned(), &label_sets, &SECONDS);
-        Histogram { inner, label_sets, shape: Shape::of(labels), exemplars }
+        let exemplars = self.exemplars(name.to_owned(), &labels, &SECONDS);
+        let label_sets = (0..labels.series()).map(|series| labels.shown(series)).collect();
+        Histogram { inner, labels, label_sets, exemplars }
     }
 
-    /// Announces how many series `name` will have and returns their label sets.
-    fn expect_series(&self, name: &'static str, labels: &[LabelSet]) -> Vec<Vec<KeyValue>> {
-        let mut label_sets = vec![Vec::new()];
-        for (label, values) in labels {
-            label_sets = label_sets
-                .iter()
-                .flat_map(|set| values.iter().map(|value| with(set, label, value)).collect::<Vec<_>>())
-                .collect();
-        }
+    /// Announces how many series `name` will have.
+    fn expect_series(&self, name: &'static str, labels: &[LabelSet]) -> Labels {
+        let labels = Labels::of(labels);
         let mut series_max = self.series_max.lock().unwrap_or_else(PoisonError::into_inner);
-        series_max.insert(name.to_owned(), label_sets.len() + 1);
-        label_sets
+        series_max.insert(name.to_owned(), labels.series() + 1);
+        labels
     }
-}
-
-fn with(set: &[KeyValue], label: &'static str, value: &str) -> Vec<KeyValue> {
-    let mut longer = set.to_vec();
-    longer.push(KeyValue::new(label, value.to_owned()));
-    longer
 }

@@ -82,7 +82,6 @@ impl Stack {
             .env("PARALLAX_HTTP_LISTEN", &data_door)
             .env("PARALLAX_RESP_LISTEN", &redis_door)
             .env("PARALLAX_ADMIN_LISTEN", &admin_door)
-            .env("PARALLAX_RESP_LISTEN", "off")
             .env("PARALLAX_MIGRATE_ON_START", "true")
             .env("PARALLAX_LOG", "info")
             .envs(settings.iter().copied())

@@ -83,7 +83,7 @@ async fn ahead(postgres: &Postgres, table: &str, keys: &str, after: &Place) -> R
             WHERE (key_hash, {keys}) > ({{}}, {{}}) ORDER BY key_hash, {keys} LIMIT {WALK_ROWS}) AS walked
          ORDER BY key_hash DESC, element_hash DESC LIMIT 1"
     );
-    let asked = async { Ok(Statement::new(text, after.binds()).rows(&mut *postgres.connection().await?).await?.pop()) };
+    let asked = async { Ok(Statement::new(text, after.binds()).rows(&*postgres.connection().await?).await?.pop()) };
     within(TRANSACTION_DEADLINE, asked).await
 }
 
@@ -156,7 +156,7 @@ pub async fn collections(postgres: &Postgres, over: &Over, after: &Place) -> Res
     );
     let mut binds = vec![Bind::Bytes(after.key_hash.clone()), Bind::Bytes(last.key_hash.clone())];
     binds.extend(over.binds());
-    let due: Vec<Header> = Statement::new(text, binds).rows(&mut *postgres.connection().await?).await?;
+    let due: Vec<Header> = Statement::new(text, binds).rows(&*postgres.connection().await?).await?;
     let hashes: Vec<Vec<u8>> = due.into_iter().map(|header| header.key_hash).collect();
     let rows = if hashes.is_empty() { 0 } else { whole_collections(postgres, over, hashes).await? };
     Ok(Step { rows, next: Some(if rows > 0 { after.clone() } else { last }) })

@@ -78,7 +78,7 @@ pub async fn record(postgres: &Postgres, gap: NewGap<'_>) -> Result<bool, Postgr
             Bind::Number(gap.version),
         ],
     );
-    let asked = async { Ok(statement.run(&mut *postgres.connection().await?).await?) };
+    let asked = async { Ok(statement.run(&*postgres.connection().await?).await?) };
     Ok(within(QUESTION_DEADLINE, asked).await? > 0)
 }
 
@@ -92,7 +92,7 @@ pub async fn open(postgres: &Postgres, kind: &str) -> Result<Vec<Gap>, PostgresE
          FROM capture_gaps g, (SELECT {{}}::text AS k) AS asked WHERE {IS_OPEN} ORDER BY g.id"
     );
     let statement = Statement::new(text, vec![Bind::Text(kind.to_owned())]);
-    let asked = async { Ok(statement.rows(&mut *postgres.connection().await?).await?) };
+    let asked = async { Ok(statement.rows(&*postgres.connection().await?).await?) };
     within(QUESTION_DEADLINE, asked).await
 }
 
@@ -105,7 +105,7 @@ pub async fn open_count(postgres: &Postgres, kinds: &[String]) -> Result<u64, Po
         "SELECT count(*) AS number FROM capture_gaps g WHERE EXISTS (SELECT 1 FROM unnest({{}}) AS k WHERE {IS_OPEN})"
     );
     let statement = Statement::new(text, vec![Bind::TextList(kinds.to_vec())]);
-    let asked = async { Ok(statement.row::<Count>(&mut *postgres.connection().await?).await?) };
+    let asked = async { Ok(statement.row::<Count>(&*postgres.connection().await?).await?) };
     Ok(u64::try_from(within(QUESTION_DEADLINE, asked).await?.number).unwrap_or(0))
 }
 
@@ -132,7 +132,7 @@ pub async fn listed(
     let kinds = || Bind::TextList(kinds.to_vec());
     let binds = vec![kinds(), kinds(), Bind::NullableText(kind.map(str::to_owned)), Bind::Number(limit)];
     let statement = Statement::new(text, binds);
-    let asked = async { Ok(statement.rows::<JsonRow>(&mut *postgres.connection().await?).await?) };
+    let asked = async { Ok(statement.rows::<JsonRow>(&*postgres.connection().await?).await?) };
     let rows = within(QUESTION_DEADLINE, asked).await?;
     Ok(rows.iter().filter_map(|row| serde_json::from_str(&row.row).ok()).collect())
 }

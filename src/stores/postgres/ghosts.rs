@@ -51,7 +51,7 @@ pub async fn list(postgres: &Postgres, epoch: i64, clock: i64) -> Result<Vec<Key
 pub async fn swept(postgres: &Postgres, clock: i64) -> Result<Vec<String>, PostgresError> {
     let statement =
         Statement::new("SELECT table_name AS name FROM control WHERE floor > {}", vec![Bind::Number(clock)]);
-    let rows: Vec<Named> = statement.rows(&mut *postgres.connection().await?).await?;
+    let rows: Vec<Named> = statement.rows(&*postgres.connection().await?).await?;
     Ok(rows.into_iter().map(|row| row.name).collect())
 }
 
@@ -90,7 +90,7 @@ pub async fn listed(postgres: &Postgres, kind: Option<&str>, limit: i64) -> Resu
             'element', element, 'type', type, 'doc', doc, 'version', version, 'settled_at', settled_at)::text AS name
          FROM ghosts WHERE kind = coalesce({}, kind) ORDER BY seq DESC LIMIT {}";
     let statement = Statement::new(text, vec![Bind::NullableText(kind.map(str::to_owned)), Bind::Number(limit)]);
-    let rows: Vec<Named> = statement.rows(&mut *postgres.connection().await?).await?;
+    let rows: Vec<Named> = statement.rows(&*postgres.connection().await?).await?;
     Ok(rows.iter().filter_map(|row| serde_json::from_str(&row.name).ok()).collect())
 }
 
@@ -103,7 +103,7 @@ pub async fn settle(postgres: &Postgres, keys: &[Key]) -> Result<usize, Postgres
         "UPDATE ghosts SET settled_at = now() WHERE key_hash = ANY({}) AND settled_at IS NULL",
         vec![Bind::BytesList(keys.iter().map(Key::hash).collect())],
     );
-    Ok(statement.run(&mut *postgres.connection().await?).await?)
+    Ok(statement.run(&*postgres.connection().await?).await?)
 }
 
 /// Notes that whole kinds were found the same in both stores by a comparison that began at `version`: all their ghosts of
@@ -116,7 +116,7 @@ pub async fn settle_kinds(postgres: &Postgres, kinds: &[String], version: i64) -
         "UPDATE ghosts SET settled_at = now() WHERE kind = ANY({}) AND version < {} AND settled_at IS NULL",
         vec![Bind::TextList(kinds.to_vec()), Bind::Number(version)],
     );
-    Ok(statement.run(&mut *postgres.connection().await?).await?)
+    Ok(statement.run(&*postgres.connection().await?).await?)
 }
 
 fn tables() -> impl Iterator<Item = &'static str> {

@@ -197,7 +197,7 @@ fn parsed(rows: &[RowText]) -> Vec<JobRow> {
 }
 
 async fn rows(postgres: &Postgres, statement: Statement) -> Result<Vec<JobRow>, PostgresError> {
-    let asked = async { Ok(statement.rows::<RowText>(&mut *postgres.connection().await?).await?) };
+    let asked = async { Ok(statement.rows::<RowText>(&*postgres.connection().await?).await?) };
     Ok(parsed(&within(QUESTION_DEADLINE, asked).await?))
 }
 

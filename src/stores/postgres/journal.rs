@@ -70,13 +70,13 @@ struct JsonRow {
 }
 
 async fn rows(postgres: &Postgres, statement: Statement) -> Result<Vec<Json>, PostgresError> {
-    let asked = async { Ok(statement.rows::<JsonRow>(&mut *postgres.connection().await?).await?) };
+    let asked = async { Ok(statement.rows::<JsonRow>(&*postgres.connection().await?).await?) };
     let rows = within(QUESTION_DEADLINE, asked).await?;
     Ok(rows.iter().filter_map(|row| serde_json::from_str(&row.row).ok()).collect())
 }
 
 async fn run(postgres: &Postgres, statement: Statement) -> Result<(), PostgresError> {
-    let asked = async { Ok(statement.run(&mut *postgres.connection().await?).await?) };
+    let asked = async { Ok(statement.run(&*postgres.connection().await?).await?) };
     within(QUESTION_DEADLINE, asked).await.map(drop)
 }
 

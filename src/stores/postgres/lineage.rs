@@ -37,7 +37,7 @@ const IDENTITY: &str = "(SELECT system_identifier::text FROM pg_control_system()
 /// When Postgres cannot be reached, or is a replica.
 pub async fn identity(postgres: &Postgres) -> Result<Identity, PostgresError> {
     let text = format!("SELECT {IDENTITY}, coalesce((SELECT beat FROM heartbeat), 0) AS beat");
-    Ok(Statement::new(text, Vec::new()).row(&mut *postgres.connection().await?).await?)
+    Ok(Statement::new(text, Vec::new()).row(&*postgres.connection().await?).await?)
 }
 
 /// Raises the heartbeat by one and commits it, unless it is behind `known`: a counter that went back must not catch up with
@@ -52,7 +52,7 @@ pub async fn beat(postgres: &Postgres, known: i64) -> Result<Identity, PostgresE
          RETURNING {IDENTITY}, h.beat AS beat"
     );
     let statement = Statement::new(text, vec![Bind::Number(known)]);
-    let mut rows: Vec<Identity> = statement.rows(&mut *postgres.connection().await?).await?;
+    let mut rows: Vec<Identity> = statement.rows(&*postgres.connection().await?).await?;
     match rows.pop() {
         Some(identity) => Ok(identity),
         None => identity(postgres).await,
@@ -65,7 +65,7 @@ pub async fn beat(postgres: &Postgres, known: i64) -> Result<Identity, PostgresE
 /// When Postgres cannot be reached.
 pub async fn epoch(postgres: &Postgres) -> Result<i64, PostgresError> {
     let statement = Statement::new("SELECT coalesce(max(epoch), 0) AS number FROM control", Vec::new());
-    let row: Number = statement.row(&mut *postgres.connection().await?).await?;
+    let row: Number = statement.row(&*postgres.connection().await?).await?;
     Ok(row.number)
 }
 
@@ -75,7 +75,7 @@ pub async fn epoch(postgres: &Postgres) -> Result<i64, PostgresError> {
 /// When Postgres cannot be reached or written.
 pub async fn raise_epoch(postgres: &Postgres, epoch: i64) -> Result<(), PostgresError> {
     let statement = Statement::new("UPDATE control SET epoch = greatest(epoch, {})", vec![Bind::Number(epoch)]);
-    statement.run(&mut *postgres.connection().await?).await?;
+    statement.run(&*postgres.connection().await?).await?;
     Ok(())
 }
 
@@ -87,7 +87,7 @@ pub async fn highest_version(postgres: &Postgres) -> Result<i64, PostgresError> 
     let tables = Table::ALL.iter().map(|table| table.name()).chain(["collections", "proofs", "capture_gaps"]);
     let each: Vec<String> = tables.map(|table| format!("(SELECT max(version) FROM {table})")).collect();
     let text = format!("SELECT coalesce(greatest((SELECT max(floor) FROM control), {}), 0) AS number", each.join(", "));
-    let row: Number = Statement::new(text, Vec::new()).row(&mut *postgres.connection().await?).await?;
+    let row: Number = Statement::new(text, Vec::new()).row(&*postgres.connection().await?).await?;
     Ok(row.number)
 }
 
@@ -102,7 +102,7 @@ pub async fn has_rows(postgres: &Postgres) -> Result<bool, PostgresError> {
         .map(|table| format!("EXISTS (SELECT 1 FROM {table} WHERE deleted_at IS NULL AND gone_at IS NULL)"))
         .collect();
     let text = format!("SELECT ({})::int::bigint AS number", each.join(" OR "));
-    let row: Number = Statement::new(text, Vec::new()).row(&mut *postgres.connection().await?).await?;
+    let row: Number = Statement::new(text, Vec::new()).row(&*postgres.connection().await?).await?;
     Ok(row.number == 1)
 }
 
@@ -135,5 +135,5 @@ pub async fn facts(postgres: &Postgres, tables: &[&str]) -> Result<Facts, Postgr
          FROM unnest({}) AS t";
     let tables = tables.iter().map(|table| (*table).to_owned()).collect();
     let statement = Statement::new(text, vec![Bind::TextList(tables)]);
-    Ok(statement.row(&mut *postgres.connection().await?).await?)
+    Ok(statement.row(&*postgres.connection().await?).await?)
 }

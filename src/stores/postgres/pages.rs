@@ -97,7 +97,7 @@ pub async fn live(postgres: &Postgres, range: &Range<'_>) -> Result<Vec<LiveRow>
         range.rows(),
         range.limit
     );
-    Ok(Statement::new(text, range.binds()).rows(&mut *postgres.connection().await?).await?)
+    Ok(Statement::new(text, range.binds()).rows(&*postgres.connection().await?).await?)
 }
 
 #[derive(QueryableByName)]
@@ -127,7 +127,7 @@ pub async fn keys_in(
     let (after, until) = ranges.iter().cloned().unzip();
     let binds =
         vec![Bind::BytesList(after), Bind::BytesList(until), Bind::TextList(kinds.to_vec()), Bind::Number(time_ms)];
-    let found: Vec<Keyed> = Statement::new(text, binds).rows(&mut *postgres.connection().await?).await?;
+    let found: Vec<Keyed> = Statement::new(text, binds).rows(&*postgres.connection().await?).await?;
     Ok(found.iter().map(|row| Key::from_text(&row.key)).collect())
 }
 
@@ -168,7 +168,7 @@ pub async fn elements(
         table.name()
     );
     let binds = vec![Bind::BytesList(keys.to_vec()), Bind::Bytes(after.0.to_vec()), Bind::Bytes(after.1.to_vec())];
-    Ok(Statement::new(text, binds).rows(&mut *postgres.connection().await?).await?)
+    Ok(Statement::new(text, binds).rows(&*postgres.connection().await?).await?)
 }
 
 /// A part of a log as Postgres holds it, and its header.
@@ -223,7 +223,7 @@ pub async fn log(
          WHERE c.table_name = 'event_logs' ORDER BY e.element LIMIT {limit}"
     );
     let binds = vec![Bind::Bytes(key.hash()), Bind::Text(first.to_owned()), Bind::Text(last.to_owned())];
-    let rows: Vec<LogRow> = Statement::new(text, binds).rows(&mut *postgres.connection().await?).await?;
+    let rows: Vec<LogRow> = Statement::new(text, binds).rows(&*postgres.connection().await?).await?;
     let head = rows.first().ok_or(diesel::result::Error::NotFound)?;
     let control = Control { epoch: head.epoch, floor: head.floor, beat: head.beat };
     let elements = rows.iter().filter_map(|row| row.element_version).max().unwrap_or(0);

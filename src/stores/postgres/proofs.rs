@@ -55,7 +55,7 @@ pub async fn write(postgres: &Postgres, proof: &Proof) -> Result<(), PostgresErr
             Bind::Number(if proof.is_clean { VALID_HOURS } else { 0 }),
         ],
     );
-    let asked = async { Ok(statement.run(&mut *postgres.connection().await?).await?) };
+    let asked = async { Ok(statement.run(&*postgres.connection().await?).await?) };
     within(QUESTION_DEADLINE, asked).await.map(drop)
 }
 
@@ -96,7 +96,7 @@ pub async fn holding(postgres: &Postgres, kinds: &[String]) -> Result<Vec<Holdin
          ORDER BY k, p.version DESC",
         vec![Bind::TextList(kinds.to_vec())],
     );
-    let asked = async { Ok(statement.rows(&mut *postgres.connection().await?).await?) };
+    let asked = async { Ok(statement.rows(&*postgres.connection().await?).await?) };
     within(QUESTION_DEADLINE, asked).await
 }
 
@@ -150,7 +150,7 @@ pub async fn standings(postgres: &Postgres, kinds: &[String]) -> Result<BTreeMap
          CROSS JOIN LATERAL (SELECT * FROM proofs WHERE kinds @> ARRAY[asked.kind] ORDER BY id DESC LIMIT 1) p",
         vec![Bind::TextList(kinds.to_vec())],
     );
-    let asked = async { Ok(statement.rows::<Found>(&mut *postgres.connection().await?).await?) };
+    let asked = async { Ok(statement.rows::<Found>(&*postgres.connection().await?).await?) };
     let count = |number: i64| u64::try_from(number).unwrap_or(0);
     let standing = |found: Found| {
         let Found { kind, id, age_ms, is_clean, keys, mismatched, has_gap } = found;

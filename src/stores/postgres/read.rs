@@ -108,7 +108,7 @@ pub async fn documents(
     );
     let hashes: Vec<Vec<u8>> = keys.iter().map(Key::hash).collect();
     let binds = vec![Bind::BytesList(hashes.clone()), Bind::Text(name.to_owned())];
-    let found: Vec<Found> = Statement::new(text, binds).rows(&mut *postgres.connection().await?).await?;
+    let found: Vec<Found> = Statement::new(text, binds).rows(&*postgres.connection().await?).await?;
     let control = found.first().map(Found::control).ok_or(diesel::result::Error::NotFound)?;
     let row_of = |hash: &Vec<u8>| found.iter().find(|row| row.key_hash.as_ref() == Some(hash)).and_then(Found::row);
     Ok((control, hashes.iter().map(row_of).collect()))
@@ -168,7 +168,7 @@ pub async fn collection(
         binds.push(Bind::BytesList(names.iter().map(|name| hash16(name)).collect()));
     }
     binds.push(Bind::Text(name.to_owned()));
-    let found: Vec<FoundElement> = Statement::new(text, binds).rows(&mut *postgres.connection().await?).await?;
+    let found: Vec<FoundElement> = Statement::new(text, binds).rows(&*postgres.connection().await?).await?;
     let first = found.first().ok_or(diesel::result::Error::NotFound)?;
     let control = Control { epoch: first.epoch, floor: first.floor, beat: first.beat };
     let Some(header_version) = first.version else {
@@ -259,7 +259,7 @@ pub async fn list(
         Bind::Number(now_ms),
         Bind::Number(limit),
     ];
-    let rows: Vec<Listed> = Statement::new(text, binds).rows(&mut *postgres.connection().await?).await?;
+    let rows: Vec<Listed> = Statement::new(text, binds).rows(&*postgres.connection().await?).await?;
     let listed = rows.into_iter().map(|row| {
         let doc = row.doc.as_ref().and_then(|doc| serde_json::from_str(doc).ok());
         ListedRecord {
@@ -292,6 +292,6 @@ pub async fn live_keys(postgres: &Postgres, kind: &Kind, after: &[u8], limit: i6
             AND r.gone_at IS NULL ORDER BY r.key_hash LIMIT {limit}"
     );
     let binds = vec![Bind::Text(kind.name.clone()), Bind::Bytes(after.to_vec())];
-    let rows: Vec<LiveKey> = Statement::new(text, binds).rows(&mut *postgres.connection().await?).await?;
+    let rows: Vec<LiveKey> = Statement::new(text, binds).rows(&*postgres.connection().await?).await?;
     Ok(rows.into_iter().map(|row| Key::from_text(&row.key)).collect())
 }

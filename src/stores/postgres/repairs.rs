@@ -38,7 +38,7 @@ pub async fn suspects(
         Bind::Text(after.1.to_owned()),
         Bind::Number(limit),
     ];
-    Ok(Statement::new(text, binds).rows(&mut *postgres.connection().await?).await?)
+    Ok(Statement::new(text, binds).rows(&*postgres.connection().await?).await?)
 }
 
 /// A record that is marked again.
@@ -74,7 +74,7 @@ pub async fn before(postgres: &Postgres, repair: &Repair) -> Result<(), Postgres
             Bind::Number(repair.version),
         ],
     );
-    statement.run(&mut *postgres.connection().await?).await?;
+    statement.run(&*postgres.connection().await?).await?;
     Ok(())
 }
 
@@ -98,6 +98,6 @@ pub async fn after(
             Bind::Bytes(key.hash()),
         ],
     );
-    statement.run(&mut *postgres.connection().await?).await?;
+    statement.run(&*postgres.connection().await?).await?;
     Ok(())
 }
