@@ -234,7 +234,7 @@ impl Engine {
                 for pending in &batch {
                     brought.note(&pending.kind, bytes_of(&pending.item));
                 }
-                let settled = drain.commit(basis, batch, |_| ()).await?;
+                let settled = drain.commit(basis, batch).await?;
                 let committed = settled.iter().filter(|(_, settled)| *settled == Settled::Committed).count();
                 brought.committed += u64::try_from(committed).unwrap_or(u64::MAX);
             }

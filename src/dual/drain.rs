@@ -183,13 +183,7 @@ impl Drain {
         }
         marks::repair(&self.redis, &self.lineage.repair_token(), &unproven, false).await?;
         for (basis, batch) in pending.into_values() {
-            let settled = self.commit(basis, batch, |key| {
-                // A capture that is committed is all that was waited for, whatever becomes of the acknowledgement.
-                for waiter in owed.get_mut(key).map(|owed| std::mem::take(&mut owed.waiters)).unwrap_or_default() {
-                    let _ = waiter.send(());
-                }
-            });
-            for (key, settled) in settled.await? {
+            for (key, settled) in self.commit(basis, batch).await? {
                 self.done(owed.remove(&key), settled);
             }
         }
@@ -237,13 +231,8 @@ impl Drain {
 
     /// Applies a batch and acknowledges it. Rows that Postgres refuses are found by halving, and do not hold up the others.
     ///
-    /// Calls `committed` with each record as soon as it is. Answers the records that are settled one way or the other.
-    pub(crate) async fn commit(
-        &self,
-        basis: Basis,
-        batch: Vec<Pending>,
-        mut committed: impl FnMut(&Key),
-    ) -> Result<Vec<(Key, Settled)>, DrainError> {
+    /// Answers the records that are settled one way or the other.
+    pub(crate) async fn commit(&self, basis: Basis, batch: Vec<Pending>) -> Result<Vec<(Key, Settled)>, DrainError> {
         let mut settled = Vec::with_capacity(batch.len());
         let mut parts = vec![batch];
         while let Some(mut part) = parts.pop() {
@@ -254,7 +243,6 @@ impl Drain {
                 Ok(applied) => {
                     self.metrics.store_latency(Store::Postgres, Operation::Apply, began.elapsed());
                     self.applied(&applied);
-                    part.iter().for_each(|pending| committed(&pending.key));
                     self.acknowledge(basis.epoch, &part).await?;
                     settled.extend(part.into_iter().map(|pending| (pending.key, Settled::Committed)));
                 }

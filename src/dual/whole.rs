@@ -80,8 +80,7 @@ async fn absent(
     let item = Item::Absent(kind.table, settle::header(kind, key, &begin.stamp, fate));
     let basis = Basis { epoch: begin.stamp.epoch, beat: begin.stamp.beat };
     let ack = ack(kind, begin, Bytes::new(), Bytes::new());
-    let settled =
-        drain.commit(basis, vec![Pending { key: key.clone(), kind: Arc::clone(kind), item, ack }], |_| ()).await?;
+    let settled = drain.commit(basis, vec![Pending { key: key.clone(), kind: Arc::clone(kind), item, ack }]).await?;
     Ok(settled.into_iter().next().map(|(_, settled)| settled))
 }
 
