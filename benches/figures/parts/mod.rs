@@ -1,7 +1,6 @@
 //! The parts of the bench. Each takes some minutes at most and writes one table.
 
 mod apply;
-mod breaker;
 mod http;
 mod jobs;
 mod live;
@@ -35,7 +34,6 @@ pub(crate) const ALL: &[Part] = &[
     Part { name: "apply", about: apply::ABOUT, run: |report| apply::run(report).boxed_local() },
     Part { name: "relay", about: relay::ABOUT, run: |report| relay::run(report).boxed_local() },
     Part { name: "live", about: live::ABOUT, run: |report| live::run(report).boxed_local() },
-    Part { name: "breaker", about: breaker::ABOUT, run: |report| breaker::run(report).boxed_local() },
     Part { name: "jobs", about: jobs::ABOUT, run: |report| jobs::run(report).boxed_local() },
     Part { name: "start", about: start::ABOUT, run: |report| start::run(report).boxed_local() },
     Part { name: "resp", about: resp::ABOUT, run: |report| resp::run(report).boxed_local() },
