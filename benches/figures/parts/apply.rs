@@ -24,7 +24,8 @@ pub(super) const ABOUT: &str = "Rows a second of the guarded apply against a bar
 const ROWS: usize = 5_000;
 const LASTING: Duration = Duration::from_secs(2);
 
-const TOKENS: [&str; 9] = [
+/// The fields of a usage counter.
+pub(super) const TOKENS: [&str; 9] = [
     "tokens",
     "inputTokens",
     "outputTokens",

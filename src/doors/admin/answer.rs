@@ -163,20 +163,17 @@ pub(super) fn change_problem(error: ChangeError) -> Problem {
 
 /// Why a flag was not changed: a kind that there is not is a mistake in the path.
 pub(super) fn flag_problem(error: ChangeError) -> Problem {
-    match error {
-        ChangeError::UnknownKind => input::wrong("kind", "must be a kind of the catalog, or * for the default of all"),
-        ChangeError::Stale { .. }
-        | ChangeError::Field(_)
-        | ChangeError::Refused { .. }
-        | ChangeError::Barrier { .. }
-        | ChangeError::Store(_) => change_problem(error),
-    }
+    unless_unknown(error, "kind", "must be a kind of the catalog, or * for the default of all")
 }
 
 /// Why a rollback was not made: a kind that there is not is a mistake in the body.
 pub(super) fn scope_problem(error: ChangeError) -> Problem {
+    unless_unknown(error, "scope", "must be a kind of the catalog, or * for all")
+}
+
+fn unless_unknown(error: ChangeError, field: &'static str, must: &'static str) -> Problem {
     match error {
-        ChangeError::UnknownKind => input::wrong("scope", "must be a kind of the catalog, or * for all"),
+        ChangeError::UnknownKind => input::wrong(field, must),
         ChangeError::Stale { .. }
         | ChangeError::Field(_)
         | ChangeError::Refused { .. }

@@ -5,6 +5,8 @@ use std::time::Duration;
 use redis::AsyncConnectionConfig;
 use redis::aio::MultiplexedConnection;
 
+use crate::parts::apply::TOKENS;
+
 /// An unoptimised build measures nothing: then the part only shows that it works.
 const SHARE: usize = if cfg!(debug_assertions) { 100 } else { 1 };
 /// Usage counters.
@@ -21,18 +23,6 @@ const PIPELINE: usize = 1_000;
 const PATIENCE: Duration = Duration::from_secs(60);
 /// When usage counters expire, in milliseconds: long after every run.
 const EXPIRES_AT_MS: i64 = 4_000_000_000_000;
-
-const TOKENS: [&str; 9] = [
-    "tokens",
-    "inputTokens",
-    "outputTokens",
-    "cacheCreateTokens",
-    "cacheReadTokens",
-    "allTokens",
-    "requests",
-    "ephemeral5mTokens",
-    "ephemeral1hTokens",
-];
 
 /// The key of a usage counter.
 pub(super) fn usage_key(number: usize) -> String {
