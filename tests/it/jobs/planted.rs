@@ -7,6 +7,7 @@ use parallax::dev::servers::PrivateRedis;
 use parallax::model::catalog::{Catalog, Layout};
 use parallax::model::key::Key;
 use redis::aio::MultiplexedConnection;
+use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
 use crate::equality::connection;
@@ -214,4 +215,86 @@ pub(crate) fn listed(report: &Json) -> BTreeMap<String, String> {
     let pair =
         |item: &Json| (item["key_hash"].as_str().unwrap().to_owned(), item["class"].as_str().unwrap().to_owned());
     items.map(pair).collect()
+}
+
+/// What was found of one planting; a line for each part of a soak.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Findings {
+    /// Of each class.
+    planted: usize,
+    /// What comparisons of lengths, and of types with expiries, found of each class.
+    usual: BTreeMap<String, (usize, usize)>,
+    /// What each way to verify took: by both, all of it was found.
+    ways: BTreeMap<String, Way>,
+}
+
+/// What a verification took.
+#[derive(Clone, Default, Serialize, Deserialize)]
+pub(crate) struct Way {
+    redis: u64,
+    postgres: u64,
+    compared: u64,
+    ms: u64,
+}
+
+impl Way {
+    pub(crate) fn of(report: &Json) -> Self {
+        let number = |name: &str| report[name].as_u64().unwrap();
+        Self {
+            redis: number("totalRedis"),
+            postgres: number("totalPostgres"),
+            compared: number("compared"),
+            ms: number("duration_ms"),
+        }
+    }
+}
+
+impl Findings {
+    pub(crate) fn new(
+        planted: usize,
+        usual: &BTreeMap<&'static str, (usize, usize)>,
+        ways: BTreeMap<String, Way>,
+    ) -> Self {
+        Self { planted, usual: usual.iter().map(|(name, found)| ((*name).to_owned(), *found)).collect(), ways }
+    }
+}
+
+/// How `docs/results/verifier.txt` begins, which a soak writes.
+const HEAD: &str = "\
+Corruptions planted in PostgreSQL while writers run, and how many of them each comparison finds.
+by length: what redis-full-check compares by default; type+ttl: types and expiries, both walking the keys of Redis.
+
+";
+
+/// What each comparison found of each class, and what the verifications took, over all of `parts`.
+pub(crate) fn table(parts: &[Findings]) -> String {
+    let planted: usize = parts.iter().map(|part| part.planted).sum();
+    let row = |name: &str, planted: usize, (length, kind): (usize, usize)| {
+        format!("{name:<36} {planted:>8} {planted:>10} {length:>12} {kind:>10}\n")
+    };
+    let mut text = HEAD.to_owned();
+    text += &format!("{:<36} {:>8} {:>10} {:>12} {:>10}\n", "planted", "", "parallax", "by length", "type+ttl");
+    let mut all = (0, 0);
+    for class in CLASSES {
+        let add = |sum: (usize, usize), part: &Findings| {
+            let (length, kind) = part.usual[class.name];
+            (sum.0 + length, sum.1 + kind)
+        };
+        let found = parts.iter().fold((0, 0), add);
+        all = (all.0 + found.0, all.1 + found.1);
+        text += &row(class.name, planted, found);
+    }
+    text += &row("all", planted * CLASSES.len(), all);
+    for name in ["digests", "exhaustive"] {
+        let sum = |of: fn(&Way) -> u64| parts.iter().map(|part| of(&part.ways[name])).sum::<u64>();
+        text += &format!(
+            "{name}: {} records in redis, {} in postgres, {} compared one by one, {} ms in {} runs\n",
+            sum(|way| way.redis),
+            sum(|way| way.postgres),
+            sum(|way| way.compared),
+            sum(|way| way.ms),
+            parts.len()
+        );
+    }
+    text
 }

@@ -1,20 +1,23 @@
 //! The verification finds whatever differs, calls it by its name, and never cries wolf, while everybody writes.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Value as Json, json};
 
 use crate::arrows::project;
 use crate::equality::{self, Load};
-use crate::jobs::planted::{self, CLASSES};
+use crate::jobs::planted::{self, Findings, Way};
 use crate::jobs::{begin, plant, program, reaches};
+use crate::support::parts::Parts;
 use crate::support::sidecar::{PATIENCE, Sidecar};
 use crate::support::{self, Database, raw, wait_until};
 
-/// Corruptions of each of the classes, and clean comparisons, when nobody asks for more.
+/// Corruptions of each of the classes, and clean comparisons; of `make soak` in each of its parts.
 const EACH: usize = 50;
 const CLEAN: u64 = 100_000;
-/// Of `make soak`.
-const SOAK_EACH: usize = 500;
-const SOAK_CLEAN: u64 = 3_000_000;
+/// Parts of a soak: 10,000 corruptions, and 3 million clean comparisons.
+const SOAK_PLANTED_PARTS: usize = 10;
+const SOAK_CLEAN_PARTS: usize = 30;
 
 fn is_soak() -> bool {
     std::env::var_os("PARALLAX_SOAK").is_some()
@@ -31,11 +34,25 @@ async fn verify(redis: &parallax::dev::servers::PrivateRedis, database: &Databas
 
 #[tokio::test(flavor = "multi_thread")]
 async fn soak_every_planted_corruption_is_found_by_its_class_while_writers_run() {
-    let each = if is_soak() { SOAK_EACH } else { EACH };
+    if !is_soak() {
+        eprintln!("{}", planted::table(&[finds_what_is_planted().await]));
+        return;
+    }
+    let mut parts = Parts::of("verifier", SOAK_PLANTED_PARTS);
+    while parts.next().is_some() {
+        parts.done(serde_json::to_string(&finds_what_is_planted().await).unwrap());
+    }
+    let Some(lines) = parts.all() else { return };
+    let found: Vec<Findings> = lines.iter().map(|line| serde_json::from_str(line).unwrap()).collect();
+    std::fs::write(project().join("docs/results/verifier.txt"), planted::table(&found)).unwrap();
+}
+
+/// Plants corruptions of every class, which both ways to verify must find, and nothing else.
+async fn finds_what_is_planted() -> Findings {
     let (redis, database) = (support::redis().await, support::postgres().await);
     let sidecar = Sidecar::start(&redis, &database).await;
     sidecar.raise("dualwrite").await;
-    planted::make(&redis, &sidecar, each).await;
+    planted::make(&redis, &sidecar, EACH).await;
     plant(&redis, 5_000).await;
     sidecar.drained().await;
     sidecar.backfill().await;
@@ -45,26 +62,21 @@ async fn soak_every_planted_corruption_is_found_by_its_class_while_writers_run()
     assert_eq!((status, &clean["differences"]), (0, &json!({})), "{clean}");
     assert!(clean["totalRedis"].as_u64() > Some(5_000), "{clean}");
 
-    let corruptions = planted::corrupt(&database, each).await;
+    let corruptions = planted::corrupt(&database, EACH).await;
     let expected = corruptions.iter().map(|(hash, class)| (hash.clone(), class.verdict.to_owned())).collect();
-    let mut reports = Vec::new();
-    for more in [&[][..], &["--exhaustive"]] {
+    let mut ways = BTreeMap::new();
+    for (way, more) in [("digests", &[][..]), ("exhaustive", &["--exhaustive"])] {
         let (status, report) = verify(&redis, &database, more).await;
-        assert_eq!(status, 1, "{more:?}");
+        assert_eq!(status, 1, "{way}");
         let found = planted::listed(&report);
         for (hash, class) in &corruptions {
-            assert_eq!(found.get(hash).map(String::as_str), Some(class.verdict), "{} with {more:?}", class.name);
+            assert_eq!(found.get(hash).map(String::as_str), Some(class.verdict), "{}, {way}", class.name);
         }
         assert_eq!(found, expected, "something was found that nobody planted");
-        reports.push(report);
+        ways.insert(way.to_owned(), Way::of(&report));
     }
     equality::assert_no_failures(&load.finish().await);
-    let usual = planted::usual_comparisons(&redis, &database, each).await;
-    let table = table(each, &reports, &usual);
-    eprintln!("{table}");
-    if is_soak() {
-        std::fs::write(project().join("docs/results/verifier.txt"), format!("{HEAD}{table}")).unwrap();
-    }
+    let usual = planted::usual_comparisons(&redis, &database, EACH).await;
     let row = database
         .client()
         .await
@@ -73,36 +85,24 @@ async fn soak_every_planted_corruption_is_found_by_its_class_while_writers_run()
         .unwrap();
     assert_eq!((row.get::<_, i64>(0), row.get::<_, i64>(1)), (3, 1), "only the clean one holds");
     sidecar.stop_expecting(&[]).await;
-}
-
-/// How `docs/results/verifier.txt` begins, which a soak writes.
-const HEAD: &str = "\
-Corruptions planted in PostgreSQL while writers run, and how many of them each comparison finds.
-by length: what redis-full-check compares by default; type+ttl: types and expiries, both walking the keys of Redis.
-
-";
-
-/// What each comparison found of each class, and what the verifications took.
-fn table(each: usize, reports: &[Json], usual: &std::collections::BTreeMap<&str, (usize, usize)>) -> String {
-    let row = |name: &str, planted: usize, (length, kind): (usize, usize)| {
-        format!("{name:<36} {planted:>8} {planted:>10} {length:>12} {kind:>10}\n")
-    };
-    let mut text = format!("{:<36} {:>8} {:>10} {:>12} {:>10}\n", "planted", "", "parallax", "by length", "type+ttl");
-    text.extend(CLASSES.iter().map(|class| row(class.name, each, usual[class.name])));
-    let all = usual.values().fold((0, 0), |all, one| (all.0 + one.0, all.1 + one.1));
-    text += &row("all", each * CLASSES.len(), all);
-    for (name, report) in ["digests", "exhaustive"].iter().zip(reports) {
-        text += &format!(
-            "{name}: {} records in redis, {} in postgres, {} compared one by one, {} ms\n",
-            report["totalRedis"], report["totalPostgres"], report["compared"], report["duration_ms"]
-        );
-    }
-    text
+    Findings::new(EACH, &usual, ways)
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn soak_clean_stores_are_never_called_different_while_everybody_writes() {
-    let wanted = if is_soak() { SOAK_CLEAN } else { CLEAN };
+    if !is_soak() {
+        finds_nothing_where_nothing_is().await;
+        return;
+    }
+    let mut parts = Parts::of("clean", SOAK_CLEAN_PARTS);
+    while parts.next().is_some() {
+        let compared = finds_nothing_where_nothing_is().await;
+        parts.done(format!("{compared} records compared, no difference"));
+    }
+}
+
+/// Compares clean stores again and again while everybody writes. Answers how many comparisons were made.
+async fn finds_nothing_where_nothing_is() -> u64 {
     let (redis, database) = (support::redis().await, support::postgres().await);
     let sidecar = Sidecar::start(&redis, &database).await;
     sidecar.raise("dualwrite").await;
@@ -111,7 +111,7 @@ async fn soak_clean_stores_are_never_called_different_while_everybody_writes() {
     sidecar.flag("*", json!({ "stage": "shadow", "sample_rate": 0.0 })).await;
     let mut load = Load::start(&sidecar.data, 4, false);
     let mut compared = 0;
-    while compared < wanted {
+    while compared < CLEAN {
         let spec = json!({ "job": "verify", "kinds": ["*"], "exhaustive": true });
         let job = reaches(&sidecar, &begin(&sidecar, spec).await, "done").await;
         assert_eq!(job["report"]["differences"], json!({}), "{job}");
@@ -120,6 +120,7 @@ async fn soak_clean_stores_are_never_called_different_while_everybody_writes() {
     }
     equality::assert_no_failures(&load.finish().await);
     sidecar.stop_expecting(&[]).await;
+    compared
 }
 
 #[tokio::test(flavor = "multi_thread")]
