@@ -104,6 +104,14 @@ impl Breakers {
         Some(Change::Opened)
     }
 
+    /// Reads of this kind come to Postgres anew: what was the matter with it before is not held against it.
+    pub(super) fn forget(&self, kind: usize) -> Option<Change> {
+        let breaker = self.kinds.get(kind)?;
+        breaker.score.store(0, Ordering::Relaxed);
+        breaker.pause_ms.store(0, Ordering::Relaxed);
+        (breaker.retry_at_ms.swap(0, Ordering::AcqRel) != 0).then_some(Change::Closed)
+    }
+
     /// Never 0, which means closed.
     fn ms(&self, now: Instant) -> u64 {
         u64::try_from(now.saturating_duration_since(self.started).as_millis()).unwrap_or(u64::MAX).saturating_add(1)
@@ -136,6 +144,12 @@ mod tests {
         assert_eq!(breakers.failed(0, after(0)), Some(Change::Opened));
         assert!(!breakers.allows(0, after(0)) && breakers.is_open(0));
         assert!(breakers.allows(1, after(0)), "each kind has its own");
+        assert_eq!(breakers.forget(1), None);
+        assert_eq!(breakers.forget(0), Some(Change::Closed));
+        for _ in 0..4 {
+            assert_eq!(breakers.failed(0, after(0)), None, "nothing is left of the score");
+        }
+        assert_eq!(breakers.failed(0, after(0)), Some(Change::Opened));
         assert_eq!(breakers.succeeded(0), Some(Change::Closed));
         assert!(breakers.allows(0, after(0)) && !breakers.is_open(0));
     }

@@ -11,6 +11,7 @@ use futures_util::StreamExt;
 use tokio::sync::{Mutex, Notify};
 use tokio::time::Instant;
 
+use crate::dual::breaker::Breakers;
 use crate::dual::flags::flag_change;
 use crate::dual::queue::Queue;
 use crate::dual::view::{View, rolled_back};
@@ -43,6 +44,7 @@ pub(super) struct Keeper {
     run: Mutex<String>,
     wake: Notify,
     has_left: AtomicBool,
+    breakers: Arc<Breakers>,
     metrics: Metrics,
 }
 
@@ -54,6 +56,7 @@ impl Keeper {
         instance: String,
         queue: Arc<Queue>,
         lease: Duration,
+        breakers: Arc<Breakers>,
         metrics: Metrics,
     ) -> Self {
         let view = ArcSwap::from_pointee(View::empty(&catalog));
@@ -70,6 +73,7 @@ impl Keeper {
             run: Mutex::default(),
             wake: Notify::new(),
             has_left: AtomicBool::new(false),
+            breakers,
             metrics,
         }
     }
@@ -203,6 +207,12 @@ impl Keeper {
             // A rollback that the flags do not know yet stays in force here.
             next.lower(&self.catalog, &current.lowered.iter().cloned().collect::<Vec<_>>());
         }
+        for kind in self.catalog.kinds() {
+            if next.reads_postgres(kind) && !current.reads_postgres(kind) && self.breakers.forget(kind.index).is_some()
+            {
+                self.metrics.set_breaker(&kind.name, false);
+            }
+        }
         older.push(current);
         self.view.store(Arc::new(next));
     }
@@ -285,7 +295,14 @@ mod tests {
         let catalog = Arc::new(Catalog::embedded());
         let metrics = Metrics::new("one", &[]);
         let queue = Arc::new(Queue::new(1, Traces::default()));
-        let keeper = Keeper::new(Arc::clone(&catalog), "one".to_owned(), queue, Duration::from_secs(20), metrics);
+        let keeper = Keeper::new(
+            Arc::clone(&catalog),
+            "one".to_owned(),
+            queue,
+            Duration::from_secs(20),
+            Arc::new(Breakers::new(0)),
+            metrics,
+        );
         let flags = |stage| {
             let flags = [("user".to_owned(), json(&Flag { stage, ..Flag::default() }))].into();
             View::of(&catalog, &Renewal { version: 7, flags, ..Renewal::default() })
@@ -305,6 +322,7 @@ mod tests {
             "one".to_owned(),
             Arc::new(Queue::new(1, Traces::default())),
             Duration::from_secs(20),
+            Arc::new(Breakers::new(0)),
             metrics,
         );
         let older = keeper.older.lock().await;

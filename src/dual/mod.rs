@@ -51,6 +51,7 @@ pub mod step;
 pub mod subscribe;
 mod sweep;
 pub mod task;
+mod together;
 mod traced;
 pub mod transaction;
 pub mod verdict;
@@ -274,7 +275,7 @@ pub struct Engine {
     queue: Arc<Queue>,
     drain: Option<Arc<Drain>>,
     shadow: Option<Shadow>,
-    breakers: Breakers,
+    breakers: Arc<Breakers>,
     audits: flags::Audits,
     /// Places for subscribers.
     subscriptions: Arc<Semaphore>,

@@ -5,6 +5,7 @@ use tokio::time::timeout;
 use crate::dual::answer::{self, Record};
 use crate::dual::breaker::Change;
 use crate::dual::route::Path;
+use crate::dual::together::{Reads, Unanswered};
 use crate::dual::verdict;
 use crate::dual::view::View;
 use crate::dual::{Answer, Engine, EngineError, Source, only};
@@ -16,7 +17,7 @@ use crate::model::reply::Reply;
 use crate::stores::postgres::Postgres;
 use crate::stores::postgres::pool::PostgresError;
 use crate::stores::postgres::read::{self, Control, Row};
-use crate::stores::redis::fence::{self, Fence};
+use crate::stores::redis::fence::Fence;
 use crate::telemetry::labels::{Operation, RouteReason, Store};
 use crate::telemetry::traces::spans::Sent;
 use tokio::time::Instant;
@@ -48,7 +49,7 @@ impl Engine {
             Ok(outcome) => outcome,
             Err(_) => Err(RouteReason::Deadline),
         };
-        self.note_health(keys, &outcome);
+        self.note_health(keys, outcome.as_ref().err().copied());
         let store = if outcome.is_ok() { Store::Postgres } else { Store::Redis };
         let reason = outcome.as_ref().err().copied().unwrap_or(RouteReason::Live);
         span.routed(store, reason);
@@ -69,12 +70,12 @@ impl Engine {
         }
     }
 
-    /// Tells the breakers how Postgres did. What the fence decided says nothing of it.
-    fn note_health(&self, keys: &[Key], outcome: &Result<Reply, RouteReason>) {
-        let is_failed = match outcome {
-            Ok(_) => false,
-            Err(RouteReason::Deadline | RouteReason::PostgresError) => true,
-            Err(_) => return,
+    /// Tells the breakers how Postgres did: it answered, or Redis had to, for a reason. What the fence decided says nothing of it.
+    pub(super) fn note_health(&self, keys: &[Key], failure: Option<RouteReason>) {
+        let is_failed = match failure {
+            None => false,
+            Some(RouteReason::Deadline | RouteReason::PostgresError) => true,
+            Some(_) => return,
         };
         for key in keys {
             let kind = self.catalog.kind_of(key.as_bytes());
@@ -122,14 +123,10 @@ impl Engine {
         keys: &[Key],
         names: Option<&[bytes::Bytes]>,
     ) -> Result<(Fence, Vec<Record>), RouteReason> {
-        let postgres = path.reads.as_ref().ok_or(RouteReason::PostgresError)?;
+        let reads = path.reads.as_ref().ok_or(RouteReason::PostgresError)?;
         let began = Instant::now();
-        let (fence, standings) = self
-            .traces
-            .redis_script("fence")
-            .run(fence::fence(&*path.lane, keys))
-            .await
-            .map_err(|_| RouteReason::Epoch)?;
+        let (fence, standings) =
+            self.traces.redis_script("fence").run(reads.fence(keys)).await.map_err(|_| RouteReason::Epoch)?;
         self.metrics.store_latency(Store::Redis, Operation::Fence, began.elapsed());
         if fence.epoch < 0 {
             return Err(RouteReason::Epoch);
@@ -148,7 +145,7 @@ impl Engine {
         let began = Instant::now();
         let table = keys.first().map(|key| self.catalog.kind_of(key.as_bytes()).table.name());
         let span = self.traces.postgres("SELECT", table, 1);
-        let rows = span.run(self.rows(postgres, &fence, keys, names)).await.map_err(|_| {
+        let rows = span.run(self.rows(reads, &fence, keys, names)).await.map_err(|_| {
             self.metrics.store_error(Store::Postgres, Operation::Read);
             RouteReason::PostgresError
         })?;
@@ -159,21 +156,22 @@ impl Engine {
 
     async fn rows(
         &self,
-        postgres: &Postgres,
+        reads: &Reads,
         fence: &Fence,
         keys: &[Key],
         names: Option<&[bytes::Bytes]>,
-    ) -> Result<Vec<(Control, Option<Row>)>, PostgresError> {
+    ) -> Result<Vec<(Control, Option<Row>)>, Unanswered> {
         let mut rows = Vec::with_capacity(keys.len());
         let kind_of = |key: &Key| self.catalog.kind_of(key.as_bytes());
         let Some(first) = keys.first().map(kind_of) else { return Ok(rows) };
         let same_table = |kind: &Kind| kind.table == first.table && kind.layout == Layout::Document;
         if keys.iter().all(|key| same_table(kind_of(key))) {
-            let (control, found) = read::documents(postgres, first.table, keys).await?;
+            let (control, found) = reads.documents(first.table, keys).await?;
             return Ok(found.into_iter().map(|row| (control, row)).collect());
         }
         for key in keys {
-            rows.push(row(postgres, kind_of(key), key, names, fence.clock).await?);
+            let row = row(&reads.postgres, kind_of(key), key, names, fence.clock).await;
+            rows.push(row.map_err(Unanswered::of)?);
         }
         Ok(rows)
     }

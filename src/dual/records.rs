@@ -96,7 +96,9 @@ impl Engine {
         if self.may_read_postgres(&view, &command, keys) {
             let deadline = std::time::Duration::from_millis(view.flag(kind).deadline_ms);
             let asked = tokio::time::timeout(deadline, self.records_behind_fence(&self.path, &view, keys, None)).await;
-            match asked.unwrap_or(Err(RouteReason::Deadline)) {
+            let asked = asked.unwrap_or(Err(RouteReason::Deadline));
+            self.note_health(keys, asked.as_ref().err().copied());
+            match asked {
                 Ok((_, mut records)) if self.keeper.has_lease() => {
                     self.metrics.read_routed(&kind.name, Store::Postgres, RouteReason::Live);
                     return Ok(records.pop().map(|record| RecordView {

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use crate::dual::batch::Batcher;
+use crate::dual::together::Reads;
 use crate::dual::view::View;
 use crate::dual::{Engine, hide};
 use crate::model::catalog::UNMATCHED;
@@ -15,7 +16,6 @@ use crate::model::command::{Command, Words};
 use crate::model::frame::Protocol;
 use crate::model::key::{CONTROL_PREFIX, Key};
 use crate::model::reply::Reply;
-use crate::stores::postgres::Postgres;
 pub use crate::stores::redis::connection::RedisError;
 use crate::stores::redis::lane::{Lane, Silence};
 pub use crate::stores::redis::lane::{Sink, Turn};
@@ -53,8 +53,8 @@ pub(super) enum Callers {
 pub struct Path {
     pub(super) lane: Arc<Lane>,
     pub(super) batcher: Batcher,
-    /// Postgres for the reads of these callers: its connections live where they are served, so that no read changes threads.
-    pub(super) reads: Option<Postgres>,
+    /// What reads from Postgres ask, where there is one.
+    pub(super) reads: Option<Reads>,
     pub(super) callers: Callers,
 }
 
@@ -89,11 +89,6 @@ pub enum Route {
     Refuse(String),
 }
 
-/// The share of a path in the connections to Postgres: a quarter as many as the background may have, and beside them.
-pub(super) fn reads(postgres: &Postgres) -> Postgres {
-    postgres.here((postgres.size_max() / 4).max(1))
-}
-
 impl Engine {
     /// A path for connections, on the runtime that calls this.
     #[must_use]
@@ -106,7 +101,8 @@ impl Engine {
         let upstream = Arc::clone(&self.upstream);
         let lane = Arc::new(Lane::new(upstream, protocol, self.command_deadline, Silence::Borne));
         let batcher = Batcher::start(Arc::clone(&self.shared), Arc::clone(&lane));
-        Path { batcher, lane, reads: self.postgres.as_ref().map(reads), callers }
+        let reads = self.postgres.as_ref().map(|postgres| Reads::start(&lane, postgres));
+        Path { batcher, lane, reads, callers }
     }
 
     /// Whether a frame that came unasked is a message that would show what is ours, so that no client may see it.

@@ -16,7 +16,8 @@ use crate::dual::lineage::Lineage;
 use crate::dual::queue::Queue;
 use crate::dual::route::{Callers, Path};
 use crate::dual::shadow::Shadow;
-use crate::dual::{Engine, EngineError, Parts, expunge, figures, gaps, guard, route, subscribe, sweep};
+use crate::dual::together::Reads;
+use crate::dual::{Engine, EngineError, Parts, expunge, figures, gaps, guard, subscribe, sweep};
 use crate::model::command::Command;
 use crate::model::command::table::Table;
 use crate::model::frame::Protocol;
@@ -38,11 +39,13 @@ impl Engine {
         let shared =
             Arc::new(Shared::new(Arc::clone(&looks), parts.command_deadline, &parts.instance, metrics.clone()));
         let queue = Arc::new(Queue::new(parts.outbox_queue_max, parts.traces.clone()));
+        let breakers = Arc::new(Breakers::new(parts.catalog.kinds().len()));
         let keeper = Arc::new(Keeper::new(
             Arc::clone(&parts.catalog),
             parts.listed(),
             Arc::clone(&queue),
             parts.lease,
+            Arc::clone(&breakers),
             metrics.clone(),
         ));
         let lineage = Arc::new(Lineage::new(
@@ -55,7 +58,7 @@ impl Engine {
         let drain = drain(&parts, &background, &lineage, &queue);
         let (shadow, audits) = beside(&parts, &background);
         let engine = Arc::new(Self {
-            breakers: Breakers::new(parts.catalog.kinds().len()),
+            breakers,
             audits,
             catalog: parts.catalog,
             instance: parts.instance,
@@ -64,8 +67,8 @@ impl Engine {
             client: parts.redis,
             path: Path {
                 batcher: Batcher::start(Arc::clone(&shared), Arc::clone(&callers)),
+                reads: parts.postgres.as_ref().map(|postgres| Reads::start(&callers, postgres)),
                 lane: callers,
-                reads: parts.postgres.as_ref().map(route::reads),
                 callers: Callers::Requests,
             },
             upstream: parts.upstream,

@@ -78,6 +78,12 @@ impl View {
         self.flags.get(kind.index).unwrap_or(&self.fallback)
     }
 
+    /// Whether the flags let Postgres answer reads of this kind.
+    pub(super) fn reads_postgres(&self, kind: &Kind) -> bool {
+        let flag = self.flag(kind);
+        flag.stage == Stage::Live && flag.percent > 0.0
+    }
+
     /// The flag of a kind as the store has it, whatever this sidecar lowered by itself.
     #[must_use]
     pub fn stored_flag(&self, kind: &Kind) -> Flag {

@@ -1,6 +1,7 @@
 //! The parts of the bench. Each takes some minutes at most and writes one table.
 
 mod apply;
+mod breaker;
 mod http;
 mod jobs;
 mod live;
@@ -34,6 +35,7 @@ pub(crate) const ALL: &[Part] = &[
     Part { name: "apply", about: apply::ABOUT, run: |report| apply::run(report).boxed_local() },
     Part { name: "relay", about: relay::ABOUT, run: |report| relay::run(report).boxed_local() },
     Part { name: "live", about: live::ABOUT, run: |report| live::run(report).boxed_local() },
+    Part { name: "breaker", about: breaker::ABOUT, run: |report| breaker::run(report).boxed_local() },
     Part { name: "jobs", about: jobs::ABOUT, run: |report| jobs::run(report).boxed_local() },
     Part { name: "start", about: start::ABOUT, run: |report| start::run(report).boxed_local() },
     Part { name: "resp", about: resp::ABOUT, run: |report| resp::run(report).boxed_local() },

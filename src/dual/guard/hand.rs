@@ -13,7 +13,6 @@ use crate::dual::guard::act::{Decision, GUARD, WRITES_MAX};
 use crate::dual::guard::judge::Judgement;
 use crate::dual::view::View;
 use crate::model::catalog::Kind;
-use crate::model::flag::Stage;
 use crate::model::plan::{Plan, PlanSpec, PlanState};
 use crate::stores::redis::change::Written;
 
@@ -24,9 +23,8 @@ pub(super) fn usual() -> PlanSpec {
 
 /// Whether reads of the kind are answered by Postgres though no plan of these watches over them.
 fn is_moved_by_hand(view: &View, plans: &BTreeMap<String, Plan>, kind: &Kind) -> bool {
-    let flag = view.flag(kind);
     let is_planned = |plan: &Plan| plan.state.is_guarded() && plan.kinds.contains(&kind.name);
-    kind.is_readable() && flag.stage == Stage::Live && flag.percent > 0.0 && !plans.values().any(is_planned)
+    kind.is_readable() && view.reads_postgres(kind) && !plans.values().any(is_planned)
 }
 
 impl Engine {
@@ -81,7 +79,7 @@ mod tests {
     use super::*;
     use crate::dual::keeper::json;
     use crate::model::catalog::Catalog;
-    use crate::model::flag::Flag;
+    use crate::model::flag::{Flag, Stage};
     use crate::stores::redis::lease::Renewal;
 
     #[test]

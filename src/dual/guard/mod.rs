@@ -21,7 +21,7 @@ use crate::dual::flags::ChangeError;
 use crate::dual::guard::judge::{Ages, Counted, Judgement};
 use crate::dual::{Engine, Membership};
 use crate::model::catalog::Kind;
-use crate::model::plan::Plan;
+use crate::model::plan::{Plan, PlanSpec};
 use crate::stores::postgres::proofs;
 use crate::stores::redis::Redis;
 use crate::stores::redis::change::{self, Change};
@@ -33,8 +33,6 @@ pub use plans::{PlanError, PlanReport};
 const TICK: Duration = Duration::from_secs(1);
 /// How often the fleet is judged.
 const LOOK: Duration = Duration::from_secs(5);
-/// What was counted since a look longer ago than this is not judged: nothing was watched in between.
-const LOOK_GAP_MAX: Duration = Duration::from_secs(15);
 /// How long the lease of the leader holds.
 const LEASE_MS: u64 = 10_000;
 /// How long Postgres may take to say what was compared: the guard must not hang where Postgres does.
@@ -51,9 +49,11 @@ struct Leader {
     watched: BTreeMap<String, Watched>,
 }
 
-/// What a leader knows of one plan, or of one kind that was moved by hand.
+/// What a leader knows of one plan, or of one kind that was moved by hand, for as long as it is watched.
 #[derive(Default)]
 struct Watched {
+    /// Whether a look has seen it: what was counted before is not about what is watched now.
+    is_seen: bool,
     judgement: Judgement,
     ages: Ages,
     /// Of which step: what was counted since belongs to it.
@@ -97,21 +97,17 @@ impl Leader {
         if (plans.values().any(|plan| plan.state.is_guarded()) || !by_hand.is_empty())
             && self.looked.is_none_or(|looked| looked.elapsed() >= LOOK)
         {
-            if self.looked.is_some_and(|looked| looked.elapsed() > LOOK_GAP_MAX) {
-                // Nothing was watched meanwhile, and what was counted then is not about what is watched now.
-                self.figures.clear();
-            }
             self.looked = Some(Instant::now());
             self.look(engine, &plans, &by_hand).await?;
         }
-        let planned: BTreeSet<String> = plans.keys().cloned().collect();
-        let is_planned = |name: &String| planned.contains(name);
+        let guarded: BTreeSet<String> =
+            plans.iter().filter(|(_, plan)| plan.state.is_guarded()).map(|(name, _)| name.clone()).collect();
         for plan in plans.into_values() {
             let watched = self.watched.entry(plan.name.clone()).or_default();
             engine.follow(plan, watched, &self.lease).await?;
         }
-        // What was seen of a kind is over once it is not read from Postgres any more.
-        self.watched.retain(|name, _| is_planned(name) || by_hand.iter().any(|kind| kind.name == *name));
+        // What was seen of kinds is over once nobody watches them any more: whoever resumes begins anew.
+        self.watched.retain(|name, _| guarded.contains(name) || by_hand.iter().any(|kind| kind.name == *name));
         for kind in by_hand {
             let watched = self.watched.entry(kind.name.clone()).or_default();
             engine.follow_hand(&kind, watched, &self.lease).await?;
@@ -138,7 +134,7 @@ impl Leader {
             let ages = Ages { oldest_mark, proof: proof_age(&proofs, &plan.kinds) };
             let counted = Counted::between(&self.figures, &fleet, &plan.kinds);
             let watched = self.watched.entry(plan.name.clone()).or_default();
-            watched.take_up(plan, &counted, ages, now_ms);
+            watched.take_up(&plan.spec, plan.since_ms, counted, ages, now_ms);
             seen = seen.with_judgement(&plan.name, kept(watched));
         }
         for kind in by_hand {
@@ -146,8 +142,7 @@ impl Leader {
             let ages = Ages { oldest_mark, proof: proof_age(&proofs, name) };
             let counted = Counted::between(&self.figures, &fleet, name);
             let watched = self.watched.entry(kind.name.clone()).or_default();
-            let alarm = watched.judgement.alarm.clone();
-            watched.judgement = judge::judge(&hand::usual(), &counted, &ages, alarm, now_ms);
+            watched.take_up(&hand::usual(), 0, counted, ages, now_ms);
             seen = seen.with_judgement(&kind.name, kept(watched));
         }
         self.figures = fleet;
@@ -157,13 +152,16 @@ impl Leader {
 }
 
 impl Watched {
-    fn take_up(&mut self, plan: &Plan, counted: &Counted, ages: Ages, now_ms: i64) {
-        if self.since_ms != plan.since_ms {
-            (self.since_ms, self.counted) = (plan.since_ms, Counted::default());
+    /// Judges what was counted since the last look, of the step that began at `since_ms`. The first look counts nothing.
+    fn take_up(&mut self, spec: &PlanSpec, since_ms: i64, counted: Counted, ages: Ages, now_ms: i64) {
+        let counted = if self.is_seen { counted } else { Counted::default() };
+        self.is_seen = true;
+        if self.since_ms != since_ms {
+            (self.since_ms, self.counted) = (since_ms, Counted::default());
         }
         self.counted.kinds = self.counted.kinds.plus(counted.kinds);
         self.ages = ages;
-        self.judgement = judge::judge(&plan.spec, counted, &ages, self.judgement.alarm.clone(), now_ms);
+        self.judgement = judge::judge(spec, &counted, &ages, self.judgement.alarm.clone(), now_ms);
     }
 }
 

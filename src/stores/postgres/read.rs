@@ -1,5 +1,7 @@
 //! Reads from Postgres: one statement for all rows of a read and the control row, so that both are of one moment (R1).
 
+use std::collections::HashMap;
+
 use bytes::Bytes;
 use diesel::QueryableByName;
 use diesel::sql_types::{BigInt, Binary, Bool, Nullable, Text};
@@ -110,8 +112,9 @@ pub async fn documents(
     let binds = vec![Bind::BytesList(hashes.clone()), Bind::Text(name.to_owned())];
     let found: Vec<Found> = Statement::new(text, binds).rows(&*postgres.connection().await?).await?;
     let control = found.first().map(Found::control).ok_or(diesel::result::Error::NotFound)?;
-    let row_of = |hash: &Vec<u8>| found.iter().find(|row| row.key_hash.as_ref() == Some(hash)).and_then(Found::row);
-    Ok((control, hashes.iter().map(row_of).collect()))
+    let by_hash: HashMap<&[u8], &Found> =
+        found.iter().filter_map(|row| Some((row.key_hash.as_deref()?, row))).collect();
+    Ok((control, hashes.iter().map(|hash| by_hash.get(hash.as_slice()).and_then(|row| row.row())).collect()))
 }
 
 #[derive(QueryableByName)]

@@ -190,7 +190,7 @@ async fn soak_a_dead_postgres_brings_its_kinds_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn soak_a_kind_that_was_moved_by_hand_is_brought_back_as_well() {
+async fn soak_a_kind_that_was_moved_by_hand_is_brought_back_and_judged_anew_when_it_is_raised_again() {
     let (redis, database) = (support::redis().await, support::postgres_of_its_own(Default::default()).await);
     let sidecar = Arc::new(proven(&redis, &database, &[]).await);
     sidecar.flag("user", json!({ "stage": "live", "percent": 100.0 })).await;
@@ -199,7 +199,7 @@ async fn soak_a_kind_that_was_moved_by_hand_is_brought_back_as_well() {
     wait_until("the guard has seen reads from postgres", PATIENCE, async || seen().await.contains("trouble_ratio"))
         .await;
     assert_eq!((&flag(&sidecar).await["percent"], decisions(&sidecar, "user").await.len()), (&json!(100.0), 0));
-    database.server.kill().unwrap();
+    database.server.pause().unwrap();
     wait_until("the kind is at 0 %", PATIENCE * 2, async || flag(&sidecar).await["percent"] == 0.0).await;
     let after = flag(&sidecar).await;
     assert_eq!((&after["stage"], &after["latched"]), (&json!("shadow"), &json!(true)));
@@ -209,6 +209,23 @@ async fn soak_a_kind_that_was_moved_by_hand_is_brought_back_as_well() {
     assert_eq!(sidecar.metric("parallax_guard_breaches_total", &[("kind", "user")]).await, 1.0);
     let raised = sidecar.try_flag("user", json!({ "stage": "live", "override": true, "reason": "again" })).await;
     assert_eq!(raised.status, 409, "latched: {:?}", raised.body);
+
+    // What was late before is no reason to take it back once more.
+    database.server.resume().unwrap();
+    wait_until("a person raises it again", PATIENCE, async || {
+        let wish = json!({ "stage": "live", "percent": 100.0, "resume": true, "override": true, "reason": "again" });
+        sidecar.try_flag("user", wish).await.status == 200
+    })
+    .await;
+    wait_until("the guard has seen reads from postgres again", PATIENCE, async || {
+        let decided = decisions(&sidecar, "user").await;
+        assert_eq!(decided.len(), 1, "taken back again: {decided:?}");
+        seen().await.contains("trouble_ratio")
+    })
+    .await;
+    let (judged, after) = (seen().await, flag(&sidecar).await);
+    assert_eq!((&after["percent"], &after["latched"]), (&json!(100.0), &json!(false)), "{judged}");
+    assert!(judged.contains(r#"\"breaches\":[]"#), "taken back again: {judged}");
     readers.finish().await;
     stop(sidecar, &["postgres"]).await;
 }
