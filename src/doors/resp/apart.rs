@@ -8,9 +8,11 @@ use crate::doors::resp::client::{Client, Go};
 use crate::doors::resp::output::failure;
 use crate::doors::resp::own::is_subscription;
 use crate::doors::resp::parse::Found;
+use crate::doors::resp::traced;
 use crate::dual::route::{RedisError, Route};
 use crate::model::command::Command;
 use crate::model::frame::encode;
+use crate::telemetry::traces::active::Fault;
 
 /// What would change a connection at EXEC, unseen by its door.
 const NOT_QUEUED: &str = "inside MULTI this is refused: send it before";
@@ -51,8 +53,11 @@ impl Client {
         if !own.is_queueing && self.thread.engine.may_block(command) {
             return self.blocking(command).await;
         }
+        let mut span = self.span_of(command);
+        let Some(own) = self.own.as_mut() else { return Go::On };
         match own.ask(command, &output).await {
             Ok(frame) => {
+                traced::replied(&mut span, &frame);
                 let is_ok = frame.bytes() == &b"+OK\r\n"[..];
                 if command.is_word(0, "SELECT") && is_ok {
                     own.is_elsewhere = command.integer(1) != Some(database);
@@ -64,7 +69,10 @@ impl Client {
                 self.release();
                 Go::On
             }
-            Err(error) => self.lost(&error),
+            Err(error) => {
+                span.fail(error.class());
+                self.lost(&error)
+            }
         }
     }
 

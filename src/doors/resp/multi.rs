@@ -7,6 +7,7 @@ use crate::doors::resp::client::{Client, Go};
 use crate::doors::resp::output::failure;
 use crate::doors::resp::own::is_subscription;
 use crate::doors::resp::parse::Found;
+use crate::doors::resp::traced;
 use crate::dual::route::{RedisError, Route};
 use crate::dual::transaction::Expected;
 use crate::model::command::Command;
@@ -122,10 +123,7 @@ impl Client {
         };
         match told {
             Ok(frame) => {
-                match frame.error() {
-                    Some(error) => span.answered_with(&error),
-                    None => span.end(),
-                }
+                traced::replied(&mut span, &frame);
                 self.output.reply(frame.bytes());
             }
             Err(error) => {
@@ -140,6 +138,7 @@ impl Client {
     /// A command that the engine must see, on a connection that stays with its client: in an EXEC of its own.
     pub(super) async fn alone(&mut self, command: Command) -> Go {
         let mut transaction = self.thread.engine.begin_transaction();
+        let mut span = self.span_of(&command);
         let mut bytes = BytesMut::new();
         encode::command(&mut bytes, &Command::new(["MULTI"]));
         let expected = self.thread.engine.queue(&transaction, self.thread.policy, command, &mut bytes).await;
@@ -156,17 +155,25 @@ impl Client {
             }
             Ok::<_, RedisError>((told, own.reply(&output).await?))
         };
-        match asked.await {
-            Err(error) => return self.lost(&error),
+        let answered = match asked.await {
+            Err(error) => {
+                span.fail(error.class());
+                return self.lost(&error);
+            }
             // What refused to be queued is the answer.
-            Ok((Some(told), frame)) if frame.is_error() => self.output.reply(told.bytes()),
-            Ok((_, frame)) => match self.thread.engine.executed(transaction, frame, self.protocol).await {
-                Ok(frame) => match frame.parts().and_then(|mut parts| parts.pop()) {
-                    Some(part) => self.output.reply(part.bytes()),
-                    None => self.output.reply(frame.bytes()),
-                },
-                Err(error) => self.output.failed(&error),
-            },
+            Ok((Some(told), frame)) if frame.is_error() => Ok(told),
+            Ok((_, frame)) => span.within(self.thread.engine.executed(transaction, frame, self.protocol)).await,
+        };
+        match answered {
+            Ok(frame) => {
+                let frame = frame.parts().and_then(|mut parts| parts.pop()).unwrap_or(frame);
+                traced::replied(&mut span, &frame);
+                self.output.reply(frame.bytes());
+            }
+            Err(error) => {
+                span.fail(error.class());
+                self.output.failed(&error);
+            }
         }
         Go::On
     }

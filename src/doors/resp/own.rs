@@ -11,13 +11,14 @@ use tokio::sync::watch;
 use crate::doors::resp::apart::PIPE_BYTES;
 use crate::doors::resp::client::{Client, Go, Running};
 use crate::doors::resp::output::{Output, failure};
-use crate::doors::resp::stream;
+use crate::doors::resp::{stream, traced};
 use crate::dual::Engine;
 use crate::dual::route::{RedisError, Route, Sink, Wire};
 use crate::dual::transaction::Transaction;
 use crate::model::command::Command;
 use crate::model::frame::{Frame, Protocol, encode};
 use crate::model::reply::Reply;
+use crate::telemetry::traces::active::{ActiveSpan, Fault};
 
 /// Bytes of a client that wait while a command of its own blocks.
 const INPUT_BYTES_MAX: usize = 1024 * 1024;
@@ -119,11 +120,11 @@ impl Own {
     }
 
     /// The next reply goes to the client as it comes, and what comes unasked before it too.
-    async fn carry(&mut self, output: &Output) -> Result<(), RedisError> {
+    async fn carry(&mut self, output: &Output, span: &mut ActiveSpan) -> Result<(), RedisError> {
         loop {
             self.wire.fill().await?;
             if self.wire.buffer.first() != Some(&b'>') {
-                return stream::carry(&mut self.wire, output).await;
+                return stream::carry(&mut self.wire, output, span).await;
             }
             let frame = self.wire.frame().await?;
             self.push(&frame, output);
@@ -171,6 +172,7 @@ impl Client {
     /// Asks over the client's own connection and tells the answer; `note` notes what it means, where Redis agrees.
     pub(super) async fn ask_own(&mut self, command: &Command, note: impl FnOnce(&mut Own)) -> Go {
         let output = std::sync::Arc::clone(&self.output);
+        let mut span = self.span_of(command);
         let asked = async {
             let own = self.own().await?;
             let frame = own.ask(command, &output).await?;
@@ -181,11 +183,15 @@ impl Client {
         };
         match asked.await {
             Ok(frame) => {
+                traced::replied(&mut span, &frame);
                 self.output.reply(frame.bytes());
                 self.release();
                 Go::On
             }
-            Err(error) => self.lost(&error),
+            Err(error) => {
+                span.fail(error.class());
+                self.lost(&error)
+            }
         }
     }
 
@@ -233,13 +239,17 @@ impl Client {
     pub(super) async fn pass(&mut self, command: &Command) -> Go {
         let mut bytes = BytesMut::new();
         encode::command(&mut bytes, command);
+        let mut span = self.span_of(command);
         let written = match self.own().await {
             Ok(own) => own.write(&bytes).await,
             Err(error) => Err(error),
         };
         match written {
-            Ok(()) => self.passed(None).await,
-            Err(error) => self.lost(&error),
+            Ok(()) => self.passed(None, span).await,
+            Err(error) => {
+                span.fail(error.class());
+                self.lost(&error)
+            }
         }
     }
 
@@ -247,6 +257,7 @@ impl Client {
     /// end its wait, and says itself whether it was done before.
     pub(super) async fn blocking(&mut self, command: &Command) -> Go {
         let output = std::sync::Arc::clone(&self.output);
+        let mut span = self.span_of(command);
         let asked = async {
             let own = self.own().await?;
             let mut bytes = BytesMut::new();
@@ -256,30 +267,33 @@ impl Client {
             own.reply(&output).await
         };
         match asked.await {
-            Ok(id) => self.passed(id.decode().integer()).await,
-            Err(error) => self.lost(&error),
+            Ok(id) => self.passed(id.decode().integer(), span).await,
+            Err(error) => {
+                span.fail(error.class());
+                self.lost(&error)
+            }
         }
     }
 
     /// Waits for the reply, perhaps for ever; so a client that goes meanwhile is noticed, and what it sends meanwhile waits.
-    async fn passed(&mut self, blocked: Option<i64>) -> Go {
+    async fn passed(&mut self, blocked: Option<i64>, mut span: ActiveSpan) -> Go {
         let output = std::sync::Arc::clone(&self.output);
         output.flush();
         let unblocked = unblock(&self.thread.engine, blocked, self.running.clone());
         let Some(own) = self.own.as_mut() else { return Go::On };
         let carried = {
-            let mut carried = std::pin::pin!(own.carry(&output));
+            let mut carried = std::pin::pin!(own.carry(&output, &mut span));
             let mut unblocked = std::pin::pin!(unblocked);
             loop {
                 let has_room = self.input.len() < INPUT_BYTES_MAX;
                 tokio::select! {
                     biased;
-                    carried = &mut carried => break carried,
+                    carried = &mut carried => break Some(carried),
                     ready = output.socket.readable(), if has_room => {
                         self.input.reserve(PIPE_BYTES);
                         let is_over = ready.is_err() || matches!(output.socket.try_read(&mut self.input), Ok(0));
                         if is_over {
-                            return Go::Ends;
+                            break None;
                         }
                     }
                     () = &mut unblocked => {}
@@ -287,11 +301,18 @@ impl Client {
             }
         };
         match carried {
-            Ok(()) => {
+            // Nobody waits for the reply any more, which is no error.
+            None => {
+                span.end();
+                Go::Ends
+            }
+            Some(Ok(())) => {
+                span.end();
                 self.release();
                 Go::On
             }
-            Err(error) => {
+            Some(Err(error)) => {
+                span.fail(error.class());
                 self.output.fail(&error, 1);
                 self.own = None;
                 Go::Ends
@@ -306,6 +327,7 @@ impl Client {
             return Go::On;
         }
         let output = std::sync::Arc::clone(&self.output);
+        let mut span = self.span_of(command);
         let mark = format!("parallax:{:016x}", rand::random::<u64>());
         let mut bytes = BytesMut::new();
         encode::command(&mut bytes, command);
@@ -320,16 +342,21 @@ impl Client {
                 if frame.bytes() == plain.as_bytes() || frame.bytes() == subscribed.as_bytes() {
                     return Ok::<_, RedisError>(());
                 }
+                traced::seen(&mut span, frame.bytes());
                 own.push(&frame, &output);
                 output.flush();
             }
         };
         match asked.await {
             Ok(()) => {
+                span.end();
                 self.release();
                 Go::On
             }
-            Err(error) => self.lost(&error),
+            Err(error) => {
+                span.fail(error.class());
+                self.lost(&error)
+            }
         }
     }
 

@@ -12,10 +12,12 @@ use tokio::io::AsyncWriteExt;
 use crate::doors::resp::client::{Client, Go, Running};
 use crate::doors::resp::output::{Output, WAITING_BYTES, failure};
 use crate::doors::resp::parse::{Rest, Trust};
+use crate::doors::resp::traced;
 use crate::dual::route::{RedisError, Route, Sink, Wire};
 use crate::dual::view::View;
 use crate::model::command::Words;
 use crate::model::frame::scan::{Progress, Scanner};
+use crate::telemetry::traces::active::{ActiveSpan, Fault};
 
 /// Bytes beyond which a command that is forwarded is not gathered before.
 const LARGE_COMMAND_BYTES: usize = 256 * 1024;
@@ -52,16 +54,19 @@ impl Client {
         let head = Head { bytes, ranges: std::mem::take(&mut self.parser.ranges), count };
         let rest = self.parser.hand_on();
         self.output.answered().await;
-        Some(self.flow_on(&head, rest).await)
+        let words = Words { bytes: &head.bytes, ranges: &head.ranges };
+        let span = self.thread.engine.client_span([words.name()].into_iter());
+        Some(self.flow_on(&head, rest, span).await)
     }
 
-    async fn flow_on(&mut self, head: &Head, mut rest: Rest) -> Go {
+    async fn flow_on(&mut self, head: &Head, mut rest: Rest, mut span: ActiveSpan) -> Go {
         // Without a connection it is taken all the same, so that the client can be told in its turn.
         let mut wire = self.thread.wire(self.protocol).await;
         loop {
             let (used, ends) = match rest.advance(&self.input) {
                 Ok(found) => found,
                 Err(error) => {
+                    span.fail("refused");
                     self.output.reply(&[b"-ERR ", error.as_slice(), b"\r\n"].concat());
                     return Go::Ends;
                 }
@@ -73,6 +78,7 @@ impl Client {
                 && self.thread.engine.route_begun(view, words, head.count) != Some(Route::Forward)
             {
                 self.output.reply(&failure(&CHANGED));
+                span.fail("refused");
                 return Go::On;
             }
             if let Ok(open) = &mut wire
@@ -82,10 +88,12 @@ impl Client {
             }
             drop(piece);
             if let Some(view) = view {
-                self.flown(wire, view).await;
+                self.flown(wire, view, span).await;
                 return Go::On;
             }
             if !self.more(&mut wire).await {
+                // It was not done: who sent it left, or was refused before its end.
+                span.end();
                 return Go::Ends;
             }
         }
@@ -130,28 +138,35 @@ impl Client {
 
     /// All of it has left: the reply is handed on, and the connection kept for the next one. The view is held until the reply
     /// begins (S2).
-    async fn flown(&mut self, wire: Result<Wire, RedisError>, view: Arc<View>) {
+    async fn flown(&mut self, wire: Result<Wire, RedisError>, view: Arc<View>, mut span: ActiveSpan) {
         let carried = async {
             let mut wire = wire?;
             wire.stream.flush().await.map_err(|error| RedisError::Unknown(error.to_string()))?;
             wire.fill().await?;
             drop(view);
-            carry(&mut wire, &self.output).await?;
-            Ok(wire)
+            carry(&mut wire, &self.output, &mut span).await?;
+            Ok::<_, RedisError>(wire)
         };
         match carried.await {
-            Ok(wire) => self.thread.keep(wire, self.protocol),
-            Err(error) => self.output.fail(&error, 1),
+            Ok(wire) => {
+                span.end();
+                self.thread.keep(wire, self.protocol);
+            }
+            Err(error) => {
+                span.fail(error.class());
+                self.output.fail(&error, 1);
+            }
         }
     }
 }
 
-/// Hands on the next reply of a connection while it is read, and no faster than its client takes it.
+/// Hands on the next reply of a connection while it is read, and no faster than its client takes it. An error fails `span`.
 ///
 /// # Errors
 /// When the connection breaks. A client that has had a part of the reply is cut off by [`Sink::fail`].
-pub(super) async fn carry(wire: &mut Wire, output: &Output) -> Result<(), RedisError> {
+pub(super) async fn carry(wire: &mut Wire, output: &Output, span: &mut ActiveSpan) -> Result<(), RedisError> {
     let mut scanner = Scanner::default();
+    let mut is_begun = false;
     loop {
         let progress = scanner.advance(&wire.buffer).map_err(|error| RedisError::Unknown(error.to_string()))?;
         let (length, ends) = match progress {
@@ -159,6 +174,9 @@ pub(super) async fn carry(wire: &mut Wire, output: &Output) -> Result<(), RedisE
             Progress::Partial(length) => (length, false),
         };
         if length > 0 {
+            if !std::mem::replace(&mut is_begun, true) {
+                traced::seen(span, wire.buffer.get(..length).unwrap_or_default());
+            }
             output.take(wire.buffer.get(..length).unwrap_or_default(), ends);
             wire.buffer.advance(length);
             output.turned();

@@ -6,9 +6,16 @@ use std::collections::VecDeque;
 use crate::doors::resp::client::Client;
 use crate::doors::resp::parse::{Found, Parser, Trust};
 use crate::dual::{Answer, EngineError};
+use crate::model::command::Command;
+use crate::model::frame::Frame;
 use crate::telemetry::traces::active::{ActiveSpan, Fault};
 
 impl Client {
+    /// The span of a command that has a connection of its own, from when it is sent to its last reply.
+    pub(super) fn span_of(&self, command: &Command) -> ActiveSpan {
+        self.thread.engine.client_span(command.arg(0).map(AsRef::as_ref).into_iter())
+    }
+
     /// The span of `count` commands that stand in `bytes`; none while traces are off.
     pub(super) fn span_of_run(&self, bytes: &[u8], count: usize) -> Option<ActiveSpan> {
         let engine = &self.thread.engine;
@@ -25,6 +32,21 @@ impl Client {
     }
 }
 
+/// Ends the span of a command with the reply to it.
+pub(super) fn replied(span: &mut ActiveSpan, frame: &Frame) {
+    match frame.error() {
+        Some(error) => span.answered_with(&error),
+        None => span.end(),
+    }
+}
+
+/// The first piece of the reply has come: an error fails the span, anything else leaves it to its end.
+pub(super) fn seen(span: &mut ActiveSpan, piece: &[u8]) {
+    if let [b'-', error @ ..] = piece {
+        span.answered_with(&String::from_utf8_lossy(error));
+    }
+}
+
 /// Ends the span of commands that the engine ran.
 pub(super) fn end(mut span: ActiveSpan, answers: &[Result<Answer, EngineError>]) {
     if let Some(error) = answers.iter().find_map(|answer| answer.as_ref().err()) {
@@ -33,10 +55,7 @@ pub(super) fn end(mut span: ActiveSpan, answers: &[Result<Answer, EngineError>])
     // Of several commands each has its own reply, and none is that of the run.
     match answers {
         [Ok(Answer { result: Err(_), .. })] => span.fail("refused"),
-        [Ok(Answer { result: Ok(frame), .. })] => match frame.error() {
-            Some(error) => span.answered_with(&error),
-            None => span.end(),
-        },
+        [Ok(Answer { result: Ok(frame), .. })] => replied(&mut span, frame),
         _ => span.end(),
     }
 }
@@ -70,10 +89,8 @@ impl Followed {
 
     /// The first piece of a reply has come.
     pub(super) fn seen(&mut self, piece: &[u8]) {
-        if let Some(run) = self.0.front_mut().filter(|run| run.is_one)
-            && let [b'-', error @ ..] = piece
-        {
-            run.span.answered_with(&String::from_utf8_lossy(error));
+        if let Some(run) = self.0.front_mut().filter(|run| run.is_one) {
+            seen(&mut run.span, piece);
         }
     }
 
