@@ -225,7 +225,10 @@ fn traces(settings: &Settings, metrics: &Metrics) -> anyhow::Result<Traces> {
 }
 
 /// Metrics on their way to a collector, where somebody asked for it.
-fn readings(settings: &Settings, metrics: &Metrics, background: &Handle) -> anyhow::Result<Readings> {
+///
+/// # Errors
+/// When the collector cannot be reached as configured.
+pub fn readings(settings: &Settings, metrics: &Metrics, background: &Handle) -> anyhow::Result<Readings> {
     let Some(wanted) = &settings.metrics else { return Ok(Readings::default()) };
     let tls = tls::collector_config(&wanted.target).context(settings_failure("the collector of metrics"))?;
     let _entered = background.enter();

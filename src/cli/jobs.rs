@@ -24,6 +24,7 @@ use crate::model::key::Key;
 use crate::settings;
 use crate::shutdown::Shutdown;
 use crate::telemetry::logs;
+use crate::telemetry::otlp::readings::Readings;
 
 /// Differences that a table shows; the JSON form lists more.
 const SHOWN_MAX: usize = 20;
@@ -184,18 +185,31 @@ pub(super) async fn restore(arguments: RestoreArguments, shutdown: Shutdown) -> 
     spec.dry_run = arguments.dry_run || is_asking;
     spec.records = arguments.records;
     spec.check()?;
-    let engine = engine(&arguments.job, &shutdown).await?;
-    let counted = Box::pin(job(&engine, spec.clone(), &shutdown)).await?;
+    let process = Process::begin(&arguments.job, &shutdown).await?;
+    let done = Box::pin(overwrite(&process, spec, is_asking, &arguments.job, &shutdown)).await;
+    process.end().await;
+    done
+}
+
+/// Counts what would be overwritten and asks, where it is to be asked for; else runs the job.
+async fn overwrite(
+    process: &Process,
+    spec: Spec,
+    is_asking: bool,
+    arguments: &JobArguments,
+    shutdown: &Shutdown,
+) -> anyhow::Result<ExitCode> {
+    let counted = Box::pin(process.job(spec.clone(), shutdown)).await?;
     let records = counted.report.as_ref().and_then(|report| report.get("records")?.as_u64()).unwrap_or(0);
     if !is_asking || records == 0 || counted.state != State::Done {
-        return outcome(&counted, &arguments.job);
+        return outcome(&counted, arguments);
     }
     terminal::say(&table(&counted));
     if !is_sure(records)? {
         bail!("nothing was overwritten");
     }
     let sure = Spec { dry_run: false, records: Some(records), ..spec };
-    outcome(&Box::pin(job(&engine, sure, &shutdown)).await?, &arguments.job)
+    outcome(&Box::pin(process.job(sure, shutdown)).await?, arguments)
 }
 
 /// Asks twice, and in two ways, so that no habit answers.
@@ -213,45 +227,62 @@ fn is_sure(records: u64) -> anyhow::Result<bool> {
 
 /// `parallax backfill --key`.
 async fn one(key: Key, arguments: JobArguments, shutdown: Shutdown) -> anyhow::Result<ExitCode> {
-    let engine = engine(&arguments, &shutdown).await?;
-    let kind = Arc::clone(engine.catalog().kind_of(key.as_bytes()));
-    let migrated = engine.migrate(&kind, &key).await.context("the record was not brought to Postgres")?;
+    let process = Process::begin(&arguments, &shutdown).await?;
+    let kind = Arc::clone(process.engine.catalog().kind_of(key.as_bytes()));
+    let migrated = process.engine.migrate(&kind, &key).await;
+    process.end().await;
+    let migrated = migrated.context("the record was not brought to Postgres")?;
     terminal::say(&serde_json::to_string_pretty(&migrated)?);
     let is_fine = matches!(migrated.verdict, "match" | "in_flight");
     Ok(if is_fine { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// The engine of a process that runs a job and nothing else.
-async fn engine(arguments: &JobArguments, shutdown: &Shutdown) -> anyhow::Result<Arc<Engine>> {
-    let loaded = settings::load(&arguments.settings.clone().inputs())?;
-    logs::start(&loaded.settings.log)?;
-    if loaded.settings.postgres.is_none() {
-        bail!("a job needs Postgres, and ENABLE_POSTGRES is false");
-    }
-    app::engine(&loaded.settings, Membership::Guest, shutdown, &Handle::current())
-        .await?
-        .context("interrupted before it began")
-}
-
 async fn run(spec: Spec, arguments: JobArguments, shutdown: Shutdown) -> anyhow::Result<ExitCode> {
     spec.check()?;
-    let engine = engine(&arguments, &shutdown).await?;
-    outcome(&job(&engine, spec, &shutdown).await?, &arguments)
+    let process = Process::begin(&arguments, &shutdown).await?;
+    let ran = Box::pin(process.job(spec, &shutdown)).await;
+    process.end().await;
+    outcome(&ran?, &arguments)
 }
 
-/// Runs a job to its end.
-async fn job(engine: &Arc<Engine>, spec: Spec, shutdown: &Shutdown) -> anyhow::Result<Job> {
-    let traces = engine.traces().clone();
-    let progress = Progress::new();
-    let name = spec.job.name();
-    let ran = tokio::select! {
-        ran = Jobs::run(Arc::clone(engine), spec, move |job| progress.show(job)) => ran,
-        () = shutdown.requested() => {
-            bail!("interrupted; the same command goes on where it was");
+/// What a process has that runs jobs and nothing else.
+struct Process {
+    engine: Arc<Engine>,
+    readings: Readings,
+}
+
+impl Process {
+    async fn begin(arguments: &JobArguments, shutdown: &Shutdown) -> anyhow::Result<Self> {
+        let settings = settings::load(&arguments.settings.clone().inputs())?.settings;
+        logs::start(&settings.log)?;
+        if settings.postgres.is_none() {
+            bail!("a job needs Postgres, and ENABLE_POSTGRES is false");
         }
-    };
-    traces.stop().await;
-    ran.with_context(|| format!("the {name} did not begin"))
+        let background = Handle::current();
+        let engine = app::engine(&settings, Membership::Guest, shutdown, &background)
+            .await?
+            .context("interrupted before it began")?;
+        let readings = app::readings(&settings, engine.metrics(), &background)?;
+        Ok(Self { engine, readings })
+    }
+
+    /// Runs a job to its end.
+    async fn job(&self, spec: Spec, shutdown: &Shutdown) -> anyhow::Result<Job> {
+        let progress = Progress::new();
+        let name = spec.job.name();
+        let ran = tokio::select! {
+            ran = Jobs::run(Arc::clone(&self.engine), spec, move |job| progress.show(job)) => ran,
+            () = shutdown.requested() => {
+                bail!("interrupted; the same command goes on where it was");
+            }
+        };
+        ran.with_context(|| format!("the {name} did not begin"))
+    }
+
+    /// Tells collectors what they do not know yet: nobody could scrape a process that is gone.
+    async fn end(&self) {
+        tokio::join!(self.engine.traces().stop(), self.readings.stop());
+    }
 }
 
 /// Tells what came of it, by text and by exit status.

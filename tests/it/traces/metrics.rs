@@ -4,6 +4,7 @@
 use opentelemetry_proto::tonic::metrics::v1::metric::Data;
 use opentelemetry_proto::tonic::metrics::v1::{AggregationTemporality, NumberDataPoint, number_data_point};
 
+use crate::jobs::{plant, program};
 use crate::support::collector::Manner;
 use crate::support::sidecar::{PATIENCE, Sidecar};
 use crate::support::wait_until;
@@ -126,4 +127,29 @@ async fn a_mismatch_and_a_latency_point_to_the_traces_that_a_collector_has() {
     assert_eq!(plain.header("content-type"), Some("text/plain; version=0.0.4; charset=utf-8"));
     assert!(!String::from_utf8_lossy(&plain.body).contains("trace_id"));
     sidecar.stop_expecting(&["a mismatch was confirmed"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_of_its_own_process_leaves_its_numbers_and_its_spans_with_the_collector() {
+    let Stack { redis, database, collector, sidecar } = stack(Manner::Willing, &[]).await;
+    sidecar.raise("dualwrite").await;
+    plant(&redis, 20).await;
+    let ran = program(&redis, &database, &["backfill", "--kinds", "user"])
+        .env("OTEL_METRICS_EXPORTER", "otlp")
+        .env("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url())
+        .env("OTEL_SERVICE_NAME", "backfill")
+        .output()
+        .await
+        .unwrap();
+    assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
+    // It has ended, and what it did is all here already.
+    let Some(Data::Sum(keys)) = collector.metric("parallax_job_keys").and_then(|metric| metric.data) else {
+        panic!("the keys of the job were not exported")
+    };
+    let point = labelled(&keys.data_points, "job_name", "backfill").expect("a number of the backfill");
+    // It looks at every key, whatever its kind.
+    assert!(matches!(point.value, Some(number_data_point::Value::AsDouble(keys)) if keys >= 20.0), "{point:?}");
+    assert_eq!(collector.metrics_resource("service.name").as_deref(), Some("backfill"));
+    assert!(collector.spans().iter().any(|span| span.name == "job chunk"));
+    sidecar.stop_expecting(&[]).await;
 }
