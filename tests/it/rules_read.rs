@@ -209,6 +209,63 @@ async fn the_fence_is_taken_before_postgres_is_read() {
     sidecar.stop_expecting(&[]).await;
 }
 
+/// How many reads at once.
+const TOGETHER: usize = 60;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn reads_that_share_an_exchange_have_each_its_own_answer() {
+    let (redis, database) = (support::redis().await, support::postgres().await);
+    let sidecar = Sidecar::start(&redis, &database).await;
+    sidecar.flag("*", json!({ "stage": "dualwrite" })).await;
+    let user = |number: usize| format!("user:{number}");
+    for number in 0..TOGETHER {
+        sidecar.command(&["SET", &user(number), &format!("v{number}")]).await;
+        sidecar.command(&["HSET", &format!("usage:{number}"), "totalTokens", &number.to_string()]).await;
+    }
+    sidecar.raise_from_dualwrite().await;
+    sidecar.flag("*", json!({ "deadline_ms": 10000, "sample_rate": 0.0 })).await;
+    let client = database.client().await;
+    // One of them may not be believed, and another one is not there at all.
+    client.execute("UPDATE users SET gone_at = now() WHERE key = $1", &[&user(7)]).await.unwrap();
+    redis::cmd("DEL").arg(user(8)).exec_async(&mut crate::equality::connection(&redis).await).await.unwrap();
+    client.batch_execute(GATES).await.unwrap();
+    client.batch_execute("SELECT pg_advisory_lock(42)").await.unwrap();
+    let (sidecar, postgres, from_redis) = (std::sync::Arc::new(sidecar), "postgres", "redis");
+    let mut reads = Vec::new();
+    for number in 0..TOGETHER {
+        let (hash, next) = (format!("usage:{number}"), (number + 1) % TOGETHER);
+        let (told, source) = (json!(format!("v{number}")), if number == 7 { from_redis } else { postgres });
+        let (told, source) = if number == 8 { (json!(null), from_redis) } else { (told, source) };
+        reads.push((vec!["GET".to_owned(), user(number)], told, source));
+        reads.push((vec!["HGET".to_owned(), hash, "totalTokens".to_owned()], json!(number.to_string()), postgres));
+        if ![6, 7, 8].contains(&number) {
+            let both = json!([format!("v{number}"), format!("v{next}")]);
+            reads.push((vec!["MGET".to_owned(), user(number), user(next)], both, postgres));
+        }
+    }
+    let asked = reads.into_iter().map(|(command, told, source)| {
+        let sidecar = std::sync::Arc::clone(&sidecar);
+        tokio::spawn(async move {
+            let words: Vec<&str> = command.iter().map(String::as_str).collect();
+            let answer = sidecar.ask(&words, &[]).await;
+            let found = (answer.json()["result"].clone(), answer.header("parallax-source").map(str::to_owned));
+            assert_eq!(found, (told, Some(source.to_owned())), "{command:?}");
+        })
+    });
+    let asked: Vec<_> = asked.collect();
+    // The first ones stand at the gate, and the others gather behind them.
+    let waits = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = 42 AND NOT granted";
+    wait_until("reads stand at the gate", PATIENCE, async || {
+        client.query_one(waits, &[]).await.unwrap().get::<_, i64>(0) > 0
+    })
+    .await;
+    client.batch_execute("SELECT pg_advisory_unlock(42)").await.unwrap();
+    for read in asked {
+        read.await.unwrap();
+    }
+    std::sync::Arc::into_inner(sidecar).unwrap().stop_expecting(&[]).await;
+}
+
 #[tokio::test]
 async fn the_fence_tells_of_all_keys_in_one_moment() {
     let stores = Stores::start().await;
