@@ -174,6 +174,7 @@ pub async fn engine(
         barrier_wait: Duration::from_millis(limits.barrier_wait_ms),
         outbox_queue_max: limits.outbox_queue_max,
         shadow_queue_max: limits.shadow_queue_max,
+        watches_for_bypasses: settings.redis.watches_for_bypasses,
         metrics,
         traces,
         background: background.clone(),

@@ -33,6 +33,14 @@ pub struct Figures {
     pub latencies: Latencies,
     /// The age of the oldest mark, in milliseconds.
     pub oldest_mark_ms: u64,
+    /// How often it has told before.
+    pub told: u64,
+    /// What callers' commands came to leave for Redis: by name, and what their scripts may call by `script` and the name.
+    pub sent: BTreeMap<String, u64>,
+    /// What was answered of that.
+    pub answered: BTreeMap<String, u64>,
+    /// How often a connection ended with commands whose outcome is unknown; these are told as answered.
+    pub breaks: u64,
 }
 
 /// Tells for ever.
@@ -40,26 +48,29 @@ pub(super) async fn run(engine: Arc<Engine>, redis: Arc<Redis>) {
     if engine.membership == Membership::Guest {
         return;
     }
-    let mut window = Window::default();
+    let (mut window, mut told_before) = (Window::default(), 0);
     loop {
         tokio::time::sleep(PERIOD).await;
-        let figures = engine.figures_here();
+        let figures = engine.figures_here(told_before);
         let sides = window.take_up(&figures.latencies);
         latency::show(&engine.metrics, &sides);
         engine.latencies.store(Arc::new(sides));
         let told = serde_json::to_string(&figures).expect("figures are always JSON");
         // Who has left has taken them away, and must not bring them back.
-        if engine.keeper.has_lease()
-            && let Err(error) = figures::keep(&redis, &engine.instance, &told).await
-        {
-            tracing::debug!(%error, "the fleet could not be told what was counted here");
+        if !engine.keeper.has_lease() {
+            continue;
+        }
+        match figures::keep(&redis, &engine.instance, &told).await {
+            Ok(()) => told_before += 1,
+            Err(error) => tracing::debug!(%error, "the fleet could not be told what was counted here"),
         }
     }
 }
 
 impl Engine {
     /// What this sidecar has counted.
-    fn figures_here(&self) -> Figures {
+    fn figures_here(&self, told: u64) -> Figures {
+        let counted_of_callers = self.upstream.tally().told();
         let counted = |name: &String| (name.clone(), self.metrics.counts_of(name));
         let names = self.catalog.kinds().iter().filter(|kind| kind.is_mirrored()).map(|kind| &kind.name);
         Figures {
@@ -67,6 +78,10 @@ impl Engine {
             kinds: names.map(counted).filter(|(_, counts)| *counts != KindCounts::default()).collect(),
             latencies: self.metrics.store_latencies(),
             oldest_mark_ms: self.outbox_age_ms.load(Ordering::Relaxed),
+            told,
+            sent: counted_of_callers.sent.by_name(),
+            answered: counted_of_callers.answered.by_name(),
+            breaks: counted_of_callers.breaks,
         }
     }
 

@@ -56,7 +56,7 @@ pub(super) async fn record(
     from_version: i64,
     version: i64,
 ) -> Result<(), PostgresError> {
-    if gaps::record(postgres, NewGap { kind: ALL, cause: cause.name(), from_version, version }).await? {
+    if gaps::record(postgres, NewGap { kind: ALL, cause: cause.name(), from_version, version, detail: "" }).await? {
         metrics.capture_gap(cause);
     }
     Ok(())
@@ -67,7 +67,19 @@ pub(super) async fn record(
 /// # Errors
 /// When Redis cannot be reached.
 pub(super) async fn note(redis: &Redis, cause: GapCause, kinds: &[String]) -> Result<(), RedisError> {
-    match noted::note(redis, cause.name(), None, kinds).await {
+    of_this_lineage(noted::note(redis, cause.name(), None, kinds, "").await)
+}
+
+/// Notes in Redis that writes of any kind were missed between the version `since` and now; `detail` says which commands.
+///
+/// # Errors
+/// When Redis cannot be reached.
+pub(super) async fn note_since(redis: &Redis, cause: GapCause, since: i64, detail: &str) -> Result<(), RedisError> {
+    of_this_lineage(noted::note(redis, cause.name(), Some(since), &[ALL.to_owned()], detail).await)
+}
+
+fn of_this_lineage(noted: Result<(), RedisError>) -> Result<(), RedisError> {
+    match noted {
         // Redis changed or was lost: the lift or the restore that follows writes down a gap of all kinds.
         Err(RedisError::Answered(error)) if error.starts_with("LINEAGE") => Ok(()),
         done => done,
@@ -77,7 +89,13 @@ pub(super) async fn note(redis: &Redis, cause: GapCause, kinds: &[String]) -> Re
 /// Brings what is noted in Redis to Postgres.
 pub(super) async fn forward(redis: &Redis, postgres: &Postgres, metrics: &Metrics) -> Result<(), EngineError> {
     for gap in noted::noted(redis).await.map_err(EngineError::of_a_read)? {
-        let row = NewGap { kind: &gap.kind, cause: &gap.cause, from_version: gap.from_version, version: gap.version };
+        let row = NewGap {
+            kind: &gap.kind,
+            cause: &gap.cause,
+            from_version: gap.from_version,
+            version: gap.version,
+            detail: &gap.detail,
+        };
         if gaps::record(postgres, row).await.map_err(unavailable)? {
             tracing::warn!(kind = gap.kind, cause = gap.cause, "writes may have been missed: verify is owed");
             let cause = GapCause::ALL.iter().find(|cause| cause.name() == gap.cause);
@@ -146,7 +164,7 @@ impl Engine {
     }
 
     /// The kinds whose writes are marked by now.
-    fn marked_names(&self) -> Vec<String> {
+    pub(super) fn marked_names(&self) -> Vec<String> {
         let view = self.keeper.view();
         let marked = |kind: &&Arc<Kind>| kind.is_mirrored() && view.flag(kind).stage.marks();
         self.catalog.kinds().iter().filter(marked).map(|kind| kind.name.clone()).collect()

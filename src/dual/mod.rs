@@ -8,6 +8,7 @@ pub mod answer;
 pub mod backfill;
 mod batch;
 mod breaker;
+mod bypass;
 mod check;
 pub mod compare;
 pub mod digest;
@@ -112,6 +113,8 @@ pub struct Parts {
     pub outbox_queue_max: usize,
     /// Comparisons that may wait.
     pub shadow_queue_max: usize,
+    /// Whether writes are looked for that bypass every sidecar.
+    pub watches_for_bypasses: bool,
     /// Where facts are counted.
     pub metrics: Metrics,
     /// Where the work runs that nobody waits for, so that a large capture never stands before a caller's command.
@@ -285,6 +288,7 @@ pub struct Engine {
     outbox_age_ms: AtomicU64,
     command_deadline: Duration,
     lease: Duration,
+    watches_for_bypasses: bool,
     barrier_wait: Duration,
     metrics: Metrics,
     traces: Traces,

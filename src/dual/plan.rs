@@ -197,7 +197,7 @@ fn mark_command(marks: &BTreeMap<&Key, Mark>, token: &str) -> Option<Command> {
     if marks.values().any(needs_script) {
         return Some(mark_script(marks, token));
     }
-    let mut parts = vec![Bytes::from_static(b"HSET"), Bytes::from_static(OUTBOX.as_bytes())];
+    let mut parts = vec![Bytes::from_static(b"HMSET"), Bytes::from_static(OUTBOX.as_bytes())];
     for (key, mark) in marks {
         parts.push(Bytes::copy_from_slice(key.as_bytes()));
         let bit = if mark.last == Presence::Deleted { "!" } else { "" };
@@ -272,7 +272,7 @@ mod tests {
         let user = "user:0123456789abcdef0123456789abcdef";
         let steps = [step(&format!("SET {user} v"), &[1]), step(&format!("SET {user} w"), &[1])];
         let exec = exec(&steps, "1-a-1");
-        assert_eq!(names(&exec), ["MULTI", "HSET", "SET", "SET", "EXEC"]);
+        assert_eq!(names(&exec), ["MULTI", "HMSET", "SET", "SET", "EXEC"]);
         assert_eq!((exec.place(1), exec.reply_place(1)), (3, 2));
         assert_eq!(exec.commands[1].0[3], "1-a-1");
     }

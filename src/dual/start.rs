@@ -17,7 +17,7 @@ use crate::dual::queue::Queue;
 use crate::dual::route::{Callers, Path};
 use crate::dual::shadow::Shadow;
 use crate::dual::together::Reads;
-use crate::dual::{Engine, EngineError, Parts, expunge, figures, gaps, guard, subscribe, sweep};
+use crate::dual::{Engine, EngineError, Parts, bypass, expunge, figures, gaps, guard, subscribe, sweep};
 use crate::model::command::Command;
 use crate::model::command::table::Table;
 use crate::model::frame::Protocol;
@@ -87,6 +87,7 @@ impl Engine {
             subscriptions: Arc::new(Semaphore::new(subscribe::SUBSCRIPTIONS_MAX)),
             command_deadline: parts.command_deadline,
             lease: parts.lease,
+            watches_for_bypasses: parts.watches_for_bypasses,
             barrier_wait: parts.barrier_wait,
             metrics,
             traces: parts.traces,
@@ -115,6 +116,9 @@ impl Engine {
         tokio::spawn(gaps::run(Arc::clone(&self), Arc::clone(&background)));
         tokio::spawn(expunge::run(Arc::clone(&self), Arc::clone(&background)));
         tokio::spawn(figures::run(Arc::clone(&self), Arc::clone(&background)));
+        if self.watches_for_bypasses {
+            tokio::spawn(bypass::run(Arc::clone(&self), Arc::clone(&background)));
+        }
         tokio::spawn(guard::run(Arc::clone(&self), Arc::clone(&background)));
         tokio::spawn(sweep::run(self, background));
     }

@@ -73,6 +73,7 @@ fn redis(reader: &mut Reader<'_>) -> RedisSettings {
         // A certificate that nobody looks at would let its owner believe that the connection is safe.
         reader.refuse("redis.ca_file", "is given, but TLS is not spoken: set REDIS_ENABLE_TLS=true, or use rediss://");
     }
+    let bypass = [("watch", true), ("ignore", false)];
     let settings = RedisSettings {
         host: reader.text("redis.host"),
         port: reader.number("redis.port", 1..=u16::MAX),
@@ -80,6 +81,7 @@ fn redis(reader: &mut Reader<'_>) -> RedisSettings {
         username: reader.optional("redis.username"),
         password: reader.secret("redis.password"),
         tls: is_tls.then_some(TlsSettings { ca_file }),
+        watches_for_bypasses: reader.choice("redis.bypass", &bypass, true),
     };
     if settings.username.is_some() && settings.password.is_none() {
         reader.refuse("redis.username", "is given without a password: set REDIS_PASSWORD or REDIS_PASSWORD_FILE");

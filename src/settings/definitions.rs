@@ -129,6 +129,8 @@ pub const DEFINITIONS: &[Definition] = &[
     plain("redis.ca_file", &["PARALLAX_REDIS_CA_FILE"], "redis-ca-file", None,
         "A PEM file with the authorities to trust instead of the system's"),
 
+    plain("redis.bypass", &["PARALLAX_REDIS_BYPASS"], "redis-bypass", Some("watch"),
+        "Writes that no sidecar sent: `watch` for them, or `ignore` them where others write to this Redis as well"),
     plain("postgres.enabled", &["ENABLE_POSTGRES"], "enable-postgres", Some("true"),
         "false: no connection to Postgres; reads come from Redis, writes still leave their marks unless every kind is off"),
     hidden("postgres.url", &["PARALLAX_DATABASE_URL", "DATABASE_URL"], "database-url", Secrecy::Address,

@@ -94,6 +94,8 @@ pub struct RedisSettings {
     pub password: Option<SecretString>,
     /// TLS, verified; in plain text without.
     pub tls: Option<TlsSettings>,
+    /// Whether writes are looked for that bypass every sidecar.
+    pub watches_for_bypasses: bool,
 }
 
 /// Whom to trust.

@@ -180,6 +180,8 @@ labels! {
         MarkFailed = "mark_failed",
         /// Marking of the kind was ended on purpose.
         MarkingEnded = "marking_ended",
+        /// Writes came to Redis that no sidecar sent.
+        Bypassed = "bypassed",
     }
     /// Why an apply did not commit.
     ApplyFailure {

@@ -91,6 +91,7 @@ impl Door {
             barrier_wait: PATIENCE,
             outbox_queue_max: 1000,
             shadow_queue_max: 100,
+            watches_for_bypasses: false,
             metrics: metrics.clone(),
             background: tokio::runtime::Handle::current(),
         });

@@ -1,9 +1,13 @@
 //! Capture gaps: whatever could have missed a write is written down, ends what was proven before, and stays open until a
 //! clean comparison that began behind it.
 
+use parallax::dev::servers::PrivateRedis;
+use parallax::model::command::Command;
 use serde_json::{Value as Json, json};
 
+use crate::equality::{self, Load};
 use crate::jobs::{begin, program, reaches};
+use crate::resp_door::client::Raw;
 use crate::support::sidecar::{PATIENCE, Sidecar};
 use crate::support::{self, raw, wait_until};
 
@@ -123,4 +127,103 @@ async fn a_verification_that_found_something_closes_no_gap_and_one_that_began_be
     verify(&sidecar, &["user"]).await;
     assert!(!is_open_for(&gap().await, "user"));
     sidecar.stop_with(&["a mark failed", "writes may have been missed"], &["could not be"]).await;
+}
+
+/// Looks for bypasses.
+const WATCHES: [(&str, &str); 1] = [("PARALLAX_REDIS_BYPASS", "watch")];
+
+/// How often the first sidecar has told the fleet what it has counted.
+async fn told(redis: &PrivateRedis) -> u64 {
+    let told: Vec<String> = redis::from_redis_value(raw(redis, "HVALS parallax:figures").await).unwrap();
+    let figures = told.first().map(|figures| serde_json::from_str::<Json>(figures).unwrap());
+    figures.and_then(|figures| figures["told"].as_u64()).unwrap_or(0)
+}
+
+/// Waits until the fleet has been looked at several times: each look waits until all have told behind it.
+async fn looked_at(redis: &PrivateRedis) {
+    let wanted = told(redis).await + 8;
+    wait_until("the fleet was looked at", PATIENCE, || async { told(redis).await >= wanted }).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn writes_beside_every_sidecar_open_a_gap_that_names_the_commands() {
+    let (redis, database) = (support::redis().await, support::postgres().await);
+    let sidecar = Sidecar::start_with(&redis, Some(&database), &WATCHES).await;
+    sidecar.raise("dualwrite").await;
+    sidecar.backfill().await;
+    verify(&sidecar, &["*"]).await;
+    sidecar.command(&["SET", "user:1", "through the sidecar"]).await;
+    looked_at(&redis).await;
+    assert_eq!(gaps(&sidecar, "bypassed").await, Vec::<Json>::new());
+    assert!(!is_unproven(&sidecar, "user").await);
+    raw(&redis, "SET user:1 beside").await;
+    raw(&redis, "SET user:2 beside").await;
+    raw(&redis, "HSET apikey:k1 name beside").await;
+    wait_until("the bypass is told", PATIENCE, || async { !gaps(&sidecar, "bypassed").await.is_empty() }).await;
+    let gap = gaps(&sidecar, "bypassed").await.remove(0);
+    assert_eq!((&gap["kind"], &gap["detail"]), (&json!("*"), &json!("hset 1, set 2")), "{gap}");
+    assert!(is_open_for(&gap, "user") && gap["from_version"].as_i64() < gap["version"].as_i64(), "{gap}");
+    assert!(is_unproven(&sidecar, "user").await, "a proof from before the bypass still holds");
+    // Counted anew: nothing is found for it, and what comes later is.
+    raw(&redis, "CONFIG RESETSTAT").await;
+    looked_at(&redis).await;
+    assert_eq!(gaps(&sidecar, "bypassed").await.len(), 1);
+    raw(&redis, "SADD apikey:set:x beside").await;
+    wait_until("the next is told", PATIENCE, || async { gaps(&sidecar, "bypassed").await.len() == 2 }).await;
+    assert_eq!(gaps(&sidecar, "bypassed").await[0]["detail"], "sadd 1");
+    sidecar.stop_with(&["writes bypassed every sidecar", "writes may have been missed"], &[]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_busy_fleet_that_nobody_bypasses_has_no_gap() {
+    let (redis, database) = (support::redis().await, support::postgres().await);
+    let one = Sidecar::start_with(&redis, Some(&database), &WATCHES).await;
+    let two = Sidecar::start_with(&redis, Some(&database), &WATCHES).await;
+    one.raise("dualwrite").await;
+    one.backfill().await;
+    one.flag("*", json!({ "stage": "shadow", "sample_rate": 1.0 })).await;
+    let loads = [Load::start(&one.data, 4, false), Load::start(&two.data, 4, false)];
+    let mut client = Raw::connect(&two.resp).await;
+    let until = told(&redis).await + 8;
+    let mut round = 0;
+    while told(&redis).await < until {
+        round += 1;
+        for line in [
+            format!("SET user:r{round} v EX 100"),
+            format!("DEL user:r{}", round - 1),
+            format!("EXPIRE user:r{round} 50"),
+            "LPUSH usage:records:r entry".to_owned(),
+            "HINCRBY usage:r n 1".to_owned(),
+            "SET session:x unmirrored".to_owned(),
+            "MULTI".to_owned(),
+            "SADD apikey:set:r a b".to_owned(),
+            "SET user:m v".to_owned(),
+            "EXEC".to_owned(),
+            "LPUSH queue:x job".to_owned(),
+            "BLPOP queue:x 1".to_owned(),
+            "SPOP user:r1 too many".to_owned(),
+        ] {
+            client.ask(&line).await;
+        }
+        let script = ["EVAL", "return redis.call('ZADD', KEYS[1], 1, 'a')", "1", "concurrency:x"];
+        client.send(&[Command::new(script)]).await;
+        client.frame().await;
+        if round == 5 {
+            raw(&redis, "CONFIG RESETSTAT").await;
+        }
+        if round % 20 == 1 {
+            let backfill = json!({ "job": "backfill", "kinds": ["user", "apikey"] });
+            reaches(&one, &begin(&one, backfill).await, "done").await;
+        }
+    }
+    for load in loads {
+        equality::assert_no_failures(&load.finish().await);
+    }
+    looked_at(&redis).await;
+    assert_eq!(gaps(&one, "bypassed").await, Vec::<Json>::new(), "after {round} rounds");
+    raw(&redis, "SADD apikey:set:r beside").await;
+    wait_until("a bypass would be told", PATIENCE, || async { !gaps(&one, "bypassed").await.is_empty() }).await;
+    assert_eq!(gaps(&one, "bypassed").await[0]["detail"], "sadd 1");
+    one.stop_with(&[], &["writes bypassed every sidecar", "writes may have been missed"]).await;
+    two.stop_with(&[], &["writes bypassed every sidecar", "writes may have been missed"]).await;
 }

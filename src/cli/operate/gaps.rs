@@ -40,7 +40,7 @@ fn screen(report: &Value) -> String {
             number(gap, "id").to_string(),
             text(gap, "at").to_owned(),
             text(gap, "kind").to_owned(),
-            text(gap, "cause").to_owned(),
+            [text(gap, "cause"), text(gap, "detail")].join(" ").trim_end().to_owned(),
             names(gap, "open_for"),
             names(gap, "closed_by"),
         ]

@@ -175,6 +175,7 @@ impl Client {
                 self.output.failed(&error);
             }
         }
+        self.release();
         Go::On
     }
 }

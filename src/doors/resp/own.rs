@@ -102,6 +102,7 @@ impl Own {
     }
 
     pub(super) async fn write(&mut self, bytes: &[u8]) -> Result<(), RedisError> {
+        self.wire.tally.send(bytes);
         let broken = |error: std::io::Error| RedisError::Unknown(error.to_string());
         self.wire.stream.write_all(bytes).await.map_err(broken)?;
         self.wire.stream.flush().await.map_err(broken)
@@ -155,6 +156,10 @@ impl Client {
 
     /// Lets go of a connection that is not needed any more.
     pub(super) fn release(&mut self) {
+        // What a transaction has queued is done with its EXEC.
+        if let Some(own) = self.own.as_mut().filter(|own| own.transaction.is_none() && !own.is_queueing) {
+            own.wire.tally.answer();
+        }
         if self.own.as_ref().is_some_and(|own| !own.is_needed())
             && let Some(own) = self.own.take()
         {

@@ -62,6 +62,11 @@ impl Client {
     async fn flow_on(&mut self, head: &Head, mut rest: Rest, mut span: ActiveSpan) -> Go {
         // Without a connection it is taken all the same, so that the client can be told in its turn.
         let mut wire = self.thread.wire(self.protocol).await;
+        let words = Words { bytes: &head.bytes, ranges: &head.ranges };
+        if let Ok(open) = &mut wire {
+            let word = |index| words.arg(index).unwrap_or_default();
+            open.tally.send_begun(words.name(), word(1), word(2));
+        }
         loop {
             let (used, ends) = match rest.advance(&self.input) {
                 Ok(found) => found,
@@ -145,6 +150,7 @@ impl Client {
             wire.fill().await?;
             drop(view);
             carry(&mut wire, &self.output, &mut span).await?;
+            wire.tally.answer();
             Ok::<_, RedisError>(wire)
         };
         match carried.await {

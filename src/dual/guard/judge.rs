@@ -210,7 +210,7 @@ mod tests {
         let figures = |run: &str, answered| {
             let kinds = [("apikey".to_owned(), KindCounts { answered, ..KindCounts::default() })].into();
             let latencies = [("read".to_owned(), [("postgres".to_owned(), latencies(2.0, answered))].into())].into();
-            Figures { run: run.to_owned(), kinds, latencies, oldest_mark_ms: 0 }
+            Figures { run: run.to_owned(), kinds, latencies, ..Figures::default() }
         };
         let before = [("one".to_owned(), figures("a", 5)), ("other".to_owned(), figures("b", 7))].into();
         let now = [

@@ -4,6 +4,7 @@ pub mod effect;
 mod names;
 mod spec;
 pub mod table;
+pub mod tallied;
 
 use bytes::Bytes;
 

@@ -23,6 +23,8 @@ pub struct NewGap<'a> {
     pub from_version: i64,
     /// The version from which on nothing is missed any more.
     pub version: i64,
+    /// What more is known of it; empty where nothing is.
+    pub detail: &'a str,
 }
 
 /// A gap as it stands in Postgres.
@@ -37,7 +39,7 @@ pub struct Gap {
     /// The kind, or `*` for all.
     #[diesel(sql_type = Text)]
     pub kind: String,
-    /// `lifted`, `restored`, `postgres_went_back`, `mark_failed` or `marking_ended`.
+    /// `lifted`, `restored`, `postgres_went_back`, `mark_failed`, `marking_ended` or `bypassed`.
     #[diesel(sql_type = Text)]
     pub cause: String,
     /// The version up to which nothing was missed.
@@ -46,6 +48,9 @@ pub struct Gap {
     /// The version from which on nothing is missed any more.
     #[diesel(sql_type = BigInt)]
     pub version: i64,
+    /// What more is known of it; empty where nothing is.
+    #[diesel(sql_type = Text)]
+    pub detail: String,
 }
 
 #[derive(QueryableByName)]
@@ -70,12 +75,13 @@ const IS_OPEN: &str = "g.kind IN (k, '*') AND NOT EXISTS (SELECT 1 FROM proofs p
 /// When Postgres cannot be reached.
 pub async fn record(postgres: &Postgres, gap: NewGap<'_>) -> Result<bool, PostgresError> {
     let statement = Statement::new(
-        "INSERT INTO capture_gaps (kind, cause, from_version, version) VALUES ({}, {}, {}, {}) ON CONFLICT DO NOTHING",
+        "INSERT INTO capture_gaps (kind, cause, from_version, version, detail) VALUES ({}, {}, {}, {}, {}) ON CONFLICT DO NOTHING",
         vec![
             Bind::Text(gap.kind.to_owned()),
             Bind::Text(gap.cause.to_owned()),
             Bind::Number(gap.from_version),
             Bind::Number(gap.version),
+            Bind::Text(gap.detail.to_owned()),
         ],
     );
     let asked = async { Ok(statement.run(&*postgres.connection().await?).await?) };
@@ -88,7 +94,7 @@ pub async fn record(postgres: &Postgres, gap: NewGap<'_>) -> Result<bool, Postgr
 /// When Postgres cannot be reached.
 pub async fn open(postgres: &Postgres, kind: &str) -> Result<Vec<Gap>, PostgresError> {
     let text = format!(
-        "SELECT g.id, g.at::text AS at, g.kind, g.cause, g.from_version, g.version
+        "SELECT g.id, g.at::text AS at, g.kind, g.cause, g.from_version, g.version, g.detail
          FROM capture_gaps g, (SELECT {{}}::text AS k) AS asked WHERE {IS_OPEN} ORDER BY g.id"
     );
     let statement = Statement::new(text, vec![Bind::Text(kind.to_owned())]);
@@ -121,7 +127,7 @@ pub async fn listed(
 ) -> Result<Vec<Json>, PostgresError> {
     let text = format!(
         "SELECT json_build_object('id', g.id, 'at', g.at, 'kind', g.kind, 'cause', g.cause, 'from_version', g.from_version,
-            'version', g.version,
+            'version', g.version, 'detail', g.detail,
             'open_for', (SELECT coalesce(json_agg(k ORDER BY k), json_build_array()) FROM unnest({{}}) AS k WHERE {IS_OPEN}),
             'closed_by', (SELECT coalesce(json_agg(DISTINCT first.id), json_build_array()) FROM unnest({{}}) AS k,
                 LATERAL (SELECT min(p.id) AS id FROM proofs p WHERE p.version > g.version AND k = ANY(p.kinds)

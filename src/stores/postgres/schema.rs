@@ -273,6 +273,7 @@ diesel::table! {
         cause -> Text,
         from_version -> Int8,
         version -> Int8,
+        detail -> Text,
     }
 }
 

@@ -12,7 +12,7 @@ use crate::stores::redis::parts::{Parts, texts};
 /// # Errors
 /// When Redis cannot be reached.
 pub async fn keep(redis: &Redis, instance: &str, figures: &str) -> Result<(), RedisError> {
-    redis.command(Command::new(["HSET", FIGURES, instance, figures].map(str::to_owned))).await.map(drop)
+    redis.command(Command::new(["HMSET", FIGURES, instance, figures].map(str::to_owned))).await.map(drop)
 }
 
 /// Sidecars and what they have counted.

@@ -21,16 +21,20 @@ pub struct Noted {
     pub from_version: i64,
     /// The version from which on nothing is missed any more.
     pub version: i64,
+    /// What more is known of it; empty where nothing is.
+    pub detail: String,
 }
 
 impl Noted {
     fn parse(name: &str, value: &str) -> Option<Self> {
-        let ((kind, cause), (from_version, version)) = (name.rsplit_once(' ')?, value.split_once(' ')?);
+        let ((kind, cause), mut parts) = (name.rsplit_once(' ')?, value.splitn(3, ' '));
+        let (from_version, version) = (parts.next()?, parts.next()?);
         Some(Self {
             kind: kind.to_owned(),
             cause: cause.to_owned(),
             from_version: from_version.parse().ok()?,
             version: version.parse().ok()?,
+            detail: parts.next().unwrap_or_default().to_owned(),
         })
     }
 
@@ -39,17 +43,24 @@ impl Noted {
     }
 
     fn value(&self) -> String {
-        format!("{} {}", self.from_version, self.version)
+        let detail = if self.detail.is_empty() { String::new() } else { format!(" {}", self.detail) };
+        format!("{} {}{detail}", self.from_version, self.version)
     }
 }
 
-/// Notes a gap of these kinds that ends now; it began behind `from_version`, or now.
+/// Notes a gap of these kinds that ends now; it began behind `from_version`, or now. `detail` says what more is known of it.
 ///
 /// # Errors
 /// When Redis cannot be reached, or is outside the lineage.
-pub async fn note(redis: &Redis, cause: &str, from_version: Option<i64>, kinds: &[String]) -> Result<(), RedisError> {
+pub async fn note(
+    redis: &Redis,
+    cause: &str,
+    from_version: Option<i64>,
+    kinds: &[String],
+    detail: &str,
+) -> Result<(), RedisError> {
     let from = from_version.map(|version| version.to_string()).unwrap_or_default();
-    let mut args: Vec<&[u8]> = vec![cause.as_bytes(), from.as_bytes()];
+    let mut args: Vec<&[u8]> = vec![cause.as_bytes(), from.as_bytes(), detail.as_bytes()];
     args.extend(kinds.iter().map(|kind| kind.as_bytes()));
     redis.script(&script::GAP, &[], &args).await.map(drop)
 }
@@ -80,8 +91,11 @@ mod tests {
 
     #[test]
     fn a_gap_comes_back_as_it_was_noted() {
-        let gap = Noted { kind: "*".to_owned(), cause: "mark_failed".to_owned(), from_version: 3, version: 9 };
-        assert_eq!(Noted::parse(&gap.name(), &gap.value()), Some(gap));
+        for detail in ["", "hset 3, set 1"] {
+            let (kind, cause, detail) = ("*".to_owned(), "bypassed".to_owned(), detail.to_owned());
+            let gap = Noted { kind, cause, from_version: 3, version: 9, detail };
+            assert_eq!(Noted::parse(&gap.name(), &gap.value()), Some(gap));
+        }
         assert_eq!(Noted::parse("user", "3 9"), None);
     }
 }

@@ -6,7 +6,6 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::model::command::Command;
-use crate::model::reply::Reply;
 use crate::stores::redis::connection::{Redis, RedisError};
 use crate::stores::redis::parts::{Parts, texts};
 use crate::stores::redis::script::Scripts;
@@ -142,7 +141,7 @@ pub async fn leave(redis: &Redis, instance: &str) -> Result<(), RedisError> {
 /// # Errors
 /// When Redis cannot be reached.
 pub async fn begin_backfill(redis: &Redis, kinds: &[String], job: &str) -> Result<(), RedisError> {
-    let mut parts = vec!["HSET".to_owned(), BACKFILLED.to_owned()];
+    let mut parts = vec!["HMSET".to_owned(), BACKFILLED.to_owned()];
     parts.extend(kinds.iter().flat_map(|kind| [format!("~{kind}"), job.to_owned()]));
     redis.command(Command::new(parts)).await.map(drop)
 }
@@ -183,14 +182,6 @@ pub async fn note_unverifiable(redis: &Redis, kind: &str, reason: &str) -> Resul
 /// When Redis cannot be reached.
 pub async fn lead(redis: &Redis, name: &str, instance: &str, lease_ms: u64) -> Result<bool, RedisError> {
     let lease = lease_ms.to_string();
-    let set = Command::new(["SET", name, instance, "NX", "PX", &lease].map(str::to_owned));
-    if redis.command(set).await? != Reply::Nil {
-        return Ok(true);
-    }
-    let holder = redis.command(Command::new(["GET", name].map(str::to_owned))).await?;
-    let is_ours = holder == Reply::bulk(instance.to_owned());
-    if is_ours {
-        redis.command(Command::new(["PEXPIRE", name, &lease].map(str::to_owned))).await?;
-    }
-    Ok(is_ours)
+    let held = redis.script(&script::HOLD, &[name.as_bytes()], &[instance.as_bytes(), lease.as_bytes()]).await?;
+    Ok(held.integer() == Some(1))
 }

@@ -4,6 +4,7 @@
 
 pub mod capture;
 pub mod change;
+pub mod commands;
 pub mod connection;
 pub mod fence;
 pub mod figures;
@@ -16,6 +17,7 @@ mod parts;
 pub mod refill;
 pub mod script;
 pub mod subscription;
+pub mod tally;
 pub mod wire;
 
 pub use connection::Redis;
@@ -60,5 +62,9 @@ pub const JUDGEMENTS: &str = "parallax:judgements";
 pub const DECISIONS_PREFIX: &str = "parallax:decisions:";
 /// The lease of the one sidecar that sweeps tombstones.
 pub const EXPUNGE_LEASE: &str = "parallax:lease:expunge";
+/// Raised whenever a script of ours calls a command that is watched for writes which bypass every sidecar.
+pub const UNWATCHED: &str = "parallax:unwatched";
+/// The lease of the one sidecar that looks for writes which bypass every sidecar.
+pub const BYPASS_LEASE: &str = "parallax:lease:bypass";
 /// The lease of the one sidecar that sweeps the outbox.
 pub const SWEEP_LEASE: &str = "parallax:lease:sweep";

@@ -19,6 +19,7 @@ use crate::model::command::Command;
 use crate::model::frame::scan::{Progress, Scanner};
 use crate::model::frame::{Frame, Protocol, encode};
 use crate::stores::redis::connection::RedisError;
+use crate::stores::redis::tally::{OfWire, Tally};
 
 /// Bytes that one read takes at most.
 pub const READ_BYTES: usize = 64 * 1024;
@@ -48,6 +49,7 @@ pub struct Upstream {
     database: i64,
     username: Option<String>,
     password: Option<SecretString>,
+    tally: Arc<Tally>,
 }
 
 impl Upstream {
@@ -73,7 +75,14 @@ impl Upstream {
             database: login.db(),
             username: login.username().map(str::to_owned),
             password: login.password().map(SecretString::from),
+            tally: Arc::default(),
         })
+    }
+
+    /// What callers sent over it.
+    #[must_use]
+    pub fn tally(&self) -> &Arc<Tally> {
+        &self.tally
     }
 
     /// The number of the configured database.
@@ -116,7 +125,7 @@ impl Upstream {
 
     async fn connected(&self, protocol: Protocol) -> Result<Wire, RedisError> {
         let stream = self.stream().await.map_err(|error| RedisError::Unreachable(error.to_string()))?;
-        let mut wire = Wire { stream, buffer: BytesMut::new() };
+        let mut wire = Wire { stream, buffer: BytesMut::new(), tally: OfWire::new(Arc::clone(&self.tally)) };
         let mut commands = Vec::new();
         if let Some(password) = &self.password {
             let user = self.username.iter().map(String::as_str);
@@ -162,6 +171,8 @@ pub struct Wire {
     pub stream: Box<dyn Stream>,
     /// What was read and not used.
     pub buffer: BytesMut,
+    /// Counts what one client sends over it.
+    pub tally: OfWire,
 }
 
 impl Wire {

@@ -52,6 +52,8 @@ export class Sidecar {
       PARALLAX_ADMIN_LISTEN: '127.0.0.1:0',
       PARALLAX_RESP_LISTEN: '127.0.0.1:0',
       PARALLAX_HTTP_TOKEN: TOKEN,
+      // Tests put into Redis what they need past the sidecar.
+      PARALLAX_REDIS_BYPASS: 'ignore',
       PARALLAX_CATALOG: CATALOG,
       ...variables,
     }

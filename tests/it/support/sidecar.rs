@@ -61,6 +61,8 @@ impl Sidecar {
         command.env("REDIS_URL", redis.url()).env("PARALLAX_LOG_FORMAT", "json");
         command.env("PARALLAX_HTTP_LISTEN", "127.0.0.1:0").env("PARALLAX_ADMIN_LISTEN", "127.0.0.1:0");
         command.env("PARALLAX_RESP_LISTEN", "127.0.0.1:0");
+        // Stories plant what they need past the sidecar; those about that ask for it.
+        command.env("PARALLAX_REDIS_BYPASS", "ignore");
         match database {
             Some(database) => command.env("DATABASE_URL", database.url()),
             None => command.env("ENABLE_POSTGRES", "false"),

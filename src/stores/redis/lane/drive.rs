@@ -18,6 +18,7 @@ use crate::model::frame::Frame;
 use crate::model::frame::scan::{Progress, Scanner};
 use crate::stores::redis::connection::RedisError;
 use crate::stores::redis::lane::{Inner, Link, Silence, Sink, Taker, Turn, Waiting};
+use crate::stores::redis::tally::Apart;
 use crate::stores::redis::wire::{READ_BYTES, Wire};
 
 /// A buffer that has grown beyond this is let go when it is empty.
@@ -51,11 +52,21 @@ pub(super) async fn drive(inner: Arc<Inner>) {
         state.queued = 0;
         taken.append(&mut state.waiting);
     }
+    let lost = owed(&taken);
+    if lost > 0 {
+        inner.lock().tally.reply(lost, if stands_apart { Apart::Yes } else { Apart::No });
+        inner.upstream.tally().broke();
+    }
     if let Err(error) = end {
         for waiting in taken {
             waiting.fail(written, &error);
         }
     }
+}
+
+/// The replies that they wait for.
+fn owed(waiting: &VecDeque<Waiting>) -> u64 {
+    waiting.iter().map(|waiting| waiting.owed as u64).sum()
 }
 
 struct Driver<'a> {
@@ -75,6 +86,8 @@ struct Driver<'a> {
     progress: Instant,
     /// Bytes of the present reply that were handed on.
     handed_on: usize,
+    /// Replies that came in this turn.
+    came: u64,
     /// Since when it brings what is owed on its connection, and no more: a reply was too large for its taker to take at once.
     apart_since: Option<Instant>,
 }
@@ -93,6 +106,7 @@ impl<'a> Driver<'a> {
             told: Vec::new(),
             progress: Instant::now(),
             handed_on: 0,
+            came: 0,
             apart_since: None,
         }
     }
@@ -145,6 +159,7 @@ impl<'a> Driver<'a> {
                 Ok(_) => {
                     self.progress = Instant::now();
                     let dispatched = self.dispatch();
+                    self.count_replies();
                     self.told.drain(..).for_each(|sink| sink.turned());
                     if let Err(reason) = dispatched {
                         return broken(reason);
@@ -158,6 +173,14 @@ impl<'a> Driver<'a> {
                 }
                 Err(error) => return broken(error.to_string()),
             }
+        }
+    }
+
+    fn count_replies(&mut self) {
+        let came = std::mem::take(&mut self.came);
+        if came > 0 {
+            let apart = if self.apart_since.is_some() { Apart::Yes } else { Apart::No };
+            self.inner.lock().tally.reply(came, apart);
         }
     }
 
@@ -192,6 +215,7 @@ impl<'a> Driver<'a> {
         let mut state = self.inner.lock();
         self.writing.unsplit(std::mem::take(&mut state.out));
         self.taken.append(&mut state.waiting);
+        state.tally.stand_apart(owed(&self.taken));
         state.queued = 0;
         state.run_id = None;
         state.link = Link::Down(None);
@@ -292,6 +316,7 @@ impl<'a> Driver<'a> {
                 }
                 if ends {
                     self.handed_on = 0;
+                    self.came += 1;
                     front.owed -= 1;
                     if front.owed == 0
                         && let Some(Waiting { taker: Taker::Whole(frames, done), .. }) = self.taken.pop_front()

@@ -22,6 +22,7 @@ use crate::model::frame::{Frame, Protocol, encode};
 use crate::model::reply::Reply;
 use crate::stores::redis::connection::RedisError;
 use crate::stores::redis::script::Scripts;
+use crate::stores::redis::tally::{Counting, OfLane, Told};
 use crate::stores::redis::wire::Upstream;
 
 /// How long a lane waits before it tries to connect again.
@@ -117,6 +118,7 @@ struct State {
     queued: u64,
     waiting: VecDeque<Waiting>,
     is_closed: bool,
+    tally: OfLane,
 }
 
 struct Inner {
@@ -144,10 +146,13 @@ impl Lane {
             queued: 0,
             waiting: VecDeque::new(),
             is_closed: false,
+            tally: OfLane::default(),
         };
         let (state, waker) = (Mutex::new(state), AtomicWaker::new());
-        let inner = Inner { upstream, protocol, deadline, silence, state, waker };
-        Self { inner: Arc::new(inner) }
+        let inner = Arc::new(Inner { upstream, protocol, deadline, silence, state, waker });
+        let way = Arc::downgrade(&inner);
+        inner.upstream.tally().also(way);
+        Self { inner }
     }
 
     /// The protocol in which it answers.
@@ -203,6 +208,18 @@ impl Drop for Lane {
     }
 }
 
+impl Counting for Inner {
+    fn tell(&self, told: &mut Told) {
+        self.lock().tally.tell(told);
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.upstream.tally().over(self.lock().tally.sent());
+    }
+}
+
 impl Inner {
     fn lock(&self) -> MutexGuard<'_, State> {
         // A panic while it was held is over; what it guards is whole after each statement.
@@ -251,6 +268,8 @@ impl Inner {
         }
         let (begins, before) = (state.queued, state.out.len());
         write(&mut state.out);
+        let State { out, tally, .. } = &mut *state;
+        tally.send(self.upstream.tally(), out.get(before..).unwrap_or_default(), owed);
         state.queued += (state.out.len() - before) as u64;
         state.waiting.push_back(Waiting { begins, owed, taker });
         drop(state);

@@ -31,10 +31,10 @@ for _, key in ipairs(KEYS) do
       if string.find(ARGV[first], '-', 1, true) then
         -- Only of the life that was captured: a stream may have been deleted since, and begun again under the same ids.
         if taken == (token ~= '' and token or '-') then
-          redis.call('HSET', log, 'captured', ARGV[first], 'added', ARGV[first + 1])
+          redis.call('HMSET', log, 'captured', ARGV[first], 'added', ARGV[first + 1])
         end
       elseif not captured or tonumber(captured) <= tonumber(ARGV[first]) then
-        redis.call('HSET', log, 'captured', ARGV[first], 'digest', ARGV[first + 1])
+        redis.call('HMSET', log, 'captured', ARGV[first], 'digest', ARGV[first + 1])
       end
     end
     clear(companion, first + 3, at - 1)

@@ -4,7 +4,7 @@
 local anchor = redis.call('HMGET', 'parallax:anchor', 'run_id', 'epoch')
 if anchor[1] and (anchor[1] ~= ARGV[1] or tonumber(anchor[2]) >= tonumber(ARGV[2])) then return '0' end
 local clock = tonumber(redis.call('GET', 'parallax:clock') or '0')
-if tonumber(ARGV[3]) > clock then redis.call('SET', 'parallax:clock', ARGV[3]) end
-redis.call('HSET', 'parallax:anchor', 'run_id', ARGV[1], 'epoch', ARGV[2])
-redis.call('HSET', 'parallax:postgres', 'system', ARGV[4], 'timeline', ARGV[5], 'beat', ARGV[6])
+if tonumber(ARGV[3]) > clock then redis.call('MSET', 'parallax:clock', ARGV[3]) end
+redis.call('HMSET', 'parallax:anchor', 'run_id', ARGV[1], 'epoch', ARGV[2])
+redis.call('HMSET', 'parallax:postgres', 'system', ARGV[4], 'timeline', ARGV[5], 'beat', ARGV[6])
 return '1'

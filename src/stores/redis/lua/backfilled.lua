@@ -5,7 +5,7 @@ if epoch ~= ARGV[2] then return 0 end
 local noted = 0
 for i = 4, #ARGV do
   if redis.call('HGET', 'parallax:backfilled', '~' .. ARGV[i]) == ARGV[3] then
-    redis.call('HSET', 'parallax:backfilled', ARGV[i], epoch)
+    redis.call('HMSET', 'parallax:backfilled', ARGV[i], epoch)
     redis.call('HDEL', 'parallax:backfilled', '~' .. ARGV[i])
     noted = noted + 1
   end

@@ -63,7 +63,7 @@ local function list_log(key, token, kind, expires, newest_left)
     missing = math.max(0, counter - tonumber(known[4]) - length)
   end
   if not wants_marked then fresh = length end
-  redis.call('HSET', log, 'counter', string.format('%.0f', counter))
+  redis.call('HMSET', log, 'counter', string.format('%.0f', counter))
   local parts = {}
   if fresh > 0 then
     parts = newest_left and redis.call('LRANGE', key, 0, fresh - 1) or redis.call('LRANGE', key, -fresh, -1)
@@ -94,7 +94,7 @@ local function stream_log(key, token, kind, expires, after)
   if added and total < added then start, added = false, 0 end
   if not wants_marked then start, added = after ~= '' and after, nil end
   -- Where this capture reached is noted by an ack that finds it was the last one of this life of the stream.
-  redis.call('HSET', 'parallax:log:' .. key, 'taken', token ~= '' and token or '-')
+  redis.call('HMSET', 'parallax:log:' .. key, 'taken', token ~= '' and token or '-')
   local entries = redis.call('XRANGE', key, start and '(' .. start or '-', '+', 'COUNT', entries_max)
   weigh(entries)
   local more = #entries == entries_max and 1 or 0

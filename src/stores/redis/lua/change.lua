@@ -25,17 +25,18 @@ for name, plan in pairs(asked.plans) do
   local kept = redis.call('HGET', 'parallax:plans', name)
   if (kept and cjson.decode(kept).revision or 0) ~= plan.revision then return { 'moved', version } end
 end
-for name, plan in pairs(asked.plans) do redis.call('HSET', 'parallax:plans', name, plan.json) end
-for name, judgement in pairs(asked.judgements) do redis.call('HSET', 'parallax:judgements', name, judgement) end
+for name, plan in pairs(asked.plans) do redis.call('HMSET', 'parallax:plans', name, plan.json) end
+for name, judgement in pairs(asked.judgements) do redis.call('HMSET', 'parallax:judgements', name, judgement) end
 for name, decision in pairs(asked.decisions) do
   redis.call('LPUSH', 'parallax:decisions:' .. name, decision)
   redis.call('LTRIM', 'parallax:decisions:' .. name, 0, 499)
 end
+if next(asked.decisions) or #asked.audits > 0 then unwatched() end
 if asked.expected == '' then return { 'written', version } end
-for kind, flag in pairs(asked.flags) do redis.call('HSET', 'parallax:flags', kind, flag) end
+for kind, flag in pairs(asked.flags) do redis.call('HMSET', 'parallax:flags', kind, flag) end
 -- What was backfilled is no longer so, nor what is under way (S4).
 for _, kind in ipairs(asked.unmarked) do redis.call('HDEL', 'parallax:backfilled', kind, '~' .. kind) end
 for _, row in ipairs(asked.audits) do redis.call('RPUSH', 'parallax:audits', row) end
-redis.call('HSET', 'parallax:flags', 'version', asked.next)
+redis.call('HMSET', 'parallax:flags', 'version', asked.next)
 redis.call('PUBLISH', 'parallax:flags:changed', asked.next)
 return { 'written', asked.next }

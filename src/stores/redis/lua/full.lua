@@ -22,6 +22,7 @@ local function run(first, last)
   return redis.pcall(unpack(ARGV, first, last))
 end
 
+unwatched()
 local token, count = ARGV[1], tonumber(ARGV[2])
 local settling = mark(3, 2 + count, token, 3)
 local at, replies = settling + count, {}

@@ -6,7 +6,7 @@ if ARGV[1] ~= ARGV[2] then return redis.error_reply('LINEAGE redis changed once 
 for i, key in ipairs(KEYS) do
   local older = redis.call('HGET', 'parallax:outbox', key)
   local bit = older and string.sub(older, -1) == '!' and '!' or ''
-  redis.call('HSET', 'parallax:outbox', key, ARGV[3] .. bit)
-  if ARGV[3 + i] == 'c' then redis.call('HSET', 'parallax:elements:' .. key, '*', ARGV[3]) end
+  redis.call('HMSET', 'parallax:outbox', key, ARGV[3] .. bit)
+  if ARGV[3 + i] == 'c' then redis.call('HMSET', 'parallax:elements:' .. key, '*', ARGV[3]) end
 end
 return #KEYS

@@ -8,6 +8,8 @@ if held then
   redis.call('PEXPIRE', 'parallax:lease:guard', ARGV[3])
   return held
 end
-local lease = mine .. string.format('%.0f', redis.call('INCR', 'parallax:lease:guard:number'))
-redis.call('SET', 'parallax:lease:guard', lease, 'PX', ARGV[3])
+local number = string.format('%.0f', tonumber(redis.call('GET', 'parallax:lease:guard:number') or '0') + 1)
+local lease = mine .. number
+redis.call('MSET', 'parallax:lease:guard:number', number)
+redis.call('PSETEX', 'parallax:lease:guard', ARGV[3], lease)
 return lease

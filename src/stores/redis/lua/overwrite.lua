@@ -4,6 +4,7 @@
 -- or '-', type, expiry in ms ('-1': none), the number of parts, and these as a refill has them.
 -- Answers 'filled', 'marked', 'changed' or 'expired' for each key.
 if epoch_of(ARGV[1]) ~= ARGV[2] then return redis.error_reply('LINEAGE redis changed, or its epoch rose') end
+unwatched()
 local now, at, answer = micros() / 1000, 4, {}
 for i, key in ipairs(KEYS) do
   local seen, seen_expiry, shape = ARGV[at], ARGV[at + 1], ARGV[at + 2]
@@ -16,8 +17,8 @@ for i, key in ipairs(KEYS) do
     or held ~= 'none' and string.format('%.0f', redis.call('PEXPIRETIME', key)) ~= seen_expiry then answer[i] = 'changed'
   elseif expires >= 0 and expires <= now then answer[i] = 'expired'
   else
-    redis.call('HSET', 'parallax:outbox', key, ARGV[3])
-    if shape == 'c' then redis.call('HSET', 'parallax:elements:' .. key, '*', ARGV[3]) end
+    redis.call('HMSET', 'parallax:outbox', key, ARGV[3])
+    if shape == 'c' then redis.call('HMSET', 'parallax:elements:' .. key, '*', ARGV[3]) end
     redis.call('UNLINK', key)
     fill(key, kind, first, at - 1)
     if expires >= 0 then redis.call('PEXPIREAT', key, string.format('%.0f', expires)) end

@@ -43,7 +43,7 @@ local function next_version(now)
   local version = tonumber(redis.call('GET', 'parallax:clock') or '0') + 1
   if now > version then version = now end
   local text = string.format('%.0f', version)
-  redis.call('SET', 'parallax:clock', text)
+  redis.call('MSET', 'parallax:clock', text)
   return text
 end
 

@@ -3,10 +3,11 @@
 local log = 'parallax:log:' .. KEYS[1]
 local kind = redis.call('TYPE', KEYS[1]).ok
 if kind == 'list' or (kind == 'none' and ARGV[2] == '1') then
-  if redis.call('HEXISTS', log, 'counter') == 0 then
-    local length = kind == 'list' and redis.call('LLEN', KEYS[1]) or 0
-    redis.call('HSET', log, 'counter', length, 'base', length)
+  local counter = redis.call('HGET', log, 'counter')
+  if not counter then
+    counter = kind == 'list' and redis.call('LLEN', KEYS[1]) or 0
+    redis.call('HMSET', log, 'base', counter)
   end
-  redis.call('HINCRBY', log, 'counter', ARGV[1])
+  redis.call('HMSET', log, 'counter', string.format('%.0f', tonumber(counter) + tonumber(ARGV[1])))
 end
 return redis.status_reply('OK')

@@ -19,20 +19,20 @@ if condition ~= '' then
 end
 if what == 'delete' then
   if not present then return { 'absent', '' } end
-  redis.call('DEL', key)
+  redis.call('UNLINK', key)
   return { 'deleted', '' }
 end
 if present and kind ~= wanted then return { 'wrongtype', kind } end
 if what == 'patch' then
   if not present then return { 'absent', '' } end
   for i = 5, #ARGV, 3 do
-    if ARGV[i] == '=' then redis.call('HSET', key, ARGV[i + 1], ARGV[i + 2]) else redis.call('HDEL', key, ARGV[i + 1]) end
+    if ARGV[i] == '=' then redis.call('HMSET', key, ARGV[i + 1], ARGV[i + 2]) else redis.call('HDEL', key, ARGV[i + 1]) end
   end
 elseif wanted == 'string' then
-  redis.call('SET', key, ARGV[5])
+  redis.call('MSET', key, ARGV[5])
 else
-  redis.call('DEL', key)
-  for i = 5, #ARGV, 2 do redis.call('HSET', key, ARGV[i], ARGV[i + 1]) end
+  redis.call('UNLINK', key)
+  for i = 5, #ARGV, 2 do redis.call('HMSET', key, ARGV[i], ARGV[i + 1]) end
 end
 if ttl ~= '' then redis.call('PEXPIRE', key, ttl) end
 return { present and 'replaced' or 'created', etag(wanted, read(key, wanted)) }

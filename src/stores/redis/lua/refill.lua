@@ -5,6 +5,7 @@
 -- Answers 'filled', 'present', 'marked' or 'expired' for each key.
 if ARGV[1] ~= ARGV[2] then return redis.error_reply('LINEAGE redis changed once more') end
 if redis.call('EXISTS', 'parallax:anchor') == 1 then return redis.error_reply('LINEAGE the anchor is there again') end
+unwatched()
 local now, at, answer = micros() / 1000, 3, {}
 for i, key in ipairs(KEYS) do
   local kind, expires, count = ARGV[at], tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2])

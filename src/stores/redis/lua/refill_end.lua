@@ -12,14 +12,15 @@ if outcome or redis.call('EXISTS', beside) == 0 then
   redis.call('UNLINK', beside)
   return outcome or 'expired'
 end
+unwatched()
 redis.call('RENAME', beside, key)
 if expires >= 0 then redis.call('PEXPIREAT', key, string.format('%.0f', expires)) else redis.call('PERSIST', key) end
 local log, kind = 'parallax:log:' .. key, redis.call('TYPE', key).ok
 if newest ~= '' and kind == 'list' then
   -- The newest entry lies at the end at which the log is pushed; both ends are the same in a log of one entry.
   local digest = redis.sha1hex(redis.call('LINDEX', key, ARGV[5] == 'l' and 0 or -1))
-  redis.call('HSET', log, 'counter', newest, 'captured', newest, 'digest', digest)
+  redis.call('HMSET', log, 'counter', newest, 'captured', newest, 'digest', digest)
 elseif newest ~= '' and kind == 'stream' then
-  redis.call('HSET', log, 'captured', newest, 'added', redis.call('XLEN', key))
+  redis.call('HMSET', log, 'captured', newest, 'added', redis.call('XLEN', key))
 end
 return 'filled'

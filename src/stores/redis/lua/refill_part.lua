@@ -3,6 +3,7 @@
 -- '1' for the first part, and the words: for XADD id, number of words and these. Answers how many words there were.
 if ARGV[1] ~= ARGV[2] then return redis.error_reply('LINEAGE redis changed once more') end
 if redis.call('EXISTS', 'parallax:anchor') == 1 then return redis.error_reply('LINEAGE the anchor is there again') end
+unwatched()
 local key, words_max = KEYS[1], 2000
 if ARGV[4] == '1' then redis.call('UNLINK', key) end
 if ARGV[3] == 'XADD' then

@@ -4,7 +4,7 @@
 -- Answers {time in ms, version, flags, backfilled kinds, unverifiable kinds, epoch, run_id}.
 local now = math.floor(micros() / 1000)
 if ARGV[2] ~= '' then
-  redis.call('HSET', 'parallax:sidecars', ARGV[2], cjson.encode({
+  redis.call('HMSET', 'parallax:sidecars', ARGV[2], cjson.encode({
     lease_until = now + tonumber(ARGV[3]), confirmed = ARGV[5] == ARGV[1] and tonumber(ARGV[4]) or 0, run = ARGV[1],
     about = ARGV[6] }))
 end

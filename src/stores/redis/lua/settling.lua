@@ -7,10 +7,10 @@ local function settle(first, last, token, at)
       local noted = redis.call('HGET', note, key) or '1'
       local older = string.sub(noted, 2)
       if string.sub(noted, 1, 1) == '1' or ARGV[at + i - first] == 'd' then
-        redis.call('HSET', outbox, key, token .. '!')
+        redis.call('HMSET', outbox, key, token .. '!')
       elseif older ~= '' then
         -- Absent before and after: nothing changed, and the older mark still says why the key is absent.
-        redis.call('HSET', outbox, key, older)
+        redis.call('HMSET', outbox, key, older)
       else
         redis.call('HDEL', outbox, key)
         redis.call('UNLINK', 'parallax:elements:' .. key)

@@ -13,7 +13,7 @@ else
   tokens = { '*', redis.call('HGET', companion, '*') or '' }
 end
 local token = redis.call('HGET', 'parallax:outbox', key) or ''
-if kind == 'stream' then redis.call('HSET', 'parallax:log:' .. key, 'taken', token ~= '' and token or '-') end
+if kind == 'stream' then redis.call('HMSET', 'parallax:log:' .. key, 'taken', token ~= '' and token or '-') end
 return { next_version(now), epoch, string.format('%.0f', now), redis.call('HGET', 'parallax:postgres', 'beat') or '0',
   kind, string.format('%.0f', redis.call('PEXPIRETIME', key)),
   token, tokens, redis.call('HGET', 'parallax:log:' .. key, 'captured') or '',

@@ -1,0 +1,1 @@
+ALTER TABLE capture_gaps DROP COLUMN detail;
