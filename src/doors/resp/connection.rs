@@ -8,8 +8,9 @@ use subtle::ConstantTimeEq;
 
 use crate::doors::resp::client::{Client, Go};
 use crate::doors::resp::output::Replies;
-use crate::doors::resp::own::{is_about_itself, is_subscription};
+use crate::doors::resp::own::is_about_itself;
 use crate::doors::resp::parse::Trust;
+use crate::doors::resp::subscribed::is_subscription;
 use crate::model::command::Command;
 use crate::model::frame::{Protocol, encode};
 use crate::telemetry::labels::Door;

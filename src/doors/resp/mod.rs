@@ -14,6 +14,7 @@ mod own;
 mod parse;
 mod socket;
 mod stream;
+mod subscribed;
 mod traced;
 
 use std::io;

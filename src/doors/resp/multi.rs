@@ -5,8 +5,8 @@ use bytes::BytesMut;
 
 use crate::doors::resp::client::{Client, Go};
 use crate::doors::resp::output::failure;
-use crate::doors::resp::own::is_subscription;
 use crate::doors::resp::parse::Found;
+use crate::doors::resp::subscribed::is_subscription;
 use crate::doors::resp::traced;
 use crate::dual::route::{RedisError, Route};
 use crate::dual::transaction::Expected;

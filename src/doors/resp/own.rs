@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use crate::doors::resp::apart::PIPE_BYTES;
 use crate::doors::resp::client::{Client, Go, Running};
 use crate::doors::resp::output::{Output, failure};
+use crate::doors::resp::subscribed::is_subscription;
 use crate::doors::resp::{stream, traced};
 use crate::dual::Engine;
 use crate::dual::route::{RedisError, Route, Sink, Wire};
@@ -325,46 +326,6 @@ impl Client {
         }
     }
 
-    /// A command whose replies cannot be counted: a question behind it tells where they end.
-    pub(super) async fn synchronised(&mut self, command: &Command) -> Go {
-        if let Route::Refuse(reason) = self.route(command) {
-            self.output.reply(&failure(&reason));
-            return Go::On;
-        }
-        let output = std::sync::Arc::clone(&self.output);
-        let mut span = self.span_of(command);
-        let mark = format!("parallax:{:016x}", rand::random::<u64>());
-        let mut bytes = BytesMut::new();
-        encode::command(&mut bytes, command);
-        encode::command(&mut bytes, &Command::new(["PING", mark.as_str()].map(str::to_owned)));
-        let plain = format!("${}\r\n{mark}\r\n", mark.len());
-        let subscribed = format!("*2\r\n$4\r\npong\r\n{plain}");
-        let asked = async {
-            let own = self.own().await?;
-            own.write(&bytes).await?;
-            loop {
-                let frame = own.wire.frame().await?;
-                if frame.bytes() == plain.as_bytes() || frame.bytes() == subscribed.as_bytes() {
-                    return Ok::<_, RedisError>(());
-                }
-                traced::seen(&mut span, frame.bytes());
-                own.push(&frame, &output);
-                output.flush();
-            }
-        };
-        match asked.await {
-            Ok(()) => {
-                span.end();
-                self.release();
-                Go::On
-            }
-            Err(error) => {
-                span.fail(error.class());
-                self.lost(&error)
-            }
-        }
-    }
-
     /// HELLO over the connection whose protocol it names.
     pub(super) async fn forward_hello(&mut self, command: &Command) -> Go {
         let protocol = self.protocol;
@@ -402,11 +363,6 @@ async fn unblock(engine: &Engine, blocked: Option<i64>, mut running: watch::Rece
 pub(super) fn is_closed(wire: &mut Wire) -> bool {
     // Nothing may come on it: whatever does, it is of no use.
     wire.frame().now_or_never().is_some()
-}
-
-/// Commands whose replies come as messages.
-pub(super) fn is_subscription(name: &str) -> bool {
-    matches!(name, "SUBSCRIBE" | "PSUBSCRIBE" | "SSUBSCRIBE" | "UNSUBSCRIBE" | "PUNSUBSCRIBE" | "SUNSUBSCRIBE")
 }
 
 /// Whether a CLIENT command asks for or changes something of the very connection it comes over.

@@ -4,8 +4,9 @@
 //! record that was written between the two passes makes its bucket differ and is then judged like any other. Whatever is
 //! judged is judged by the verdict table, so lag is never taken for a difference. The job around it stands in `jobs`.
 //!
-//! Over 400 lines, as the passes hand over to each other; what sums stands in `sums`.
+//! The passes hand over to each other here; what sums stands in `sums`, what is put down in `conclude`.
 
+mod conclude;
 mod sums;
 mod values;
 
@@ -17,20 +18,13 @@ use serde_json::{Value as Json, json};
 use tokio::time::Instant;
 
 use crate::dual::Engine;
-use crate::dual::compare::Judged;
 use crate::dual::digest::{self, Buckets};
 use crate::dual::task::{Advance, Effort, TaskError};
-use crate::dual::verdict::Verdict;
 use crate::model::catalog::{Kind, Layout, Table};
 use crate::model::key::Key;
-use crate::model::text;
-use crate::stores::postgres::ghosts;
-use crate::stores::postgres::journal::{self, Mismatch};
 use crate::stores::postgres::pages::{self, LiveRow, Range};
-use crate::stores::postgres::proofs::{self, Proof};
 use crate::stores::redis::capture::{self, Purpose};
 use crate::stores::redis::fence;
-use crate::telemetry::traces::Origin;
 
 /// Rows in one page from Postgres' side.
 const PAGE_ROWS: i64 = 500;
@@ -38,12 +32,6 @@ const PAGE_ROWS: i64 = 500;
 const STANDINGS_AT_ONCE: usize = 500;
 /// Buckets that are looked through in one step; each holds one in [`digest::BUCKETS`] of all records.
 const BUCKETS_AT_ONCE: usize = 64;
-/// How often a record is looked at when a look says nothing, and in the end.
-const LOOKS: u32 = 2;
-const LOOKS_LATER: u32 = 8;
-/// Records that wait for the end at most, and are looked at together then; what does not fit is counted as unsettled.
-const LATER_MAX: usize = 20_000;
-const LATER_AT_ONCE: usize = 512;
 /// Differences that a report lists; all are counted.
 pub const LISTED_MAX: usize = 10_000;
 
@@ -398,103 +386,6 @@ impl Engine {
         }
         Ok(absent)
     }
-
-    async fn verify_later(&self, verify: &mut Verify) -> Result<(u64, At), TaskError> {
-        let rest = verify.later.split_off(verify.later.len().min(LATER_AT_ONCE));
-        let wanted = std::mem::replace(&mut verify.later, rest);
-        if wanted.is_empty() {
-            return Ok((0, At::End));
-        }
-        for judged in self.judge_all(wanted, LOOKS_LATER).await?.judged {
-            verify.found.unsettled += u64::from(matches!(judged.verdict, Verdict::InFlight | Verdict::ReadAgain));
-            self.conclude(verify, judged).await?;
-        }
-        Ok((0, At::Later))
-    }
-
-    async fn judge(&self, verify: &mut Verify, wanted: Vec<(Arc<Kind>, Key)>) -> Result<(), TaskError> {
-        if wanted.is_empty() {
-            return Ok(());
-        }
-        let comparison = self.judge_all(wanted, LOOKS).await?;
-        for (kind, count) in comparison.modules {
-            *verify.found.modules.entry(kind).or_default() += count;
-        }
-        for judged in comparison.judged {
-            match judged.verdict {
-                Verdict::InFlight | Verdict::ReadAgain if verify.later.len() < LATER_MAX => {
-                    verify.later.push((judged.kind, judged.key));
-                }
-                Verdict::InFlight | Verdict::ReadAgain => verify.found.unsettled += 1,
-                Verdict::Match
-                | Verdict::Value(_)
-                | Verdict::Type
-                | Verdict::Ttl
-                | Verdict::MissingInPostgres
-                | Verdict::MissingInRedis => self.conclude(verify, judged).await?,
-            }
-        }
-        Ok(())
-    }
-
-    async fn conclude(&self, verify: &mut Verify, judged: Judged) -> Result<(), TaskError> {
-        verify.found.compared += 1;
-        self.metrics.compared(&judged.kind.name, judged.verdict.label());
-        let Some(class) = judged.verdict.class() else { return Ok(()) };
-        if !verify.found.known.insert(judged.key.hash()) {
-            return Ok(());
-        }
-        if verify.found.known.len() > LISTED_MAX * 2 {
-            // So many differences need no list; then a key that a scan shows twice may be counted twice.
-            verify.found.known.clear();
-        }
-        if let Some(class) = judged.verdict.label().mismatch() {
-            self.traces.mismatch(&self.metrics, &judged.kind.name, class, &judged.key, &Origin::default());
-        }
-        let fields = judged.verdict.fields();
-        *verify.found.classes.entry(class.to_owned()).or_default() += 1;
-        *verify.found.kinds.entry(judged.kind.name.clone()).or_default() += 1;
-        let mismatch = mismatch(&judged, class, &fields);
-        if verify.found.listed.len() < LISTED_MAX {
-            let has_values = verify.values == Values::Shown && verify.found.listed.len() < VALUES_MAX;
-            let values = if has_values { Some(self.values(&judged.kind, &judged.key).await?) } else { None };
-            let (redis, postgres) = values.unzip();
-            verify.found.listed.push(Difference {
-                kind: mismatch.kind.clone(),
-                id: mismatch.id.clone(),
-                key_hash: text::hex(&judged.key.hash()),
-                class: class.to_owned(),
-                fields,
-                redis,
-                postgres,
-            });
-        }
-        if let Some(postgres) = &self.postgres {
-            journal::mismatch(postgres, &mismatch).await?;
-        }
-        Ok(())
-    }
-
-    /// Writes down what was proven. Another Redis or epoch than at the beginning proves nothing.
-    async fn prove(&self, verify: &Verify) -> Result<(), TaskError> {
-        if !verify.holds(self).await? {
-            return Err(TaskError::Overtaken);
-        }
-        let Some(postgres) = &self.postgres else { return Ok(()) };
-        let proof = Proof {
-            kinds: verify.names.clone(),
-            keys: verify.found.in_redis,
-            bytes: verify.found.bytes,
-            duration_ms: u64::try_from(verify.began.elapsed().as_millis()).unwrap_or(u64::MAX),
-            differences: json!(verify.found.classes),
-            version: verify.version,
-            is_clean: verify.is_clean(),
-        };
-        if proof.is_clean {
-            ghosts::settle_kinds(postgres, &proof.kinds, proof.version).await?;
-        }
-        Ok(proofs::write(postgres, &proof).await?)
-    }
 }
 
 /// Which time a key is come upon.
@@ -502,17 +393,4 @@ impl Engine {
 enum Pass {
     First,
     Second,
-}
-
-/// A judgement as it is written down.
-pub(super) fn mismatch(judged: &Judged, class: &'static str, fields: &[String]) -> Mismatch {
-    Mismatch {
-        kind: judged.kind.name.clone(),
-        key: judged.key.clone(),
-        id: judged.kind.id_of(judged.key.as_bytes()),
-        class,
-        fields: fields.to_vec(),
-        redis_version: judged.versions.0,
-        postgres_version: judged.versions.1,
-    }
 }

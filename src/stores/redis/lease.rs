@@ -146,6 +146,15 @@ pub async fn begin_backfill(redis: &Redis, kinds: &[String], job: &str) -> Resul
     redis.command(Command::new(parts)).await.map(drop)
 }
 
+/// Kinds and the epoch in which the backfill of each was committed.
+///
+/// # Errors
+/// When Redis cannot be reached.
+pub async fn backfilled(redis: &Redis) -> Result<BTreeMap<String, i64>, RedisError> {
+    let noted = texts(Parts::of(redis.command(Command::new(["HGETALL", BACKFILLED])).await?)?)?;
+    Ok(noted.into_iter().filter_map(|(kind, epoch)| Some((kind, epoch.parse().ok()?))).collect())
+}
+
 /// Notes that the backfill of these kinds was committed in `epoch`. Answers how many kinds that still holds for.
 ///
 /// # Errors

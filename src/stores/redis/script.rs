@@ -215,6 +215,11 @@ mod tests {
     use crate::model::command::tallied::{self, Called};
 
     #[test]
+    fn none_is_left_out_of_all() {
+        assert_eq!(include_str!("script.rs").matches(": Script = script!(").count(), ALL.len() + 1);
+    }
+
+    #[test]
     fn a_script_calls_nothing_that_is_watched_for_bypasses_or_says_so() {
         for script in ALL {
             let text = script.text();

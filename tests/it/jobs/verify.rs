@@ -203,6 +203,30 @@ async fn values_are_shown_on_request_and_to_whoever_may_see_them() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_differs_since_marking_ended_under_a_verification_is_owed_and_no_difference() {
+    let (redis, database) = (support::redis().await, support::postgres().await);
+    let sidecar = Sidecar::start(&redis, &database).await;
+    sidecar.flag("user", json!({ "stage": "dualwrite" })).await;
+    plant(&redis, 300).await;
+    sidecar.backfill().await;
+    let spec = json!({ "job": "verify", "kinds": ["user"], "exhaustive": true, "pace": { "keys_per_second": 60 } });
+    let id = begin(&sidecar, spec).await;
+    wait_until("it has begun", PATIENCE, || async { crate::jobs::job(&sidecar, &id).await["seen"].as_u64() > Some(0) })
+        .await;
+    sidecar.flag("user", json!({ "stage": "off" })).await;
+    for number in 0..300 {
+        sidecar.command(&["SET", &format!("user:{number}"), "unmarked"]).await;
+    }
+    sidecar.flag("user", json!({ "stage": "dualwrite" })).await;
+    let report = reaches(&sidecar, &id, "done").await["report"].clone();
+    assert_eq!(report["differences"], json!({}), "{report}");
+    assert!(report["left_out"]["user"].as_str().unwrap().contains("owed by the next backfill"), "{report}");
+    let unproven = sidecar.get("/v1/gaps").await.json()["unproven"].clone();
+    assert_eq!(unproven, json!(["user"]), "a proof of what was left out");
+    sidecar.stop_with(&[], &["writes may have been missed"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_not_backfilled_or_cannot_be_followed_is_not_called_verified() {
     let (redis, database) = (support::redis().await, support::postgres().await);
     let sidecar = Sidecar::start(&redis, &database).await;
