@@ -1,6 +1,7 @@
 //! `parallax backfill` and its kin: a job in a process of its own, as a Kubernetes Job runs it.
 //!
 //! It reaches both stores with the settings of the sidecars, shows a bar in a terminal and log lines elsewhere, and tells by its exit status.
+//! Over 400 lines, as what each job can be told stands beside how it is run and shown.
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
