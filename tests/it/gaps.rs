@@ -6,6 +6,7 @@ use parallax::model::command::Command;
 use serde_json::{Value as Json, json};
 
 use crate::equality::{self, Load};
+use crate::gates::{preview, unmet};
 use crate::jobs::{begin, program, reaches};
 use crate::resp_door::client::Raw;
 use crate::support::sidecar::{PATIENCE, Sidecar};
@@ -64,6 +65,11 @@ async fn a_lift_opens_a_gap_of_all_kinds_that_only_a_verification_behind_it_clos
     wait_until("none is open", PATIENCE, || async { sidecar.metric("parallax_capture_gaps_open", &[]).await == 0.0 })
         .await;
     assert!(sidecar.metric("parallax_capture_gaps_total", &[("cause", "lifted")]).await >= 1.0);
+    let client = database.client().await;
+    let lasts = "SELECT bool_and(valid_until = at + interval '24 hours') FROM proofs WHERE valid_until > at";
+    assert!(client.query_one(lasts, &[]).await.unwrap().get::<_, bool>(0), "a proof lasts a day");
+    client.batch_execute("UPDATE proofs SET at = at - interval '1 day', valid_until = now()").await.unwrap();
+    assert!(is_unproven(&sidecar, "user").await, "a proof of yesterday holds");
     let mut command = program(&redis, &database, &["gaps"]);
     let output = command.args(["--admin", &sidecar.admin]).output().await.unwrap();
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -149,7 +155,7 @@ async fn looked_at(redis: &PrivateRedis) {
 async fn writes_beside_every_sidecar_open_a_gap_that_names_the_commands() {
     let (redis, database) = (support::redis().await, support::postgres().await);
     let sidecar = Sidecar::start_with(&redis, Some(&database), &WATCHES).await;
-    sidecar.raise("dualwrite").await;
+    sidecar.raise("shadow").await;
     sidecar.backfill().await;
     verify(&sidecar, &["*"]).await;
     sidecar.command(&["SET", "user:1", "through the sidecar"]).await;
@@ -164,6 +170,8 @@ async fn writes_beside_every_sidecar_open_a_gap_that_names_the_commands() {
     assert_eq!((&gap["kind"], &gap["detail"]), (&json!("*"), &json!("hset 1, set 2")), "{gap}");
     assert!(is_open_for(&gap, "user") && gap["from_version"].as_i64() < gap["version"].as_i64(), "{gap}");
     assert!(is_unproven(&sidecar, "user").await, "a proof from before the bypass still holds");
+    let live = preview(&sidecar, json!({ "stage": "live", "percent": 1.0 })).await.json();
+    assert!(unmet(&live).contains(&"capture_gap".to_owned()), "the gate is open: {live}");
     // Counted anew: nothing is found for it, and what comes later is.
     raw(&redis, "CONFIG RESETSTAT").await;
     looked_at(&redis).await;

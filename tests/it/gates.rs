@@ -18,13 +18,13 @@ async fn compared(redis: &parallax::dev::servers::PrivateRedis, database: &suppo
 }
 
 /// The conditions of a refusal or preview that are not met, by name.
-fn unmet(answer: &Json) -> Vec<String> {
+pub(crate) fn unmet(answer: &Json) -> Vec<String> {
     let conditions = answer.get("unmet").or_else(|| answer.get("conditions")).unwrap().as_array().unwrap();
     let unmet = conditions.iter().filter(|condition| condition["met"] == false);
     unmet.map(|condition| condition["condition"].as_str().unwrap().to_owned()).collect()
 }
 
-async fn preview(sidecar: &Sidecar, change: Json) -> Answer {
+pub(crate) async fn preview(sidecar: &Sidecar, change: Json) -> Answer {
     let version = format!("\"{}\"", sidecar.get("/v1/flags").await.json()["version"]);
     sidecar.admin("PATCH", "/v1/flags/user?dry_run=true", Some(change), &[("if-match", &version)]).await
 }
