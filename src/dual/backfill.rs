@@ -254,15 +254,12 @@ impl Engine {
     }
 
     async fn capture_round(&self, drain: &Drain, wanted: &[(Arc<Kind>, Wanted)]) -> Result<Round, TaskError> {
-        let chunks: Vec<Vec<Wanted>> = wanted
-            .chunks(CAPTURE_RECORDS_MAX)
-            .map(|chunk| chunk.iter().map(|(_, wanted)| wanted.clone()).collect())
-            .collect();
-        let captures = chunks.iter().map(|chunk| capture::capture(&self.jobs, chunk, Purpose::Backfill));
         let mut asked = wanted.iter().map(|(kind, (_, _, after))| (Arc::clone(kind), after.clone()));
         let mut round = Round::default();
-        for captured in futures_util::future::join_all(captures).await {
-            let (stamp, records) = captured?;
+        // One behind the answer to the other: Redis does all that one client has sent it before it turns to the next one.
+        for chunk in wanted.chunks(CAPTURE_RECORDS_MAX) {
+            let chunk: Vec<Wanted> = chunk.iter().map(|(_, wanted)| wanted.clone()).collect();
+            let (stamp, records) = capture::capture(&self.jobs, &chunk, Purpose::Backfill).await?;
             for (record, (kind, after)) in records.into_iter().zip(asked.by_ref()) {
                 match &record.found {
                     // A delete has its own mark (C2).

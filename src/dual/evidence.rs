@@ -186,6 +186,11 @@ mod tests {
         assert!(!Alarm::is_proof(alarm.look(BUDGET, count(2_000, 1))));
     }
 
+    #[test]
+    fn proof_is_what_a_rate_within_the_budget_shows_once_in_twenty_times_at_most() {
+        assert!(Alarm::is_proof(20.1_f64.ln()) && !Alarm::is_proof(19.9_f64.ln()));
+    }
+
     proptest! {
         #[test]
         fn more_mismatches_never_lower_the_bound_and_more_matches_never_raise_it(

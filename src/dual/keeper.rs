@@ -314,6 +314,30 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_kind_whose_reads_come_to_postgres_anew_begins_with_a_closed_breaker() {
+        let catalog = Arc::new(Catalog::embedded());
+        let (metrics, queue) = (Metrics::new("one", &[]), Arc::new(Queue::new(1, Traces::default())));
+        let breakers = Arc::new(Breakers::new(catalog.kinds().len()));
+        let lease = Duration::from_secs(20);
+        let keeper = Keeper::new(Arc::clone(&catalog), "one".to_owned(), queue, lease, Arc::clone(&breakers), metrics);
+        let user = catalog.by_name("user").expect("it is there").index;
+        let flags = |version, stage| {
+            let flags = [("user".to_owned(), json(&Flag { stage, percent: 100.0, ..Flag::default() }))].into();
+            View::of(&catalog, &Renewal { version, flags, ..Renewal::default() })
+        };
+        keeper.take_up(flags(1, Stage::Live)).await;
+        while !breakers.is_open(user) {
+            breakers.failed(user, Instant::now());
+        }
+        keeper.take_up(flags(2, Stage::Live)).await;
+        assert!(breakers.is_open(user), "it was read from postgres before");
+        keeper.take_up(flags(3, Stage::Shadow)).await;
+        assert!(breakers.is_open(user));
+        keeper.take_up(flags(4, Stage::Live)).await;
+        assert!(!breakers.is_open(user));
+    }
+
+    #[tokio::test]
     async fn two_renewals_that_bring_the_same_version_leave_nothing_that_is_never_confirmed() {
         let catalog = Arc::new(Catalog::embedded());
         let metrics = Metrics::new("one", &[]);

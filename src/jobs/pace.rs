@@ -14,7 +14,7 @@ use crate::telemetry::labels::Brake;
 const PAGE_KEYS_MAX: u64 = 1_000;
 const PAGES_MAX: u64 = 4;
 /// A paced job does its work in as many pieces a second, so that it never comes in gusts.
-const PIECES_PER_SECOND: u64 = 20;
+const PIECES_PER_SECOND: u64 = 50;
 /// Answers of Redis that its quantile is taken of, and how old they may be: a job that goes slowly asks seldom.
 const PROBES_MAX: usize = 128;
 const PROBES_AGE_MAX: Duration = Duration::from_secs(10);

@@ -29,23 +29,31 @@ impl Control {
         Self { client: Client::new(admin_door) }
     }
 
-    /// Changes the flag of all kinds. Waits where a barrier is not yet reached; returns how long it took.
+    /// Changes the flag of all kinds that have none of their own, as [`Self::change_of`].
+    ///
+    /// # Errors
+    /// Those of [`Self::change_of`].
+    pub async fn change(&mut self, change: &Value) -> anyhow::Result<Duration> {
+        self.change_of("*", change).await
+    }
+
+    /// Changes the flag of a kind. Waits where a barrier is not yet reached; returns how long it took.
     ///
     /// # Errors
     /// When the door refuses the change, or does not take it within the deadline.
-    pub async fn change(&mut self, change: &Value) -> anyhow::Result<Duration> {
+    pub async fn change_of(&mut self, kind: &str, change: &Value) -> anyhow::Result<Duration> {
         let began = Instant::now();
         loop {
             let flags = self.client.json(Method::GET, "/v1/flags", &[], None).await?;
             let version = flags.get("version").and_then(Value::as_u64).context("the flags have no version")?;
             let tag = format!("\"{version}\"");
             let headers = [("if-match", tag.as_str())];
-            match self.client.json(Method::PATCH, "/v1/flags/*", &headers, Some(change)).await {
+            match self.client.json(Method::PATCH, &format!("/v1/flags/{kind}"), &headers, Some(change)).await {
                 Ok(_) => return Ok(began.elapsed()),
                 // Somebody else changed it, or a sidecar has not confirmed yet.
                 Err(ClientError::Status { status: StatusCode::CONFLICT | StatusCode::PRECONDITION_FAILED, .. })
                     if began.elapsed() < CHANGE_DEADLINE => {}
-                Err(error) => return Err(error).with_context(|| format!("changing the flags to {change}")),
+                Err(error) => return Err(error).with_context(|| format!("changing the flag of {kind} to {change}")),
             }
             sleep(POLL).await;
         }

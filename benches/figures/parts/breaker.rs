@@ -18,6 +18,8 @@ use crate::report::{Goal, Report, short};
 pub(super) const ABOUT: &str = "Reads of a kind that is live at 100 % while Postgres hangs, behind the open breaker, against the same reads in stage dualwrite.";
 
 const PATH: &str = "/redis/get/original_session_binding:%d";
+/// Its kind. The guard takes it back after each round, and then it has a flag of its own.
+const KIND: &str = "session_binding";
 const CONNECTIONS: u32 = 10;
 /// How long Postgres may take to be read again, and the breaker to open.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -28,13 +30,13 @@ pub(super) async fn run(report: &mut Report) -> anyhow::Result<()> {
     let mut control = Control::new(&stack.admin_door);
     let process = stack.sidecar_id()?;
     let measured = interleaved(&[true, false], async |hangs: &bool| {
-        control.change(&json!({"stage": "shadow", "sample_rate": 0, "reason": "bench"})).await?;
+        control.change_of(KIND, &json!({"stage": "shadow", "sample_rate": 0, "reason": "bench"})).await?;
         if !*hangs {
-            control.change(&json!({"stage": "dualwrite", "reason": "bench"})).await?;
+            control.change_of(KIND, &json!({"stage": "dualwrite", "reason": "bench"})).await?;
             return wrk(&stack.data_door, PATH, KEYS, CONNECTIONS, process).await;
         }
         let live = json!({"stage": "live", "percent": 100, "override": true, "resume": true, "reason": "bench"});
-        control.change(&live).await?;
+        control.change_of(KIND, &live).await?;
         postgres_answers(&stack).await?;
         stack.postgres.pause()?;
         breaker_opens(&stack, &mut control).await?;
