@@ -166,7 +166,7 @@ mod tests {
     fn a_paced_job_rests_as_long_as_its_keys_or_its_bytes_ask_for() {
         let limits = Limits { keys_per_second: Some(1_000), bytes_per_second: Some(1_000_000), ..Limits::default() };
         let pace = Pace::new(limits);
-        assert_eq!(pace.effort(), Effort { keys: 50, pages: 1 });
+        assert_eq!(pace.effort(), Effort { keys: 20, pages: 1 });
         let step = |seen, bytes| Advance { seen, bytes, ..Advance::default() };
         assert_eq!(pace.rest(&step(50, 0), Duration::from_millis(20)), Duration::from_millis(30));
         assert_eq!(pace.rest(&step(50, 100_000), Duration::from_millis(20)), Duration::from_millis(80));

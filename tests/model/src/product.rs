@@ -155,7 +155,7 @@ impl Product {
 fn read_mark(mut plan: Plan, command: &Command, key: &[u8]) -> Plan {
     let args = &command.0;
     match command.name().as_str() {
-        "HSET" => {
+        "HMSET" => {
             let token = args.iter().position(|arg| arg == key).and_then(|at| args.get(at + 1));
             plan.is_gone |= token.is_some_and(|token| token.ends_with(b"!"));
         }
