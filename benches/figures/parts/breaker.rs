@@ -21,6 +21,9 @@ const PATH: &str = "/redis/get/original_session_binding:%d";
 /// Its kind. The guard takes it back after each round, and then it has a flag of its own.
 const KIND: &str = "session_binding";
 const CONNECTIONS: u32 = 10;
+/// The usual deadline: now and then one read tries whether Postgres is well again, and waits for so long. `wrk` counts what the
+/// others of its connection would have waited as well.
+const DEADLINE_MS: u64 = 5;
 /// How long Postgres may take to be read again, and the breaker to open.
 const PATIENCE: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(10);
@@ -35,7 +38,7 @@ pub(super) async fn run(report: &mut Report) -> anyhow::Result<()> {
             control.change_of(KIND, &json!({"stage": "dualwrite", "reason": "bench"})).await?;
             return wrk(&stack.data_door, PATH, KEYS, CONNECTIONS, process).await;
         }
-        let live = json!({"stage": "live", "percent": 100, "override": true, "resume": true, "reason": "bench"});
+        let live = json!({"stage": "live", "percent": 100, "deadline_ms": DEADLINE_MS, "override": true, "resume": true, "reason": "bench"});
         control.change_of(KIND, &live).await?;
         postgres_answers(&stack).await?;
         stack.postgres.pause()?;
