@@ -12,7 +12,6 @@ use crate::doors::resp::traced;
 use crate::dual::route::{RedisError, Route};
 use crate::model::command::Command;
 use crate::model::frame::encode;
-use crate::telemetry::traces::active::Fault;
 
 /// What would change a connection at EXEC, unseen by its door.
 const NOT_QUEUED: &str = "inside MULTI this is refused: send it before";
@@ -69,10 +68,7 @@ impl Client {
                 self.release();
                 Go::On
             }
-            Err(error) => {
-                span.fail(error.class());
-                self.lost(&error)
-            }
+            Err(error) => self.lost_within(span, &error),
         }
     }
 

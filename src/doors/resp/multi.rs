@@ -8,10 +8,11 @@ use crate::doors::resp::output::failure;
 use crate::doors::resp::parse::Found;
 use crate::doors::resp::subscribed::is_subscription;
 use crate::doors::resp::traced;
+use crate::dual::EngineError;
 use crate::dual::route::{RedisError, Route};
 use crate::dual::transaction::Expected;
 use crate::model::command::Command;
-use crate::model::frame::encode;
+use crate::model::frame::{Frame, encode};
 use crate::telemetry::traces::active::{ActiveSpan, Fault};
 
 /// Commands of a client's transaction that are queued at once.
@@ -90,7 +91,7 @@ impl Client {
         if let Some(command) = ends {
             encode::command(&mut bytes, command);
         }
-        let mut span = match ends {
+        let span = match ends {
             Some(command) if command.is_word(0, "EXEC") => {
                 self.thread.engine.client_span([b"EXEC".as_slice()].into_iter())
             }
@@ -121,16 +122,7 @@ impl Client {
             }
             Some(_) | None => Ok(frame),
         };
-        match told {
-            Ok(frame) => {
-                traced::replied(&mut span, &frame);
-                self.output.reply(frame.bytes());
-            }
-            Err(error) => {
-                span.fail(error.class());
-                self.output.failed(&error);
-            }
-        }
+        self.executed(span, told);
         self.release();
         Ok(())
     }
@@ -138,7 +130,7 @@ impl Client {
     /// A command that the engine must see, on a connection that stays with its client: in an EXEC of its own.
     pub(super) async fn alone(&mut self, command: Command) -> Go {
         let mut transaction = self.thread.engine.begin_transaction();
-        let mut span = self.span_of(&command);
+        let span = self.span_of(&command);
         let mut bytes = BytesMut::new();
         encode::command(&mut bytes, &Command::new(["MULTI"]));
         let expected = self.thread.engine.queue(&transaction, self.thread.policy, command, &mut bytes).await;
@@ -156,17 +148,20 @@ impl Client {
             Ok::<_, RedisError>((told, own.reply(&output).await?))
         };
         let answered = match asked.await {
-            Err(error) => {
-                span.fail(error.class());
-                return self.lost(&error);
-            }
+            Err(error) => return self.lost_within(span, &error),
             // What refused to be queued is the answer.
             Ok((Some(told), frame)) if frame.is_error() => Ok(told),
             Ok((_, frame)) => span.within(self.thread.engine.executed(transaction, frame, self.protocol)).await,
         };
-        match answered {
+        self.executed(span, answered.map(|frame| frame.parts().and_then(|mut parts| parts.pop()).unwrap_or(frame)));
+        self.release();
+        Go::On
+    }
+
+    /// Tells what came of an EXEC, and ends its span with it.
+    fn executed(&self, mut span: ActiveSpan, outcome: Result<Frame, EngineError>) {
+        match outcome {
             Ok(frame) => {
-                let frame = frame.parts().and_then(|mut parts| parts.pop()).unwrap_or(frame);
                 traced::replied(&mut span, &frame);
                 self.output.reply(frame.bytes());
             }
@@ -175,7 +170,5 @@ impl Client {
                 self.output.failed(&error);
             }
         }
-        self.release();
-        Go::On
     }
 }

@@ -175,6 +175,12 @@ impl Client {
         Go::Ends
     }
 
+    /// As [`Self::lost`], and ends the span of the command that it failed.
+    pub(super) fn lost_within(&mut self, mut span: ActiveSpan, error: &RedisError) -> Go {
+        span.fail(error.class());
+        self.lost(error)
+    }
+
     /// Asks over the client's own connection and tells the answer; `note` notes what it means, where Redis agrees.
     pub(super) async fn ask_own(&mut self, command: &Command, note: impl FnOnce(&mut Own)) -> Go {
         let output = std::sync::Arc::clone(&self.output);
@@ -194,10 +200,7 @@ impl Client {
                 self.release();
                 Go::On
             }
-            Err(error) => {
-                span.fail(error.class());
-                self.lost(&error)
-            }
+            Err(error) => self.lost_within(span, &error),
         }
     }
 
@@ -245,17 +248,14 @@ impl Client {
     pub(super) async fn pass(&mut self, command: &Command) -> Go {
         let mut bytes = BytesMut::new();
         encode::command(&mut bytes, command);
-        let mut span = self.span_of(command);
+        let span = self.span_of(command);
         let written = match self.own().await {
             Ok(own) => own.write(&bytes).await,
             Err(error) => Err(error),
         };
         match written {
             Ok(()) => self.passed(None, span).await,
-            Err(error) => {
-                span.fail(error.class());
-                self.lost(&error)
-            }
+            Err(error) => self.lost_within(span, &error),
         }
     }
 
@@ -263,7 +263,7 @@ impl Client {
     /// end its wait, and says itself whether it was done before.
     pub(super) async fn blocking(&mut self, command: &Command) -> Go {
         let output = std::sync::Arc::clone(&self.output);
-        let mut span = self.span_of(command);
+        let span = self.span_of(command);
         let asked = async {
             let own = self.own().await?;
             let mut bytes = BytesMut::new();
@@ -274,10 +274,7 @@ impl Client {
         };
         match asked.await {
             Ok(id) => self.passed(id.decode().integer(), span).await,
-            Err(error) => {
-                span.fail(error.class());
-                self.lost(&error)
-            }
+            Err(error) => self.lost_within(span, &error),
         }
     }
 

@@ -8,7 +8,6 @@ use crate::doors::resp::traced;
 use crate::dual::route::{RedisError, Route};
 use crate::model::command::Command;
 use crate::model::frame::encode;
-use crate::telemetry::traces::active::Fault;
 
 impl Client {
     /// A command whose replies cannot be counted: a question behind it tells where they end.
@@ -44,10 +43,7 @@ impl Client {
                 self.release();
                 Go::On
             }
-            Err(error) => {
-                span.fail(error.class());
-                self.lost(&error)
-            }
+            Err(error) => self.lost_within(span, &error),
         }
     }
 }
