@@ -15,18 +15,22 @@ use tokio::time::Instant;
 
 use crate::dual::drain::{Drain, Pending, Settled, WHOLES_MAX};
 use crate::dual::settle::{self, Due};
-use crate::dual::task::{Advance, Effort, TaskError};
+use crate::dual::task::{Advance, Effort, TaskError, names_in, tables_of};
 use crate::dual::{Engine, whole};
-use crate::model::catalog::Kind;
+use crate::model::catalog::{Kind, Table};
 use crate::model::command::Command;
 use crate::model::key::Key;
-use crate::stores::postgres::apply::Basis;
-use crate::stores::postgres::read;
+use crate::stores::postgres::apply::{Basis, STATEMENT_ROWS_MAX};
+use crate::stores::postgres::pages;
 use crate::stores::postgres::rows::Item;
 use crate::stores::redis::capture::{self, CAPTURE_RECORDS_MAX, Captured, Found, Purpose, Stamp, Wanted};
 use crate::stores::redis::marks::Ack;
 use crate::stores::redis::{lease, marks};
 
+/// Records that are captured and committed together: as many as one statement writes.
+const PART_RECORDS: usize = STATEMENT_ROWS_MAX;
+/// Parts under way: one is captured while the others are committed.
+const PARTS_AT_ONCE: usize = 3;
 /// Rows in one page from Postgres' side.
 const PAGE_ROWS: i64 = 500;
 
@@ -42,6 +46,7 @@ pub enum Run {
 /// A backfill under way.
 pub struct Backfill {
     kinds: Vec<Arc<Kind>>,
+    tables: Vec<Table>,
     id: String,
     run: Run,
     place: Place,
@@ -66,8 +71,8 @@ struct Place {
 enum At {
     /// Behind this cursor of Redis' keys.
     Keys(String),
-    /// Behind this hash among the live rows of a kind, by its place in the list.
-    Rows(usize, Vec<u8>),
+    /// Behind this hash among the rows of a table, by its place in the list.
+    Table(usize, Vec<u8>),
     /// Everything is committed.
     End,
 }
@@ -115,13 +120,14 @@ impl Engine {
             self.barrier(version, self.barrier_wait).await?;
         }
         let (run_id, epoch) = self.lineage_now().await?;
+        let tables = tables_of(&kinds);
         let known = place.and_then(|place| serde_json::from_value::<Place>(place.clone()).ok());
         if let Some(place) = known.filter(|place| place.run_id == run_id && place.epoch == epoch) {
-            return Ok(Backfill { kinds, id: id.to_owned(), run, place });
+            return Ok(Backfill { kinds, tables, id: id.to_owned(), run, place });
         }
         let at = At::Keys("0".to_owned());
         let place = Place { run_id, epoch, at, records: BTreeMap::new(), modules: BTreeMap::new() };
-        let backfill = Backfill { kinds, id: id.to_owned(), run, place };
+        let backfill = Backfill { kinds, tables, id: id.to_owned(), run, place };
         if run == Run::Write {
             lease::begin_backfill(&self.jobs, &backfill.names(), id).await?;
         }
@@ -135,7 +141,7 @@ impl Engine {
     pub async fn backfill_step(&self, backfill: &mut Backfill, effort: Effort) -> Result<Advance, TaskError> {
         let (advance, next) = match backfill.place.at.clone() {
             At::Keys(cursor) => self.step_keys(backfill, &cursor, effort).await?,
-            At::Rows(kind, after) => self.step_rows(backfill, kind, &after).await?,
+            At::Table(table, after) => self.step_rows(backfill, table, &after).await?,
             At::End => (Advance::default(), At::End),
         };
         let is_end = matches!(next, At::End);
@@ -146,24 +152,20 @@ impl Engine {
         Ok(Advance { is_end, ..advance })
     }
 
-    /// Pages of keys, one after the other from Redis, and all of them at once to Postgres.
+    /// Pages of keys, one after the other from Redis, and their records to Postgres in parts.
     async fn step_keys(
         &self,
         backfill: &mut Backfill,
         cursor: &str,
         effort: Effort,
     ) -> Result<(Advance, At), TaskError> {
-        let (mut cursor, mut pages, mut seen) = (cursor.to_owned(), Vec::new(), 0);
+        let (mut cursor, mut wanted, mut seen) = (cursor.to_owned(), Vec::new(), 0);
         for _ in 0..effort.pages {
             let (next, keys) = self.scan(&cursor, effort.keys).await?;
             seen += keys.len();
             let of_kind = |key: &Key| Some(self.catalog.kind_of(key.as_bytes())).filter(|kind| backfill.has(kind));
-            let wanted: Vec<(Arc<Kind>, Key)> = keys
-                .into_iter()
-                .filter(|key| !key.is_control())
-                .filter_map(|key| Some((Arc::clone(of_kind(&key)?), key)))
-                .collect();
-            pages.push(wanted);
+            let ours = keys.into_iter().filter(|key| !key.is_control());
+            wanted.extend(ours.filter_map(|key| Some((Arc::clone(of_kind(&key)?), key))));
             cursor = next;
             if cursor == "0" {
                 break;
@@ -172,15 +174,16 @@ impl Engine {
         let seen = u64::try_from(seen).unwrap_or(u64::MAX);
         let mut advance = Advance { seen, ..Advance::default() };
         match backfill.run {
-            Run::Count => self.count(&mut backfill.place, pages.concat()).await?,
+            Run::Count => self.count(&mut backfill.place, wanted).await?,
             Run::Write => {
-                let brought = futures_util::future::join_all(pages.into_iter().map(|page| self.bring(page))).await;
-                for page in brought {
-                    let page = page?;
-                    advance.done += page.committed;
-                    advance.bytes += page.bytes;
-                    add(&mut backfill.place.records, page.records);
-                    add(&mut backfill.place.modules, self.types_of(&page.modules).await?);
+                let parts: Vec<_> = wanted.chunks(PART_RECORDS).map(|part| self.bring(part.to_vec())).collect();
+                let brought: Vec<_> = futures_util::stream::iter(parts).buffer_unordered(PARTS_AT_ONCE).collect().await;
+                for part in brought {
+                    let part = part?;
+                    advance.done += part.committed;
+                    advance.bytes += part.bytes;
+                    add(&mut backfill.place.records, part.records);
+                    add(&mut backfill.place.modules, self.types_of(&part.modules).await?);
                 }
             }
         }
@@ -188,7 +191,7 @@ impl Engine {
             return Ok((advance, At::Keys(cursor)));
         }
         // What is only counted has no other side.
-        let next = if backfill.run == Run::Count { At::End } else { At::Rows(0, Vec::new()) };
+        let next = if backfill.run == Run::Count { At::End } else { At::Table(0, Vec::new()) };
         Ok((advance, next))
     }
 
@@ -257,6 +260,7 @@ impl Engine {
         let mut asked = wanted.iter().map(|(kind, (_, _, after))| (Arc::clone(kind), after.clone()));
         let mut round = Round::default();
         // One behind the answer to the other: Redis does all that one client has sent it before it turns to the next one.
+        let _turn = self.capturing.lock().await;
         for chunk in wanted.chunks(CAPTURE_RECORDS_MAX) {
             let chunk: Vec<Wanted> = chunk.iter().map(|(_, wanted)| wanted.clone()).collect();
             let (stamp, records) = capture::capture(&self.jobs, &chunk, Purpose::Backfill).await?;
@@ -291,22 +295,23 @@ impl Engine {
         Ok(round)
     }
 
-    /// The other direction: live rows of a kind whose records are absent in Redis are marked, so that they are looked at.
+    /// The other direction: rows whose records are absent in Redis are marked, so that they are looked at.
     async fn step_rows(&self, backfill: &Backfill, at: usize, after: &[u8]) -> Result<(Advance, At), TaskError> {
-        let (Some(postgres), Some(kind)) = (&self.postgres, backfill.kinds.get(at)) else {
+        let (Some(postgres), Some(table)) = (&self.postgres, backfill.tables.get(at).copied()) else {
             return Ok((Advance::default(), At::End));
         };
-        let keys = read::live_keys(postgres, kind, after, PAGE_ROWS).await?;
+        let kinds = names_in(&backfill.kinds, table);
+        let keys = pages::standing_keys(postgres, table, &kinds, after, PAGE_ROWS).await?;
         let token = self.lineage.repair_token();
         if marks::repair(&self.jobs, &token, &keys, true).await? > 0 {
             for key in &keys {
-                self.queue.add(key, kind, Instant::now(), None, 0);
+                self.queue.add(key, self.catalog.kind_of(key.as_bytes()), Instant::now(), None, 0);
             }
         }
         let advance = Advance { seen: u64::try_from(keys.len()).unwrap_or(u64::MAX), ..Advance::default() };
         Ok(match keys.last() {
-            Some(last) => (advance, At::Rows(at, last.hash())),
-            None if at + 1 < backfill.kinds.len() => (advance, At::Rows(at + 1, Vec::new())),
+            Some(last) => (advance, At::Table(at, last.hash())),
+            None if at + 1 < backfill.tables.len() => (advance, At::Table(at + 1, Vec::new())),
             None => (advance, At::End),
         })
     }

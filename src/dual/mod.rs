@@ -270,6 +270,8 @@ pub struct Engine {
     looks: Arc<Redis>,
     /// The lane of long tasks, whose replies are large. It connects when the first one begins.
     jobs: Arc<Redis>,
+    /// Who captures over the lane of jobs: one at a time, so that Redis turns to others between two scripts.
+    capturing: tokio::sync::Mutex<()>,
     postgres: Option<Postgres>,
     commands: Commands,
     shared: Arc<Shared>,

@@ -4,13 +4,13 @@
 //! record that differs is looked at, its row is read, and the row is written only over what was looked at, with a mark: a
 //! write that comes in between stands. What Redis alone has is left. A verification ends it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde_json::{Value as Json, json};
 use tokio::time::Instant;
 
-use crate::dual::task::{Advance, Effort, TaskError};
+use crate::dual::task::{Advance, Effort, TaskError, tables_of};
 use crate::dual::verdict::{self, Verdict};
 use crate::dual::verify::{Mode, Values, Verify};
 use crate::dual::{Engine, read, settle};
@@ -94,9 +94,8 @@ impl Engine {
     /// When Redis was lost, so that a plain restore is the way, or a store fails.
     pub async fn overwrite_begin(&self, kinds: Vec<Arc<Kind>>, told: Told) -> Result<Overwrite, TaskError> {
         let (_, epoch) = self.lineage_now().await?;
-        let tables: BTreeSet<Table> = kinds.iter().map(|kind| kind.table).collect();
         Ok(Overwrite {
-            tables: tables.into_iter().collect(),
+            tables: tables_of(&kinds),
             kinds,
             epoch,
             told,

@@ -6,14 +6,15 @@
 //!
 //! A little over 400 lines, as the order of the steps is the rule and is read as one.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures_util::{StreamExt, TryStreamExt, try_join};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value as Json, json};
 
-use crate::dual::task::{Advance, Effort, TaskError};
+use crate::dual::task::{Advance, Effort, TaskError, names_in, tables_of};
 use crate::dual::verify::{Mode, Values, Verify};
 use crate::dual::{Engine, gaps, lift, settle};
 use crate::model::catalog::{Kind, Layout, Table};
@@ -23,21 +24,32 @@ use crate::model::value::Value;
 use crate::stores::postgres::pages::{self, LiveRow, Range};
 use crate::stores::postgres::{Postgres, ghosts, lineage as postgres_lineage};
 use crate::stores::redis::capture::{CAPTURE_BYTES_MAX, CAPTURE_RECORDS_MAX, Shape};
+use crate::stores::redis::fence::{self, Standing};
+use crate::stores::redis::lineage as redis_lineage;
 use crate::stores::redis::refill::{self, Document, Part, Refill};
-use crate::stores::redis::{fence, lineage as redis_lineage};
 use crate::telemetry::labels::GapCause;
 
 /// Rows in one page.
-const PAGE_ROWS: i64 = 500;
+const PAGE_ROWS: i64 = 1_000;
 /// Entries of a log in one part.
 const PART_ENTRIES: i64 = 500;
+/// Refills of documents that Redis is sent at once: one is made while the other runs.
+const REFILLS_AT_ONCE: usize = 3;
 
 /// A restore under way.
 pub struct Restore {
     kinds: Vec<Arc<Kind>>,
     tables: Vec<Table>,
     place: Place,
+    ahead: Option<Ahead>,
     verify: Option<Box<Verify>>,
+}
+
+/// A page that was read while the one before it was refilled.
+struct Ahead {
+    table: usize,
+    after: Vec<u8>,
+    rows: Vec<LiveRow>,
 }
 
 /// Where a restore goes on, and what it has counted.
@@ -59,7 +71,9 @@ struct Place {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum At {
-    Ghosts(usize, Vec<u8>),
+    /// Behind this cursor of Redis' keys.
+    Ghosts(String),
+    /// Behind this hash among the live rows of a table, by its place in the list.
     Refill(usize, Vec<u8>),
     Anchor,
     Verify,
@@ -85,11 +99,11 @@ impl Restore {
         })
     }
 
-    fn next(&self, at: usize, last: Option<Vec<u8>>, same: fn(usize, Vec<u8>) -> At, end: At) -> At {
+    fn behind(&self, at: usize, last: Option<Vec<u8>>) -> At {
         match last {
-            Some(last) => same(at, last),
-            None if at + 1 < self.tables.len() => same(at + 1, Vec::new()),
-            None => end,
+            Some(last) => At::Refill(at, last),
+            None if at + 1 < self.tables.len() => At::Refill(at + 1, Vec::new()),
+            None => At::Anchor,
         }
     }
 }
@@ -101,8 +115,7 @@ impl Engine {
     /// When Redis was not lost, or a store fails.
     pub async fn restore_begin(&self, kinds: Vec<Arc<Kind>>, place: Option<&Json>) -> Result<Restore, TaskError> {
         let Some(postgres) = &self.postgres else { return Err(no_postgres()) };
-        let tables: BTreeSet<Table> = kinds.iter().map(|kind| kind.table).collect();
-        let tables = tables.into_iter().collect();
+        let tables = tables_of(&kinds);
         let run_id = self.jobs.server().await?.run_id;
         let epoch = postgres_lineage::epoch(postgres).await?;
         let known = place.and_then(|place| serde_json::from_value::<Place>(place.clone()).ok());
@@ -111,7 +124,7 @@ impl Engine {
             if redis_lineage::read(&self.jobs).await?.0.is_some() {
                 place.at = At::Verify;
             }
-            return Ok(Restore { kinds, tables, place, verify: None });
+            return Ok(Restore { kinds, tables, place, ahead: None, verify: None });
         }
         if redis_lineage::read(&self.jobs).await?.0.is_some() {
             let reason = "redis has its anchor, so it was not lost, and nothing is restored over what it holds";
@@ -124,12 +137,12 @@ impl Engine {
             run_id,
             epoch,
             clock,
-            at: At::Ghosts(0, Vec::new()),
+            at: At::Ghosts("0".to_owned()),
             filled: BTreeMap::new(),
             expired: 0,
             ghosts: 0,
         };
-        Ok(Restore { kinds, tables, place, verify: None })
+        Ok(Restore { kinds, tables, place, ahead: None, verify: None })
     }
 
     /// Takes a restore one step further.
@@ -139,8 +152,8 @@ impl Engine {
     pub async fn restore_step(&self, restore: &mut Restore, effort: Effort) -> Result<Advance, TaskError> {
         let Some(postgres) = &self.postgres else { return Err(no_postgres()) };
         let (advance, next) = match restore.place.at.clone() {
-            At::Ghosts(at, after) => self.restore_ghosts(postgres, restore, at, &after).await?,
-            At::Refill(at, after) => self.refill_page(postgres, restore, at, &after).await?,
+            At::Ghosts(cursor) => self.restore_ghosts(postgres, restore, &cursor, effort).await?,
+            At::Refill(at, after) => self.restore_page(postgres, restore, at, &after).await?,
             At::Anchor => {
                 self.write_anchor(postgres, &restore.place).await?;
                 (Advance::default(), At::Verify)
@@ -167,12 +180,10 @@ impl Engine {
         &self,
         postgres: &Postgres,
         restore: &Restore,
-        at: usize,
-        after: &[u8],
+        (at, after): (usize, &[u8]),
     ) -> Result<Vec<LiveRow>, TaskError> {
         let Some(table) = restore.tables.get(at).copied() else { return Ok(Vec::new()) };
-        let of_table = restore.kinds.iter().filter(|kind| kind.table == table);
-        let kinds: Vec<String> = of_table.map(|kind| kind.name.clone()).collect();
+        let kinds = names_in(&restore.kinds, table);
         let (fence, _) = fence::fence(&self.jobs, &[]).await?;
         let time_ms = fence.time_us / 1000;
         let range = Range { table, kinds: &kinds, after, time_ms, limit: PAGE_ROWS };
@@ -184,72 +195,91 @@ impl Engine {
         &self,
         postgres: &Postgres,
         restore: &mut Restore,
-        at: usize,
-        after: &[u8],
+        cursor: &str,
+        effort: Effort,
     ) -> Result<(Advance, At), TaskError> {
-        let rows = self.page(postgres, restore, at, after).await?;
-        let keys: Vec<Key> = rows.iter().map(LiveRow::key).collect();
-        let last = keys.last().map(Key::hash);
+        let (next, keys) = self.scan(cursor, effort.keys).await?;
         let Place { run_id, epoch, clock, .. } = &restore.place;
-        if !keys.is_empty() {
-            let (_, standings) = fence::fence(&self.jobs, &keys).await?;
-            let ghosts: Vec<Key> = keys
-                .iter()
-                .zip(standings)
-                .zip(&rows)
-                .filter(|((_, standing), row)| standing.is_present && !standing.is_pending && row.version > *clock)
-                .map(|((key, _), _)| key.clone())
-                .collect();
+        let is_wanted = |key: &Key| {
+            let kind = self.catalog.kind_of(key.as_bytes());
+            !key.is_control() && restore.kinds.iter().any(|wanted| wanted.index == kind.index)
+        };
+        let found: Vec<Key> = keys.iter().filter(|key| is_wanted(key)).cloned().collect();
+        if !found.is_empty() {
+            let (fence, standings) = fence::fence(&self.jobs, &found).await?;
+            let is_unmarked = |standing: &Standing| standing.is_present && !standing.is_pending;
+            let unmarked = found.into_iter().zip(standings).filter(|(_, standing)| is_unmarked(standing));
+            let mut ghosts = Vec::new();
+            for (table, keys) in self.by_table(unmarked.map(|(key, _)| key)) {
+                ghosts.extend(pages::keys_above(postgres, table, &keys, *clock, fence.time_us / 1000).await?);
+            }
             let listed = self.list_ghosts(postgres, *epoch, &ghosts).await?;
             lift::mark(&self.jobs, &self.catalog, run_id, &self.lineage.repair_token(), &ghosts).await?;
             restore.place.ghosts += listed;
         }
-        let next = restore.next(at, last, At::Ghosts, At::Refill(0, Vec::new()));
-        if matches!(next, At::Refill(..)) {
-            let swept = ghosts::swept(postgres, restore.place.clock).await?;
-            if !swept.is_empty() {
-                let token = self.lineage.repair_token();
-                let run_id = &restore.place.run_id;
-                lift::mark_without_rows(&self.jobs, &self.catalog, run_id, &token, &swept).await?;
-            }
+        let advance = Advance { seen: u64::try_from(keys.len()).unwrap_or(u64::MAX), ..Advance::default() };
+        if next != "0" {
+            return Ok((advance, At::Ghosts(next)));
         }
-        let seen = u64::try_from(rows.len()).unwrap_or(u64::MAX);
-        Ok((Advance { seen, ..Advance::default() }, next))
+        let Place { run_id, clock, .. } = &restore.place;
+        let swept = ghosts::swept(postgres, *clock).await?;
+        if !swept.is_empty() {
+            lift::mark_without_rows(&self.jobs, &self.catalog, run_id, &self.lineage.repair_token(), &swept).await?;
+        }
+        Ok((advance, At::Refill(0, Vec::new())))
+    }
+
+    fn by_table(&self, keys: impl Iterator<Item = Key>) -> BTreeMap<Table, Vec<Key>> {
+        let mut by_table: BTreeMap<Table, Vec<Key>> = BTreeMap::new();
+        for key in keys {
+            by_table.entry(self.catalog.kind_of(key.as_bytes()).table).or_default().push(key);
+        }
+        by_table
     }
 
     /// Lists these records with the values that their rows have. Answers how many were not listed before.
     async fn list_ghosts(&self, postgres: &Postgres, epoch: i64, keys: &[Key]) -> Result<u64, TaskError> {
         let mut listed = 0;
-        let mut by_table: BTreeMap<Table, Vec<Key>> = BTreeMap::new();
-        for key in keys {
-            by_table.entry(self.catalog.kind_of(key.as_bytes()).table).or_default().push(key.clone());
-        }
-        for (table, keys) in by_table {
+        for (table, keys) in self.by_table(keys.iter().cloned()) {
             listed += ghosts::list_keys(postgres, epoch, table, &keys).await?;
         }
         Ok(u64::try_from(listed).unwrap_or(u64::MAX))
     }
 
-    async fn refill_page(
+    /// Refills a page, while the next one is read.
+    async fn restore_page(
         &self,
         postgres: &Postgres,
         restore: &mut Restore,
         at: usize,
         after: &[u8],
     ) -> Result<(Advance, At), TaskError> {
-        let rows = self.page(postgres, restore, at, after).await?;
-        let last = rows.last().map(|row| row.key().hash());
-        let mut advance = Advance { seen: u64::try_from(rows.len()).unwrap_or(u64::MAX), ..Advance::default() };
-        let is_document = restore.tables.get(at).is_some_and(|table| table.layout() == Layout::Document);
-        let outcomes = if is_document {
-            self.refill_documents(&restore.place.run_id, &rows, &mut advance).await?
-        } else {
-            let mut outcomes = Vec::with_capacity(rows.len());
-            for row in &rows {
-                outcomes.push(self.refill_parts(postgres, &restore.place.run_id, row, &mut advance).await?);
-            }
-            outcomes
+        let ahead = restore.ahead.take().filter(|ahead| ahead.table == at && ahead.after == after);
+        let rows = match ahead {
+            Some(ahead) => ahead.rows,
+            None => self.page(postgres, restore, (at, after)).await?,
         };
+        let next = restore.behind(at, rows.last().map(|row| row.key().hash()));
+        let reading = async {
+            let At::Refill(table, after) = &next else { return Ok(None) };
+            let rows = self.page(postgres, restore, (*table, after)).await?;
+            Ok(Some(Ahead { table: *table, after: after.clone(), rows }))
+        };
+        let is_document = restore.tables.get(at).is_some_and(|table| table.layout() == Layout::Document);
+        let refilling = async {
+            if is_document {
+                return self.refill_documents(&restore.place.run_id, &rows).await;
+            }
+            let (mut outcomes, mut bytes) = (Vec::with_capacity(rows.len()), 0);
+            for row in &rows {
+                outcomes.push(self.refill_parts(postgres, &restore.place.run_id, row, &mut bytes).await?);
+            }
+            Ok((outcomes, bytes))
+        };
+        let ((outcomes, bytes), ahead) = try_join!(refilling, reading)?;
+        restore.ahead = ahead;
+        let seen = u64::try_from(rows.len()).unwrap_or(u64::MAX);
+        let mut advance = Advance { seen, bytes: u64::try_from(bytes).unwrap_or(0), ..Advance::default() };
         let mut overtaken = Vec::new();
         for (row, outcome) in rows.iter().zip(outcomes) {
             match outcome {
@@ -264,41 +294,25 @@ impl Engine {
             }
         }
         restore.place.ghosts += self.list_ghosts(postgres, restore.place.epoch, &overtaken).await?;
-        Ok((advance, restore.next(at, last, At::Refill, At::Anchor)))
+        Ok((advance, next))
     }
 
-    async fn refill_documents(
-        &self,
-        run_id: &str,
-        rows: &[LiveRow],
-        advance: &mut Advance,
-    ) -> Result<Vec<Refill>, TaskError> {
-        let mut outcomes = vec![Refill::Present; rows.len()];
-        let (mut batch, mut places, mut bytes) = (Vec::new(), Vec::new(), 0);
-        for (place, row) in rows.iter().enumerate() {
-            let doc = row.doc.as_ref().and_then(|doc| serde_json::from_str(doc).ok());
-            // What has not the form of its type cannot go back; the verification at the end names it.
-            let Some(value) = doc.and_then(|doc| Value::from_doc(&row.type_name, &doc)) else { continue };
-            bytes += row.doc.as_ref().map_or(0, String::len);
-            batch.push(Document { key: row.key(), value, expires_at_ms: row.expires_ms });
-            places.push(place);
-            if batch.len() == CAPTURE_RECORDS_MAX || bytes >= CAPTURE_BYTES_MAX || place + 1 == rows.len() {
-                advance.bytes += u64::try_from(std::mem::take(&mut bytes)).unwrap_or(0);
-                let filled = refill::documents(&self.jobs, run_id, &std::mem::take(&mut batch)).await?;
-                for (place, outcome) in std::mem::take(&mut places).into_iter().zip(filled) {
-                    if let Some(known) = outcomes.get_mut(place) {
-                        *known = outcome;
-                    }
-                }
-            }
-        }
-        let filled = refill::documents(&self.jobs, run_id, &batch).await?;
-        for (place, outcome) in places.into_iter().zip(filled) {
-            if let Some(known) = outcomes.get_mut(place) {
-                *known = outcome;
-            }
-        }
-        Ok(outcomes)
+    /// What became of each of these rows, and how many bytes of documents went.
+    async fn refill_documents(&self, run_id: &str, rows: &[LiveRow]) -> Result<(Vec<Refill>, usize), TaskError> {
+        let calls: Vec<_> = chunks(rows).into_iter().map(|rows| self.refill_chunk(run_id, rows)).collect();
+        let outcomes: Vec<Vec<Refill>> =
+            futures_util::stream::iter(calls).buffered(REFILLS_AT_ONCE).try_collect().await?;
+        Ok((outcomes.concat(), rows.iter().map(bytes_of).sum()))
+    }
+
+    async fn refill_chunk(&self, run_id: &str, rows: &[LiveRow]) -> Result<Vec<Refill>, TaskError> {
+        // What has not the form of its type cannot go back; the verification at the end names it.
+        let documents: Vec<Option<Document>> = rows.iter().map(document_of).collect();
+        let is_there: Vec<bool> = documents.iter().map(Option::is_some).collect();
+        let documents: Vec<Document> = documents.into_iter().flatten().collect();
+        let mut filled = refill::documents(&self.jobs, run_id, &documents).await?.into_iter();
+        let mut of = |is_there: bool| if is_there { filled.next() } else { None };
+        Ok(is_there.into_iter().map(|is_there| of(is_there).unwrap_or(Refill::Present)).collect())
     }
 
     /// A collection or log, part by part beside its place, and into it at the end.
@@ -307,7 +321,7 @@ impl Engine {
         postgres: &Postgres,
         run_id: &str,
         row: &LiveRow,
-        advance: &mut Advance,
+        bytes: &mut usize,
     ) -> Result<Refill, TaskError> {
         let key = row.key();
         let kind = self.catalog.kind_of(key.as_bytes());
@@ -322,7 +336,7 @@ impl Engine {
                 first = format!("{last}!");
                 newest = Some(bare_id(last));
                 let words: Vec<Bytes> = found.entries.iter().flat_map(|(id, doc)| words_of_entry(id, doc)).collect();
-                advance.bytes += u64::try_from(words.iter().map(Bytes::len).sum::<usize>()).unwrap_or(0);
+                *bytes += words.iter().map(Bytes::len).sum::<usize>();
                 refill::part(&self.jobs, run_id, &key, push_command(shape), part, &words).await?;
                 part = Part::Further;
             }
@@ -336,7 +350,7 @@ impl Engine {
                     .iter()
                     .flat_map(|element| words_of_element(&row.type_name, &element.element, element.doc.as_deref()))
                     .collect();
-                advance.bytes += u64::try_from(words.iter().map(Bytes::len).sum::<usize>()).unwrap_or(0);
+                *bytes += words.iter().map(Bytes::len).sum::<usize>();
                 refill::part(&self.jobs, run_id, &key, add_command(&row.type_name), part, &words).await?;
                 part = Part::Further;
             }
@@ -361,6 +375,34 @@ impl Engine {
 
 fn no_postgres() -> TaskError {
     TaskError::Unmet("postgres is switched off (ENABLE_POSTGRES=false)".to_owned())
+}
+
+fn bytes_of(row: &LiveRow) -> usize {
+    row.doc.as_ref().map_or(0, String::len)
+}
+
+/// Rows in as many parts as there are scripts: of a bounded number and of bounded bytes.
+fn chunks(rows: &[LiveRow]) -> Vec<&[LiveRow]> {
+    let (mut rest, mut chunks) = (rows, Vec::new());
+    while !rest.is_empty() {
+        let mut bytes = 0;
+        let fits = |row: &&LiveRow| {
+            let is_room = bytes < CAPTURE_BYTES_MAX;
+            bytes += bytes_of(row);
+            is_room
+        };
+        let count = rest.iter().take(CAPTURE_RECORDS_MAX).take_while(fits).count();
+        let (chunk, others) = rest.split_at(count);
+        chunks.push(chunk);
+        rest = others;
+    }
+    chunks
+}
+
+fn document_of(row: &LiveRow) -> Option<Document> {
+    let doc = serde_json::from_str(row.doc.as_ref()?).ok()?;
+    let value = Value::from_doc(&row.type_name, &doc)?;
+    Some(Document { key: row.key(), value, expires_at_ms: row.expires_ms })
 }
 
 fn push_command(shape: Shape) -> &'static str {

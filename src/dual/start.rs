@@ -30,8 +30,7 @@ impl Engine {
     /// # Errors
     /// When Redis cannot be reached.
     pub async fn start(parts: Parts) -> Result<Arc<Self>, EngineError> {
-        let lane = || Arc::new(Redis::new(parts.redis.clone(), parts.command_deadline));
-        let (looks, jobs, background) = (lane(), lane(), lane());
+        let [looks, jobs, background] = lanes(&parts);
         let callers =
             Arc::new(Lane::new(Arc::clone(&parts.upstream), Protocol::Resp2, parts.command_deadline, Silence::Ends));
         let table = Table::from_reply(&looks.command(Command::new(["COMMAND"])).await?);
@@ -74,6 +73,7 @@ impl Engine {
             upstream: parts.upstream,
             looks,
             jobs,
+            capturing: tokio::sync::Mutex::new(()),
             latencies: ArcSwap::default(),
             outbox_age_ms: AtomicU64::new(0),
             postgres: parts.postgres,
@@ -92,7 +92,7 @@ impl Engine {
             metrics,
             traces: parts.traces,
         });
-        // A lane belongs to the runtime that first uses it, and so does what is spawned.
+        // What is spawned belongs to the runtime that spawns it.
         let began = parts.background.spawn(Arc::clone(&engine).begin(background)).await;
         began.map_err(|failure| EngineError::RedisUnreachable(failure.to_string()))?;
         Ok(engine)
@@ -122,6 +122,12 @@ impl Engine {
         tokio::spawn(guard::run(Arc::clone(&self), Arc::clone(&background)));
         tokio::spawn(sweep::run(self, background));
     }
+}
+
+/// The lanes of what no caller waits for, whose answers are taken apart on the threads in the background.
+fn lanes(parts: &Parts) -> [Arc<Redis>; 3] {
+    let _entered = parts.background.enter();
+    std::array::from_fn(|_| Arc::new(Redis::new(parts.redis.clone(), parts.command_deadline)))
 }
 
 /// What brings marks to Postgres, where there is one.

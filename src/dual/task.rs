@@ -1,6 +1,7 @@
 //! What all long tasks have in common: which kinds a wish means, how one step goes, why one ends early, and how the stores
 //! feel while it runs. The jobs around the tasks stand in `jobs`.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -12,7 +13,7 @@ use crate::dual::drain::DrainError;
 use crate::dual::flags::ChangeError;
 use crate::dual::gate::{Asked, Condition};
 use crate::dual::view::DEFAULT;
-use crate::model::catalog::Kind;
+use crate::model::catalog::{Kind, Table};
 use crate::model::command::Command;
 use crate::model::key::Key;
 use crate::stores::postgres::Postgres;
@@ -111,6 +112,16 @@ pub struct Probe {
     pub postgres: Duration,
     /// The age of the oldest mark.
     pub outbox: Duration,
+}
+
+/// The tables in which the records of these kinds stand.
+pub(super) fn tables_of(kinds: &[Arc<Kind>]) -> Vec<Table> {
+    kinds.iter().map(|kind| kind.table).collect::<BTreeSet<_>>().into_iter().collect()
+}
+
+/// The names of those kinds whose records stand in this table.
+pub(super) fn names_in(kinds: &[Arc<Kind>], table: Table) -> Vec<String> {
+    kinds.iter().filter(|kind| kind.table == table).map(|kind| kind.name.clone()).collect()
 }
 
 impl Engine {

@@ -180,7 +180,13 @@ fn pairs(parts: Vec<Bytes>) -> impl Iterator<Item = (Bytes, Bytes)> {
 }
 
 fn push_string(doc: &mut String, bytes: &[u8]) {
-    doc.push_str(&serde_json::to_string(&text::encode(bytes)).expect("a string is always JSON"));
+    let text = text::encode(bytes);
+    // Most strings stand in JSON as they are.
+    if text.bytes().all(|byte| byte >= b' ' && byte != b'"' && byte != b'\\') {
+        doc.extend(["\"", &text, "\""]);
+    } else {
+        doc.push_str(&serde_json::to_string(&text).expect("a string is always JSON"));
+    }
 }
 
 fn push_array<'a>(doc: &mut String, items: impl Iterator<Item = &'a Bytes>) {

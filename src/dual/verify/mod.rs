@@ -19,7 +19,7 @@ use tokio::time::Instant;
 
 use crate::dual::Engine;
 use crate::dual::digest::{self, Buckets};
-use crate::dual::task::{Advance, Effort, TaskError};
+use crate::dual::task::{Advance, Effort, TaskError, names_in, tables_of};
 use crate::model::catalog::{Kind, Layout, Table};
 use crate::model::key::Key;
 use crate::stores::postgres::pages::{self, LiveRow, Range};
@@ -215,11 +215,10 @@ impl Engine {
         let (run_id, epoch) = self.lineage_now().await?;
         // A version of its own: the proof must stand behind every gap from before, and before every gap to come.
         let (stamp, _) = capture::capture(&self.jobs, &[], Purpose::Backfill).await?;
-        let tables: BTreeSet<Table> = kinds.iter().map(|kind| kind.table).collect();
         Ok(Verify {
             names: kinds.iter().map(|kind| kind.name.clone()).collect(),
+            tables: tables_of(&kinds),
             kinds,
-            tables: tables.into_iter().collect(),
             left_out,
             mode,
             values,
@@ -369,8 +368,7 @@ impl Engine {
     async fn live_rows(&self, verify: &Verify, at: usize, after: &[u8]) -> Result<Vec<LiveRow>, TaskError> {
         let (Some(postgres), Some(table)) = (&self.postgres, verify.tables.get(at)) else { return Ok(Vec::new()) };
         let (fence, _) = fence::fence(&self.jobs, &[]).await?;
-        let of_table = verify.kinds.iter().filter(|kind| kind.table == *table);
-        let kinds: Vec<String> = of_table.map(|kind| kind.name.clone()).collect();
+        let kinds = names_in(&verify.kinds, *table);
         let time_ms = fence.time_us / 1000;
         let range = Range { table: *table, kinds: &kinds, after, time_ms, limit: PAGE_ROWS };
         Ok(pages::live(postgres, &range).await?)

@@ -2,14 +2,13 @@
 
 use diesel::QueryableByName;
 use diesel::sql_types::Text;
-use diesel_async::AsyncConnection;
-use diesel_async::AsyncPgConnection;
+use diesel_async::{AsyncConnection, AsyncPgConnection, SimpleAsyncConnection};
 use serde_json::Value as Json;
 
 use crate::model::catalog::{Layout, Table};
 use crate::model::key::Key;
 use crate::stores::postgres::Postgres;
-use crate::stores::postgres::pool::PostgresError;
+use crate::stores::postgres::pool::{PostgresError, WHOLE_TABLES};
 use crate::stores::postgres::statement::{Bind, Statement};
 
 #[derive(QueryableByName)]
@@ -26,6 +25,7 @@ pub async fn list(postgres: &Postgres, epoch: i64, clock: i64) -> Result<Vec<Key
     let mut pooled = postgres.connection().await?;
     let connection: &mut AsyncPgConnection = &mut pooled;
     let keys = connection.transaction(async |connection: &mut AsyncPgConnection| {
+        connection.batch_execute(WHOLE_TABLES).await?;
         for statement in statements() {
             let binds = vec![Bind::Number(epoch), Bind::Number(clock)];
             Statement::new(statement, binds).run(connection).await?;

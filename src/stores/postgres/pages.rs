@@ -27,15 +27,16 @@ pub struct Range<'a> {
 }
 
 impl Range<'_> {
-    fn rows(&self) -> &'static str {
-        match self.table.layout() {
-            Layout::Document => self.table.name(),
-            Layout::Collection | Layout::Log => "collections",
-        }
-    }
-
     fn binds(&self) -> Vec<Bind> {
         vec![Bind::TextList(self.kinds.to_vec()), Bind::Bytes(self.after.to_vec()), Bind::Number(self.time_ms)]
+    }
+}
+
+/// Where the rows or headers of a table's records stand.
+fn rows_of(table: Table) -> &'static str {
+    match table.layout() {
+        Layout::Document => table.name(),
+        Layout::Collection | Layout::Log => "collections",
     }
 }
 
@@ -94,7 +95,7 @@ pub async fn live(postgres: &Postgres, range: &Range<'_>) -> Result<Vec<LiveRow>
     };
     let text = format!(
         "SELECT r.key, r.kind, r.type AS type_name, r.version, {EXPIRES_MS} AS expires_ms, {own} FROM {} r WHERE {LIVE} LIMIT {}",
-        range.rows(),
+        rows_of(range.table),
         range.limit
     );
     Ok(Statement::new(text, range.binds()).rows(&*postgres.connection().await?).await?)
@@ -117,16 +118,61 @@ pub async fn keys_in(
     ranges: &[(Vec<u8>, Vec<u8>)],
     time_ms: i64,
 ) -> Result<Vec<Key>, PostgresError> {
-    let rows = if table.layout() == Layout::Document { table.name() } else { "collections" };
     let text = format!(
         "SELECT r.key FROM unnest({{}}::bytea[], {{}}::bytea[]) AS b(after, until) CROSS JOIN LATERAL (
-            SELECT r.key FROM {rows} r WHERE r.key_hash > b.after AND r.key_hash <= b.until AND r.kind = ANY({{}})
+            SELECT r.key FROM {} r WHERE r.key_hash > b.after AND r.key_hash <= b.until AND r.kind = ANY({{}})
                 AND r.deleted_at IS NULL AND r.gone_at IS NULL
-                AND (r.expires_at IS NULL OR r.expires_at > timestamptz 'epoch' + {{}} * interval '1 millisecond')) AS r"
+                AND (r.expires_at IS NULL OR r.expires_at > timestamptz 'epoch' + {{}} * interval '1 millisecond')) AS r",
+        rows_of(table)
     );
     let (after, until) = ranges.iter().cloned().unzip();
     let binds =
         vec![Bind::BytesList(after), Bind::BytesList(until), Bind::TextList(kinds.to_vec()), Bind::Number(time_ms)];
+    let found: Vec<Keyed> = Statement::new(text, binds).rows(&*postgres.connection().await?).await?;
+    Ok(found.iter().map(|row| Key::from_text(&row.key)).collect())
+}
+
+/// Keys of rows that say that their record is there, in the order of their hashes: also of those whose time is over, which
+/// nobody has written down yet.
+///
+/// # Errors
+/// When Postgres cannot be reached.
+pub async fn standing_keys(
+    postgres: &Postgres,
+    table: Table,
+    kinds: &[String],
+    after: &[u8],
+    limit: i64,
+) -> Result<Vec<Key>, PostgresError> {
+    let text = format!(
+        "SELECT r.key FROM {} r WHERE r.kind = ANY({{}}) AND r.key_hash > {{}} AND r.deleted_at IS NULL
+            AND r.gone_at IS NULL ORDER BY r.key_hash LIMIT {limit}",
+        rows_of(table)
+    );
+    let binds = vec![Bind::TextList(kinds.to_vec()), Bind::Bytes(after.to_vec())];
+    let found: Vec<Keyed> = Statement::new(text, binds).rows(&*postgres.connection().await?).await?;
+    Ok(found.iter().map(|row| Key::from_text(&row.key)).collect())
+}
+
+/// Keys of live rows above `clock` among these: what a Redis that ends there has lost of what it holds.
+///
+/// # Errors
+/// When Postgres cannot be reached.
+pub async fn keys_above(
+    postgres: &Postgres,
+    table: Table,
+    keys: &[Key],
+    clock: i64,
+    time_ms: i64,
+) -> Result<Vec<Key>, PostgresError> {
+    let text = format!(
+        "SELECT r.key FROM {} r WHERE r.key_hash = ANY({{}}) AND r.version > {{}} AND r.deleted_at IS NULL
+            AND r.gone_at IS NULL
+            AND (r.expires_at IS NULL OR r.expires_at > timestamptz 'epoch' + {{}} * interval '1 millisecond')",
+        rows_of(table)
+    );
+    let hashes = keys.iter().map(Key::hash).collect();
+    let binds = vec![Bind::BytesList(hashes), Bind::Number(clock), Bind::Number(time_ms)];
     let found: Vec<Keyed> = Statement::new(text, binds).rows(&*postgres.connection().await?).await?;
     Ok(found.iter().map(|row| Key::from_text(&row.key)).collect())
 }

@@ -3,9 +3,9 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use diesel_async::AsyncPgConnection;
 use diesel_async::pooled_connection::deadpool::{Object, Pool};
 use diesel_async::pooled_connection::{AsyncDieselConnectionManager, ManagerConfig, RecyclingMethod};
+use diesel_async::{AsyncPgConnection, SimpleAsyncConnection};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::runtime::Handle;
@@ -107,13 +107,27 @@ pub async fn within<T>(
     tokio::time::timeout(deadline, work).await.unwrap_or_else(late)
 }
 
-/// Plans a prepared statement once. Left to itself Postgres takes every list of keys for a reason to plan again, which takes
-/// twice as long as the look-up that follows; all of our statements find rows by their keys or page along an index.
-const PLANNED_ONCE: &str = "SET plan_cache_mode = force_generic_plan";
+/// What every connection of ours is set to.
+///
+/// * A commit is on disk before it is answered: an acknowledgement rests on it (A3, P1).
+/// * A prepared statement is planned once. Left to itself Postgres takes every list of keys for a reason to plan again, which
+///   takes twice as long as the look-up that follows; all of our statements find rows by their keys or page along an index.
+/// * So a plan has to be right for the table that there will be: one that is made while a table is small reads all of it, and
+///   would go on doing so for every statement while a backfill fills it. What these planner settings leave is the look-up by
+///   key ([`WHOLE_TABLES`] gives the rest back). What has no index is read whole all the same, and the cost that is to keep
+///   Postgres from it would have such a plan compiled at every execution: hence no `jit`.
+/// * A transaction in which nobody asks anything ends: a sidecar that freezes in one holds control rows, and a lift could
+///   not raise their epoch.
+const SESSION: &str = "SET synchronous_commit = on;
+    SET plan_cache_mode = force_generic_plan;
+    SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off; SET enable_material = off;
+    SET jit = off;
+    SET idle_in_transaction_session_timeout = '10s'";
 
-/// How long Postgres keeps a transaction of ours open in which nobody asks anything: a sidecar that freezes in one holds control
-/// rows, and a lift could not raise their epoch.
-const ENDED_WHEN_IDLE: &str = "SET idle_in_transaction_session_timeout = '10s'";
+/// For a transaction whose statements ask of every row: they are planned as Postgres would by itself.
+pub(super) const WHOLE_TABLES: &str =
+    "SET LOCAL enable_seqscan = on; SET LOCAL enable_hashjoin = on; SET LOCAL enable_mergejoin = on;
+    SET LOCAL enable_material = on";
 
 /// How to reach Postgres.
 #[derive(Clone)]
@@ -128,7 +142,7 @@ pub struct Options {
     pub wait: Duration,
 }
 
-/// A pool of connections. Every one commits synchronously: an acknowledgement rests on it (A3, P1).
+/// A pool of connections.
 #[derive(Clone)]
 pub struct Postgres {
     pool: Pool<AsyncPgConnection>,
@@ -237,12 +251,7 @@ fn connect(options: Options) -> BoxFuture<'static, diesel::ConnectionResult<Asyn
                 AsyncPgConnection::try_from_client_and_connection(client, connection).await?
             }
         };
-        for setting in ["SET synchronous_commit = on", PLANNED_ONCE, ENDED_WHEN_IDLE] {
-            Statement::new(setting, Vec::new())
-                .run(&connection)
-                .await
-                .map_err(diesel::ConnectionError::CouldntSetupConfiguration)?;
-        }
+        (&connection).batch_execute(SESSION).await.map_err(diesel::ConnectionError::CouldntSetupConfiguration)?;
         Ok(connection)
     }
     .boxed()

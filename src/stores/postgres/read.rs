@@ -274,27 +274,3 @@ pub async fn list(
     });
     Ok(listed.collect())
 }
-
-#[derive(QueryableByName)]
-struct LiveKey {
-    #[diesel(sql_type = Text)]
-    key: String,
-}
-
-/// Keys of live rows of a kind in the order of their hashes, after `after`: one page of a sweep from Postgres' side.
-///
-/// # Errors
-/// When Postgres cannot be reached.
-pub async fn live_keys(postgres: &Postgres, kind: &Kind, after: &[u8], limit: i64) -> Result<Vec<Key>, PostgresError> {
-    let table = match kind.layout {
-        Layout::Document => kind.table.name(),
-        Layout::Collection | Layout::Log => "collections",
-    };
-    let text = format!(
-        "SELECT r.key FROM {table} r WHERE r.kind = {{}} AND r.key_hash > {{}} AND r.deleted_at IS NULL
-            AND r.gone_at IS NULL ORDER BY r.key_hash LIMIT {limit}"
-    );
-    let binds = vec![Bind::Text(kind.name.clone()), Bind::Bytes(after.to_vec())];
-    let rows: Vec<LiveKey> = Statement::new(text, binds).rows(&*postgres.connection().await?).await?;
-    Ok(rows.into_iter().map(|row| Key::from_text(&row.key)).collect())
-}
