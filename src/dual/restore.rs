@@ -226,7 +226,7 @@ impl Engine {
         if !swept.is_empty() {
             lift::mark_without_rows(&self.jobs, &self.catalog, run_id, &self.lineage.repair_token(), &swept).await?;
         }
-        Ok((advance, At::Refill(0, Vec::new())))
+        Ok((Advance { is_turn: true, ..advance }, At::Refill(0, Vec::new())))
     }
 
     fn by_table(&self, keys: impl Iterator<Item = Key>) -> BTreeMap<Table, Vec<Key>> {

@@ -39,6 +39,9 @@ pub struct Advance {
     pub done: u64,
     /// Their bytes.
     pub bytes: u64,
+    /// The next step may only begin when the place is written down: begun again before it, the task would take what that step
+    /// did for somebody else's.
+    pub is_turn: bool,
     /// Nothing is left to do.
     pub is_end: bool,
 }

@@ -160,7 +160,7 @@ mod tests {
         Probe { redis: Duration::from_millis(1), postgres: Duration::from_millis(2), outbox: Duration::ZERO };
 
     /// A step that found something.
-    const STEP: Advance = Advance { seen: 1, done: 0, bytes: 0, is_end: false };
+    const STEP: Advance = Advance { seen: 1, done: 0, bytes: 0, is_turn: false, is_end: false };
 
     #[test]
     fn a_paced_job_rests_as_long_as_its_keys_or_its_bytes_ask_for() {

@@ -149,6 +149,9 @@ impl Runner {
                     if advance.is_end {
                         return Ok(work.report());
                     }
+                    if advance.is_turn {
+                        self.keep_place().await?;
+                    }
                     let took = began.elapsed();
                     let rest = self.pace.rest(&advance, took);
                     self.rest(rest).await?;
@@ -209,7 +212,7 @@ impl Runner {
         loop {
             tokio::select! {
                 done = &mut work => return Ok(done),
-                () = time::sleep_until(self.last_beat + BEAT) => self.beat().await?,
+                () = time::sleep_until(self.last_beat + BEAT) => drop(self.beat().await?),
             }
         }
     }
@@ -224,21 +227,29 @@ impl Runner {
         Ok(())
     }
 
-    /// Gives a word: renews the lease, tells of the progress, hears a wish.
-    async fn beat(&mut self) -> Result<(), Stop> {
+    /// Writes the place down, however long Postgres is away.
+    async fn keep_place(&mut self) -> Result<(), Stop> {
+        while !self.beat().await? {
+            self.rest(PAUSE_MIN).await?;
+        }
+        Ok(())
+    }
+
+    /// Gives a word: renews the lease, tells of the progress, hears a wish. Answers whether it was written down.
+    async fn beat(&mut self) -> Result<bool, Stop> {
         self.last_beat = Instant::now();
         self.rate();
         match rows::beat(&self.postgres, &self.row, LEASE).await {
             Ok(Some(row)) => {
                 self.row.wish = row.wish;
                 (self.watch)(&self.row);
-                Ok(())
+                Ok(true)
             }
             Ok(None) => Err(Stop::Lost),
             // Nobody else can take it up while Postgres is away.
             Err(error) => {
                 tracing::debug!(job = self.row.id, %error, "the progress of a job could not be written down");
-                Ok(())
+                Ok(false)
             }
         }
     }

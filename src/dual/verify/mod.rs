@@ -281,7 +281,7 @@ impl Engine {
         }
         verify.at = next;
         let (done, bytes) = (verify.found.compared - seen.0, verify.found.bytes - seen.1);
-        Ok(Advance { seen: advanced, done, bytes, is_end })
+        Ok(Advance { seen: advanced, done, bytes, is_end, ..Advance::default() })
     }
 
     async fn verify_keys(
