@@ -101,6 +101,35 @@ async fn a_backfill_ignores_absent_keys_and_marks_live_rows_without_a_key() {
 }
 
 #[tokio::test]
+async fn what_was_planned_while_a_table_was_empty_does_not_read_it_whole_when_it_is_full() {
+    let stores = Stores::start().await;
+    let client = stores.database.client().await;
+    // Of a table that was looked at when it was empty, Postgres believes that it stays so.
+    client.batch_execute("VACUUM users").await.unwrap();
+    let write = async |token: &str| {
+        stores.write(token, &["SET user:u1 v"]).await;
+        stores.bring(USER).await;
+    };
+    write("t1").await;
+    let fill = "INSERT INTO users (key_hash, key, kind, id, type, doc, version)
+        SELECT decode(md5(n::text), 'hex'), 'user:f' || n, 'user', 'f' || n, 'string', '\"v\"', 1 FROM generate_series(1, 5000) n";
+    client.batch_execute(fill).await.unwrap();
+    let read = async || {
+        let text = "SELECT idx_scan, seq_tup_read FROM pg_stat_user_tables WHERE relname = 'users'";
+        let row = client.query_one(text, &[]).await.unwrap();
+        (row.get::<_, i64>(0), row.get::<_, i64>(1))
+    };
+    for token in ["t2", "t3", "t4"] {
+        write(token).await;
+    }
+    // A connection tells what it read when it ends.
+    stores.postgres.forget_idle();
+    wait_until("the connection has told", PATIENCE, || async { read().await != (0, 0) }).await;
+    let (_, rows) = read().await;
+    assert!(rows < 5_000, "{rows} rows were read to write one three times");
+}
+
+#[tokio::test]
 async fn absence_is_written_down_with_its_cause_also_where_there_is_no_row() {
     let stores = Stores::start().await;
     stores.write("t1", &["SET user:deleted v"]).await;
