@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures_util::StreamExt;
+use futures_util::{StreamExt, try_join};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value as Json, json};
 use tokio::time::Instant;
@@ -31,8 +31,6 @@ use crate::stores::redis::{lease, marks};
 const PART_RECORDS: usize = STATEMENT_ROWS_MAX;
 /// Parts under way: one is captured while the others are committed.
 const PARTS_AT_ONCE: usize = 3;
-/// Rows in one page from Postgres' side.
-const PAGE_ROWS: i64 = 500;
 
 /// Whether a backfill writes, or only counts what it would write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +48,14 @@ pub struct Backfill {
     id: String,
     run: Run,
     place: Place,
+    ahead: Option<Ahead>,
+}
+
+/// A page of keys of rows that was read while the one before it was looked at.
+struct Ahead {
+    table: usize,
+    after: Vec<u8>,
+    keys: Vec<Key>,
 }
 
 /// Where a backfill goes on, and what it has counted.
@@ -123,11 +129,11 @@ impl Engine {
         let tables = tables_of(&kinds);
         let known = place.and_then(|place| serde_json::from_value::<Place>(place.clone()).ok());
         if let Some(place) = known.filter(|place| place.run_id == run_id && place.epoch == epoch) {
-            return Ok(Backfill { kinds, tables, id: id.to_owned(), run, place });
+            return Ok(Backfill { kinds, tables, id: id.to_owned(), run, place, ahead: None });
         }
         let at = At::Keys("0".to_owned());
         let place = Place { run_id, epoch, at, records: BTreeMap::new(), modules: BTreeMap::new() };
-        let backfill = Backfill { kinds, tables, id: id.to_owned(), run, place };
+        let backfill = Backfill { kinds, tables, id: id.to_owned(), run, place, ahead: None };
         if run == Run::Write {
             lease::begin_backfill(&self.jobs, &backfill.names(), id).await?;
         }
@@ -141,7 +147,7 @@ impl Engine {
     pub async fn backfill_step(&self, backfill: &mut Backfill, effort: Effort) -> Result<Advance, TaskError> {
         let (advance, next) = match backfill.place.at.clone() {
             At::Keys(cursor) => self.step_keys(backfill, &cursor, effort).await?,
-            At::Table(table, after) => self.step_rows(backfill, table, &after).await?,
+            At::Table(table, after) => self.step_rows(backfill, (table, &after), effort).await?,
             At::End => (Advance::default(), At::End),
         };
         let is_end = matches!(next, At::End);
@@ -295,25 +301,52 @@ impl Engine {
         Ok(round)
     }
 
-    /// The other direction: rows whose records are absent in Redis are marked, so that they are looked at.
-    async fn step_rows(&self, backfill: &Backfill, at: usize, after: &[u8]) -> Result<(Advance, At), TaskError> {
-        let (Some(postgres), Some(table)) = (&self.postgres, backfill.tables.get(at).copied()) else {
-            return Ok((Advance::default(), At::End));
+    /// The other direction: rows whose records are absent in Redis are marked, so that they are looked at. The next page is
+    /// read meanwhile.
+    async fn step_rows(
+        &self,
+        backfill: &mut Backfill,
+        (at, after): (usize, &[u8]),
+        effort: Effort,
+    ) -> Result<(Advance, At), TaskError> {
+        let keys = match backfill.ahead.take().filter(|ahead| ahead.table == at && ahead.after == after) {
+            Some(ahead) => ahead.keys,
+            None => self.standing_keys(backfill, at, after, effort).await?,
         };
-        let kinds = names_in(&backfill.kinds, table);
-        let keys = pages::standing_keys(postgres, table, &kinds, after, PAGE_ROWS).await?;
+        let next = match keys.last() {
+            Some(last) => At::Table(at, last.hash()),
+            None if at + 1 < backfill.tables.len() => At::Table(at + 1, Vec::new()),
+            None => At::End,
+        };
+        let reading = async {
+            let At::Table(table, after) = &next else { return Ok(None) };
+            let keys = self.standing_keys(backfill, *table, after, effort).await?;
+            Ok(Some(Ahead { table: *table, after: after.clone(), keys }))
+        };
         let token = self.lineage.repair_token();
-        if marks::repair(&self.jobs, &token, &keys, true).await? > 0 {
+        let marking = async { Ok::<_, TaskError>(marks::repair(&self.jobs, &token, &keys, true).await?) };
+        let (marked, ahead) = try_join!(marking, reading)?;
+        backfill.ahead = ahead;
+        if marked > 0 {
             for key in &keys {
                 self.queue.add(key, self.catalog.kind_of(key.as_bytes()), Instant::now(), None, 0);
             }
         }
-        let advance = Advance { seen: u64::try_from(keys.len()).unwrap_or(u64::MAX), ..Advance::default() };
-        Ok(match keys.last() {
-            Some(last) => (advance, At::Table(at, last.hash())),
-            None if at + 1 < backfill.tables.len() => (advance, At::Table(at + 1, Vec::new())),
-            None => (advance, At::End),
-        })
+        Ok((Advance { seen: u64::try_from(keys.len()).unwrap_or(u64::MAX), ..Advance::default() }, next))
+    }
+
+    async fn standing_keys(
+        &self,
+        backfill: &Backfill,
+        at: usize,
+        after: &[u8],
+        effort: Effort,
+    ) -> Result<Vec<Key>, TaskError> {
+        let (Some(postgres), Some(table)) = (&self.postgres, backfill.tables.get(at).copied()) else {
+            return Ok(Vec::new());
+        };
+        let limit = i64::try_from(effort.keys).unwrap_or(i64::MAX);
+        Ok(pages::standing_keys(postgres, table, &names_in(&backfill.kinds, table), after, limit).await?)
     }
 
     /// Ends a backfill: from now on its kinds may go live.

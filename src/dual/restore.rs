@@ -29,8 +29,6 @@ use crate::stores::redis::lineage as redis_lineage;
 use crate::stores::redis::refill::{self, Document, Part, Refill};
 use crate::telemetry::labels::GapCause;
 
-/// Rows in one page.
-const PAGE_ROWS: i64 = 1_000;
 /// Entries of a log in one part.
 const PART_ENTRIES: i64 = 500;
 /// Refills of documents that Redis is sent at once: one is made while the other runs.
@@ -153,7 +151,7 @@ impl Engine {
         let Some(postgres) = &self.postgres else { return Err(no_postgres()) };
         let (advance, next) = match restore.place.at.clone() {
             At::Ghosts(cursor) => self.restore_ghosts(postgres, restore, &cursor, effort).await?,
-            At::Refill(at, after) => self.restore_page(postgres, restore, at, &after).await?,
+            At::Refill(at, after) => self.restore_page(postgres, restore, (at, &after), effort).await?,
             At::Anchor => {
                 self.write_anchor(postgres, &restore.place).await?;
                 (Advance::default(), At::Verify)
@@ -181,12 +179,13 @@ impl Engine {
         postgres: &Postgres,
         restore: &Restore,
         (at, after): (usize, &[u8]),
+        effort: Effort,
     ) -> Result<Vec<LiveRow>, TaskError> {
         let Some(table) = restore.tables.get(at).copied() else { return Ok(Vec::new()) };
         let kinds = names_in(&restore.kinds, table);
         let (fence, _) = fence::fence(&self.jobs, &[]).await?;
-        let time_ms = fence.time_us / 1000;
-        let range = Range { table, kinds: &kinds, after, time_ms, limit: PAGE_ROWS };
+        let (time_ms, limit) = (fence.time_us / 1000, i64::try_from(effort.keys).unwrap_or(i64::MAX));
+        let range = Range { table, kinds: &kinds, after, time_ms, limit };
         Ok(pages::live(postgres, &range).await?)
     }
 
@@ -251,18 +250,18 @@ impl Engine {
         &self,
         postgres: &Postgres,
         restore: &mut Restore,
-        at: usize,
-        after: &[u8],
+        (at, after): (usize, &[u8]),
+        effort: Effort,
     ) -> Result<(Advance, At), TaskError> {
         let ahead = restore.ahead.take().filter(|ahead| ahead.table == at && ahead.after == after);
         let rows = match ahead {
             Some(ahead) => ahead.rows,
-            None => self.page(postgres, restore, (at, after)).await?,
+            None => self.page(postgres, restore, (at, after), effort).await?,
         };
         let next = restore.behind(at, rows.last().map(|row| row.key().hash()));
         let reading = async {
             let At::Refill(table, after) = &next else { return Ok(None) };
-            let rows = self.page(postgres, restore, (*table, after)).await?;
+            let rows = self.page(postgres, restore, (*table, after), effort).await?;
             Ok(Some(Ahead { table: *table, after: after.clone(), rows }))
         };
         let is_document = restore.tables.get(at).is_some_and(|table| table.layout() == Layout::Document);

@@ -17,6 +17,7 @@ use crate::model::catalog::{Kind, Table};
 use crate::model::command::Command;
 use crate::model::key::Key;
 use crate::stores::postgres::Postgres;
+use crate::stores::postgres::pages;
 use crate::stores::postgres::pool::PostgresError;
 use crate::stores::redis::connection::RedisError;
 use crate::stores::redis::{lineage as redis_lineage, marks};
@@ -193,6 +194,17 @@ impl Engine {
     pub async fn key_count(&self) -> Result<u64, TaskError> {
         let keys = self.jobs.command(Command::new(["DBSIZE"])).await?.integer();
         Ok(keys.and_then(|keys| u64::try_from(keys).ok()).unwrap_or(0))
+    }
+
+    /// About how many rows the records of these kinds have: the measure from the other side.
+    ///
+    /// # Errors
+    /// When Postgres cannot be reached.
+    pub async fn row_count(&self, kinds: &[Arc<Kind>]) -> Result<u64, TaskError> {
+        match &self.postgres {
+            Some(postgres) => Ok(pages::about(postgres, &tables_of(kinds)).await?),
+            None => Ok(0),
+        }
     }
 
     /// What evicts records behind the back of a task, if Redis may evict.

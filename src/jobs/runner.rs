@@ -182,17 +182,16 @@ impl Runner {
                 (Arc::clone(&self.engine), self.spec.clone(), self.row.id.clone(), self.row.place.clone());
             let held = before.take();
             let begun = async {
-                let total = engine.key_count().await?;
-                if let Some(work) = held
-                    && work.holds(&engine).await?
-                {
-                    return Ok((work, total));
-                }
-                Ok((Work::begin(&engine, &id, &spec, place.as_ref()).await?, total))
+                let work = match held {
+                    Some(work) if work.holds(&engine).await? => work,
+                    Some(_) | None => Work::begin(&engine, &id, &spec, place.as_ref()).await?,
+                };
+                let total = work.total(&engine, &spec).await?;
+                Ok((work, total))
             };
             match self.meanwhile(begun).await? {
                 Ok((work, total)) => {
-                    self.row.progress.total = Some(total);
+                    self.row.progress.total = total;
                     self.row.place = work.place();
                     return Ok(work);
                 }

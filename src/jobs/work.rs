@@ -70,6 +70,26 @@ impl Work {
         }
     }
 
+    /// About how many keys and rows it will look at, where that can be told before.
+    ///
+    /// # Errors
+    /// When a store fails.
+    pub(super) async fn total(&self, engine: &Engine, spec: &Spec) -> Result<Option<u64>, TaskError> {
+        let keys = engine.key_count().await?;
+        let rows = engine.row_count(&Self::kinds(engine, spec)?).await?;
+        // A verification looks from both sides, and what writes ends with one.
+        Ok(match self {
+            Self::Backfill(_) if spec.dry_run => Some(keys),
+            // Its rows are those of the keys, as soon as they are there.
+            Self::Backfill(_) => Some(keys + keys.max(rows)),
+            Self::Verify(_) => Some(keys + rows),
+            Self::Restore(_) => Some(keys + 3 * rows),
+            Self::Overwrite(_) if spec.dry_run => Some(rows),
+            Self::Overwrite(_) => Some(keys + 3 * rows),
+            Self::Repair(_) => None,
+        })
+    }
+
     /// Whether it may go on as it is after a store failed; what may not begins again at its place.
     ///
     /// # Errors

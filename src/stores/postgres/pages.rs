@@ -177,6 +177,28 @@ pub async fn keys_above(
     Ok(found.iter().map(|row| Key::from_text(&row.key)).collect())
 }
 
+#[derive(QueryableByName)]
+struct Estimate {
+    #[diesel(sql_type = BigInt)]
+    rows: i64,
+}
+
+/// About how many rows stand for the records of these tables, as Postgres keeps count of them: dead ones among them, and
+/// none of what was written a moment ago.
+///
+/// # Errors
+/// When Postgres cannot be reached.
+pub async fn about(postgres: &Postgres, tables: &[Table]) -> Result<u64, PostgresError> {
+    let names = tables.iter().map(|table| rows_of(*table).to_owned()).collect();
+    let statement = Statement::new(
+        "SELECT coalesce(sum(n_live_tup), 0)::bigint AS rows FROM pg_stat_user_tables
+         WHERE schemaname = current_schema() AND relname = ANY({})",
+        vec![Bind::TextList(names)],
+    );
+    let estimate: Estimate = statement.row(&*postgres.connection().await?).await?;
+    Ok(u64::try_from(estimate.rows).unwrap_or(0))
+}
+
 /// A live element of a collection, or entry of a log.
 #[derive(Clone, Debug, QueryableByName)]
 pub struct LiveElement {

@@ -198,6 +198,12 @@ async fn a_refill_never_writes_over_anything_and_only_while_the_anchor_is_missin
     stores.raw("SADD apikey:set:all another").await;
     let overtaken = refill::end(&stores.redis, &run_id, &key, None, None, Shape::Collection).await.unwrap();
     assert_eq!(overtaken, Refill::Present);
+    let gone = Key::new("account_group_members:g1");
+    refill::part(&stores.redis, &run_id, &gone, "SADD", Part::First, &[Bytes::from_static(b"one")]).await.unwrap();
+    stores.write("1-a-3", &["SADD account_group_members:g1 another", "DEL account_group_members:g1"]).await;
+    let overtaken = refill::end(&stores.redis, &run_id, &gone, None, None, Shape::Collection).await.unwrap();
+    assert_eq!(overtaken, Refill::Marked, "it was deleted meanwhile");
+    assert_eq!(stores.raw("EXISTS account_group_members:g1").await, parallax::model::reply::Reply::Integer(0));
     let known = lineage::Postgres { system: "1".to_owned(), timeline: "1".to_owned(), beat: 0 };
     assert!(lineage::anchor(&stores.redis, 2, 0, &known).await.unwrap());
 }
