@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use super::excuses::{Reader, agree};
+use super::excuses::{Fields, agree};
 use super::pair::{Protocol, text};
 use super::policy::Policy;
 use super::wire::{Frame, Heard, Wire, Words, encoded, words};
@@ -265,7 +265,7 @@ pub(super) async fn tell(story: &Story, addresses: [&str; 2], protocol: Protocol
         }
         let is_told_wrong = !head.ends_with('0') && heard[0].contains(&Heard::Silence);
         assert!(!is_told_wrong, "{name}: {step}: a bare redis says less: {:?}", heard[0]);
-        if !same(&heard[0], &heard[1], &commands, &mut queued, policy.reader()) {
+        if !same(&heard[0], &heard[1], &commands, &mut queued, policy.fields()) {
             let told: Vec<String> =
                 heard.iter().map(|all| all.iter().map(text).collect::<Vec<_>>().join(" ")).collect();
             differences.push(format!("{name}: {step}\n    redis {}\n    door  {}", told[0], told[1]));
@@ -317,7 +317,7 @@ impl Side {
     }
 }
 
-fn same(one: &[Heard], other: &[Heard], commands: &[Words], queued: &mut Vec<Words>, reader: Reader) -> bool {
+fn same(one: &[Heard], other: &[Heard], commands: &[Words], queued: &mut Vec<Words>, fields: Fields) -> bool {
     let mut all = one.len() == other.len();
     for (place, (one, other)) in one.iter().zip(other).enumerate() {
         let command = commands.get(place);
@@ -332,7 +332,7 @@ fn same(one: &[Heard], other: &[Heard], commands: &[Words], queued: &mut Vec<Wor
                                 .iter()
                                 .zip(others)
                                 .zip(queued.iter())
-                                .all(|((one, other), of)| agree(of, one, other, reader))
+                                .all(|((one, other), of)| agree(of, one, other, fields))
                     }
                     (Frame::Line(..), Frame::Line(..)) if command.is_none() => {
                         // MONITOR tells the time, and who asked.
@@ -340,7 +340,7 @@ fn same(one: &[Heard], other: &[Heard], commands: &[Words], queued: &mut Vec<Wor
                             && line(&Heard::Frame(other.clone(), other_bytes.clone()))
                     }
                     (Frame::Many(..) | Frame::Line(..) | Frame::Blob(..), _) => {
-                        command.is_some_and(|command| agree(command, one, other, reader))
+                        command.is_some_and(|command| agree(command, one, other, fields))
                     }
                 }
             }

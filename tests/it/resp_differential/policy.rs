@@ -2,7 +2,7 @@
 //! it writes a mirrored record. Everything else it does as Redis does.
 
 use super::cases::Family;
-use super::excuses::Reader;
+use super::excuses::Fields;
 use super::wire::Words;
 
 /// Who stands on the other side, and so what it refuses.
@@ -63,10 +63,10 @@ const CONTAINERS: &[&str] = &["CONFIG", "ACL", "MODULE"];
 const BLOCKING: &[&str] = &["BLPOP", "BRPOP", "BLMOVE", "BRPOPLPUSH", "BLMPOP", "BZPOPMIN", "BZPOPMAX", "BZMPOP"];
 
 impl Policy {
-    pub(crate) fn reader(self) -> Reader {
+    pub(crate) fn fields(self) -> Fields {
         match self {
-            Self::Bare | Self::Off | Self::Mirrored => Reader::Redis,
-            Self::Live => Reader::Postgres,
+            Self::Bare | Self::Off | Self::Mirrored => Fields::AsWritten,
+            Self::Live => Fields::InAnyOrder,
         }
     }
 

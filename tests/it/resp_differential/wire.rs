@@ -45,6 +45,15 @@ impl Frame {
             Self::Blob(_, None) | Self::Many(_, None) => false,
         }
     }
+
+    /// Whether a string of more bytes stands anywhere in it.
+    pub(crate) fn holds_longer(&self, bytes: usize) -> bool {
+        match self {
+            Self::Line(_, text) | Self::Blob(_, Some(text)) => text.len() > bytes,
+            Self::Many(_, Some(items)) => items.iter().any(|item| item.holds_longer(bytes)),
+            Self::Blob(_, None) | Self::Many(_, None) => false,
+        }
+    }
 }
 
 /// What came over the connection.
