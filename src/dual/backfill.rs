@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use crate::dual::drain::{Drain, Pending, Settled, WHOLES_MAX};
 use crate::dual::settle::{self, Due};
-use crate::dual::task::{Advance, Effort, TaskError, names_in, tables_of};
+use crate::dual::task::{Advance, Ahead, Effort, TaskError, behind, names_in, tables_of};
 use crate::dual::{Engine, whole};
 use crate::model::catalog::{Kind, Table};
 use crate::model::command::Command;
@@ -48,14 +48,7 @@ pub struct Backfill {
     id: String,
     run: Run,
     place: Place,
-    ahead: Option<Ahead>,
-}
-
-/// A page of keys of rows that was read while the one before it was looked at.
-struct Ahead {
-    table: usize,
-    after: Vec<u8>,
-    keys: Vec<Key>,
+    ahead: Option<Ahead<Key>>,
 }
 
 /// Where a backfill goes on, and what it has counted.
@@ -309,19 +302,14 @@ impl Engine {
         (at, after): (usize, &[u8]),
         effort: Effort,
     ) -> Result<(Advance, At), TaskError> {
-        let keys = match backfill.ahead.take().filter(|ahead| ahead.table == at && ahead.after == after) {
-            Some(ahead) => ahead.keys,
+        let keys = match backfill.ahead.take().and_then(|ahead| ahead.from(at, after)) {
+            Some(keys) => keys,
             None => self.standing_keys(backfill, at, after, effort).await?,
         };
-        let next = match keys.last() {
-            Some(last) => At::Table(at, last.hash()),
-            None if at + 1 < backfill.tables.len() => At::Table(at + 1, Vec::new()),
-            None => At::End,
-        };
+        let next = behind(backfill.tables.len(), at, keys.last().map(Key::hash));
         let reading = async {
-            let At::Table(table, after) = &next else { return Ok(None) };
-            let keys = self.standing_keys(backfill, *table, after, effort).await?;
-            Ok(Some(Ahead { table: *table, after: after.clone(), keys }))
+            let Some((table, after)) = &next else { return Ok(None) };
+            Ok(Some(Ahead::new(*table, after, self.standing_keys(backfill, *table, after, effort).await?)))
         };
         let token = self.lineage.repair_token();
         let marking = async { Ok::<_, TaskError>(marks::repair(&self.jobs, &token, &keys, true).await?) };
@@ -332,7 +320,8 @@ impl Engine {
                 self.queue.add(key, self.catalog.kind_of(key.as_bytes()), Instant::now(), None, 0);
             }
         }
-        Ok((Advance { seen: u64::try_from(keys.len()).unwrap_or(u64::MAX), ..Advance::default() }, next))
+        let advance = Advance { seen: u64::try_from(keys.len()).unwrap_or(u64::MAX), ..Advance::default() };
+        Ok((advance, next.map_or(At::End, |(table, after)| At::Table(table, after))))
     }
 
     async fn standing_keys(

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use serde_json::{Value as Json, json};
 use tokio::time::Instant;
 
-use crate::dual::task::{Advance, Effort, TaskError, tables_of};
+use crate::dual::task::{Advance, Effort, TaskError, behind, tables_of};
 use crate::dual::verdict::{self, Verdict};
 use crate::dual::verify::{Mode, Values, Verify};
 use crate::dual::{Engine, read, settle};
@@ -74,14 +74,6 @@ impl Overwrite {
         })
     }
 
-    fn next(&self, at: usize, last: Option<Vec<u8>>, same: fn(usize, Vec<u8>) -> At, end: At) -> At {
-        match last {
-            Some(last) => same(at, last),
-            None if at + 1 < self.tables.len() => same(at + 1, Vec::new()),
-            None => end,
-        }
-    }
-
     fn leave(&mut self, why: &'static str) {
         *self.left.entry(why).or_default() += 1;
     }
@@ -121,8 +113,10 @@ impl Engine {
                 for (_, _, class) in &differing {
                     *overwrite.classes.entry(class).or_default() += 1;
                 }
-                let next = overwrite.next(at, last, At::Count, At::Write(0, Vec::new()));
-                let next = if matches!(next, At::Write(..)) { counted(overwrite)? } else { next };
+                let next = match behind(overwrite.tables.len(), at, last) {
+                    Some((table, after)) => At::Count(table, after),
+                    None => counted(overwrite)?,
+                };
                 (advance, next)
             }
             At::Write(at, after) => {
@@ -130,7 +124,8 @@ impl Engine {
                 for (kind, key, _) in differing {
                     self.overwrite_one(postgres, overwrite, &kind, &key, &mut advance).await?;
                 }
-                (advance, overwrite.next(at, last, At::Write, At::Verify))
+                let next = behind(overwrite.tables.len(), at, last);
+                (advance, next.map_or(At::Verify, |(table, after)| At::Write(table, after)))
             }
             At::Verify => {
                 let verify = match overwrite.verify.take() {

@@ -14,7 +14,7 @@ use futures_util::{StreamExt, TryStreamExt, try_join};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value as Json, json};
 
-use crate::dual::task::{Advance, Effort, TaskError, names_in, tables_of};
+use crate::dual::task::{Advance, Ahead, Effort, TaskError, behind, names_in, tables_of};
 use crate::dual::verify::{Mode, Values, Verify};
 use crate::dual::{Engine, gaps, lift, settle};
 use crate::model::catalog::{Kind, Layout, Table};
@@ -39,15 +39,8 @@ pub struct Restore {
     kinds: Vec<Arc<Kind>>,
     tables: Vec<Table>,
     place: Place,
-    ahead: Option<Ahead>,
+    ahead: Option<Ahead<LiveRow>>,
     verify: Option<Box<Verify>>,
-}
-
-/// A page that was read while the one before it was refilled.
-struct Ahead {
-    table: usize,
-    after: Vec<u8>,
-    rows: Vec<LiveRow>,
 }
 
 /// Where a restore goes on, and what it has counted.
@@ -95,14 +88,6 @@ impl Restore {
             "verify": self.verify.as_ref().map(|verify| verify.report()),
             "differences": self.verify.as_ref().and_then(|verify| verify.report().get("differences").cloned()),
         })
-    }
-
-    fn behind(&self, at: usize, last: Option<Vec<u8>>) -> At {
-        match last {
-            Some(last) => At::Refill(at, last),
-            None if at + 1 < self.tables.len() => At::Refill(at + 1, Vec::new()),
-            None => At::Anchor,
-        }
     }
 }
 
@@ -253,16 +238,14 @@ impl Engine {
         (at, after): (usize, &[u8]),
         effort: Effort,
     ) -> Result<(Advance, At), TaskError> {
-        let ahead = restore.ahead.take().filter(|ahead| ahead.table == at && ahead.after == after);
-        let rows = match ahead {
-            Some(ahead) => ahead.rows,
+        let rows = match restore.ahead.take().and_then(|ahead| ahead.from(at, after)) {
+            Some(rows) => rows,
             None => self.page(postgres, restore, (at, after), effort).await?,
         };
-        let next = restore.behind(at, rows.last().map(|row| row.key().hash()));
+        let next = behind(restore.tables.len(), at, rows.last().map(|row| row.key().hash()));
         let reading = async {
-            let At::Refill(table, after) = &next else { return Ok(None) };
-            let rows = self.page(postgres, restore, (*table, after), effort).await?;
-            Ok(Some(Ahead { table: *table, after: after.clone(), rows }))
+            let Some((table, after)) = &next else { return Ok(None) };
+            Ok(Some(Ahead::new(*table, after, self.page(postgres, restore, (*table, after), effort).await?)))
         };
         let is_document = restore.tables.get(at).is_some_and(|table| table.layout() == Layout::Document);
         let refilling = async {
@@ -293,7 +276,7 @@ impl Engine {
             }
         }
         restore.place.ghosts += self.list_ghosts(postgres, restore.place.epoch, &overtaken).await?;
-        Ok((advance, next))
+        Ok((advance, next.map_or(At::Anchor, |(table, after)| At::Refill(table, after))))
     }
 
     /// What became of each of these rows, and how many bytes of documents went.

@@ -128,6 +128,34 @@ pub(super) fn names_in(kinds: &[Arc<Kind>], table: Table) -> Vec<String> {
     kinds.iter().filter(|kind| kind.table == table).map(|kind| kind.name.clone()).collect()
 }
 
+/// Where a walk over so many tables goes on behind a page that ends with `last`: a table by its place in the list, and a hash
+/// in it; `None` at the end.
+pub(super) fn behind(tables: usize, at: usize, last: Option<Vec<u8>>) -> Option<(usize, Vec<u8>)> {
+    match last {
+        Some(last) => Some((at, last)),
+        None if at + 1 < tables => Some((at + 1, Vec::new())),
+        None => None,
+    }
+}
+
+/// A page that was read while the one before it was dealt with.
+pub(super) struct Ahead<T> {
+    table: usize,
+    after: Vec<u8>,
+    page: Vec<T>,
+}
+
+impl<T> Ahead<T> {
+    pub(super) fn new(table: usize, after: &[u8], page: Vec<T>) -> Self {
+        Self { table, after: after.to_vec(), page }
+    }
+
+    /// The page, if it is the one from this place on.
+    pub(super) fn from(self, table: usize, after: &[u8]) -> Option<Vec<T>> {
+        (self.table == table && self.after == after).then_some(self.page)
+    }
+}
+
 impl Engine {
     /// Postgres, where there is one.
     #[must_use]

@@ -49,7 +49,7 @@ pub struct Job {
     pub done: u64,
     /// Their bytes.
     pub bytes: u64,
-    /// Keys that Redis counted at the start.
+    /// About how many keys and rows it will look at, from all sides; `None` where that is not known before.
     pub total: Option<u64>,
     /// Keys a second, lately.
     pub rate_per_second: u64,
