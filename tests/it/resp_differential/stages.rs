@@ -10,7 +10,7 @@ use super::look::Look;
 use super::pair::{Pair, Protocol, address, server};
 use super::policy::{Policy, REFUSED, is_refused};
 use super::wire::{Frame, Wire, Words, words};
-use super::{cases, everything, hold_the_same, is_harmless, is_soak, marks};
+use super::{cases, cases_and_stories, hold_the_same, is_harmless, is_soak, marks, random};
 use crate::support::sidecar::Sidecar;
 use crate::support::{self, Database};
 
@@ -47,7 +47,10 @@ impl Setting {
     /// Everything in both protocols; then both Redises hold the same, and so does Postgres.
     async fn answers_as_redis_does(self, policy: Policy) {
         for protocol in [Protocol::Resp2, Protocol::Resp3] {
-            everything(&address(&self.bare), &self.sidecar.resp, protocol, policy).await;
+            cases_and_stories(&address(&self.bare), &self.sidecar.resp, protocol, policy).await;
+            // Their marks grow old, and the guard would take their kinds back to Redis.
+            self.without_misfits().await;
+            random(&address(&self.bare), &self.sidecar.resp, protocol, policy).await;
         }
         hold_the_same(&address(&self.bare), &address(&self.behind)).await;
         if policy != Policy::Off {
@@ -61,17 +64,19 @@ impl Setting {
         self.sidecar.stop_with(&[], &[MISFIT]).await;
     }
 
-    /// Deletes what no table can hold: its marks stay for as long as it is there.
+    /// Deletes in both what no table can hold: its marks stay for as long as it is there.
     async fn without_misfits(&self) {
         let states = Look::at(&address(&self.behind)).await.states().await;
         let catalog = Catalog::embedded();
-        let mut door = Wire::connect(&self.sidecar.resp).await;
-        for (key, _) in states.iter().filter(|(key, state)| !state.fits(catalog.kind_of(key))) {
-            door.send(&super::wire::encoded(&["DEL".into(), key.clone()])).await;
-            door.hear().await;
+        let (bare, door) = (address(&self.bare), self.sidecar.resp.clone());
+        for mut wire in [Wire::connect(&bare).await, Wire::connect(&door).await] {
+            for (key, _) in states.iter().filter(|(key, state)| !state.fits(catalog.kind_of(key))) {
+                wire.send(&super::wire::encoded(&["DEL".into(), key.clone()])).await;
+                wire.hear().await;
+            }
+            // One that fits, so that there is something to compare.
+            wire.ask("SET user:differential-last v").await;
         }
-        // One that fits, so that there is something to compare.
-        door.ask("SET user:differential-last v").await;
     }
 }
 
