@@ -42,7 +42,7 @@ const EXCUSES: &[(&str, Excuse, &str)] = &[
     ("TIME", Excuse::Form, "is the time"),
     ("LASTSAVE", Excuse::Form, "is when the server started"),
     ("DBSIZE", Excuse::Near(4), "counts what has expired until it is taken away"),
-    ("OBJECT IDLETIME", Excuse::Near(5), "counts up"),
+    ("OBJECT IDLETIME", Excuse::Near(600), "counts up, and a capture or a comparison is a look at the key"),
     ("OBJECT REFCOUNT", Excuse::Near(1), "counts what waits in the same EXEC too"),
     ("XADD *", Excuse::Form, "an id is made of the time"),
     ("XINFO STREAM", Excuse::Near(10_000), "tells when entries were delivered"),
