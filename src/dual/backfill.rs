@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use crate::dual::drain::{Drain, Pending, Settled, WHOLES_MAX};
 use crate::dual::settle::{self, Due};
-use crate::dual::task::{Advance, Ahead, Effort, TaskError, behind, names_in, tables_of};
+use crate::dual::task::{Advance, Ahead, Effort, TaskError, behind, is_among, names_in, tables_of};
 use crate::dual::{Engine, whole};
 use crate::model::catalog::{Kind, Table};
 use crate::model::command::Command;
@@ -77,8 +77,10 @@ enum At {
 }
 
 impl Backfill {
-    fn has(&self, kind: &Kind) -> bool {
-        self.kinds.iter().any(|wanted| wanted.index == kind.index)
+    /// The kinds that it is about.
+    #[must_use]
+    pub fn kinds(&self) -> &[Arc<Kind>] {
+        &self.kinds
     }
 
     fn names(&self) -> Vec<String> {
@@ -162,7 +164,8 @@ impl Engine {
         for _ in 0..effort.pages {
             let (next, keys) = self.scan(&cursor, effort.keys).await?;
             seen += keys.len();
-            let of_kind = |key: &Key| Some(self.catalog.kind_of(key.as_bytes())).filter(|kind| backfill.has(kind));
+            let of_kind =
+                |key: &Key| Some(self.catalog.kind_of(key.as_bytes())).filter(|kind| is_among(&backfill.kinds, kind));
             let ours = keys.into_iter().filter(|key| !key.is_control());
             wanted.extend(ours.filter_map(|key| Some((Arc::clone(of_kind(&key)?), key))));
             cursor = next;

@@ -59,6 +59,12 @@ enum At {
 }
 
 impl Overwrite {
+    /// The kinds that it is about.
+    #[must_use]
+    pub fn kinds(&self) -> &[Arc<Kind>] {
+        &self.kinds
+    }
+
     /// What it found and did.
     #[must_use]
     pub fn report(&self) -> Json {

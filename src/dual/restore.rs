@@ -14,7 +14,7 @@ use futures_util::{StreamExt, TryStreamExt, try_join};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value as Json, json};
 
-use crate::dual::task::{Advance, Ahead, Effort, TaskError, behind, names_in, tables_of};
+use crate::dual::task::{Advance, Ahead, Effort, TaskError, behind, is_among, names_in, tables_of};
 use crate::dual::verify::{Mode, Values, Verify};
 use crate::dual::{Engine, gaps, lift, settle};
 use crate::model::catalog::{Kind, Layout, Table};
@@ -72,6 +72,12 @@ enum At {
 }
 
 impl Restore {
+    /// The kinds that it is about.
+    #[must_use]
+    pub fn kinds(&self) -> &[Arc<Kind>] {
+        &self.kinds
+    }
+
     /// Where it goes on.
     #[must_use]
     pub fn place(&self) -> Option<Json> {
@@ -184,10 +190,7 @@ impl Engine {
     ) -> Result<(Advance, At), TaskError> {
         let (next, keys) = self.scan(cursor, effort.keys).await?;
         let Place { run_id, epoch, clock, .. } = &restore.place;
-        let is_wanted = |key: &Key| {
-            let kind = self.catalog.kind_of(key.as_bytes());
-            !key.is_control() && restore.kinds.iter().any(|wanted| wanted.index == kind.index)
-        };
+        let is_wanted = |key: &Key| !key.is_control() && is_among(&restore.kinds, self.catalog.kind_of(key.as_bytes()));
         let found: Vec<Key> = keys.iter().filter(|key| is_wanted(key)).cloned().collect();
         if !found.is_empty() {
             let (fence, standings) = fence::fence(&self.jobs, &found).await?;

@@ -124,7 +124,7 @@ impl Engine {
     }
 }
 
-/// The lanes of what no caller waits for, whose answers are taken apart on the threads in the background.
+/// The lanes of the engine's own questions: their answers are taken apart in the background, not on the callers' thread.
 fn lanes(parts: &Parts) -> [Arc<Redis>; 3] {
     let _entered = parts.background.enter();
     std::array::from_fn(|_| Arc::new(Redis::new(parts.redis.clone(), parts.command_deadline)))

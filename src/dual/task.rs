@@ -27,7 +27,7 @@ use crate::stores::redis::{lineage as redis_lineage, marks};
 pub struct Effort {
     /// Keys that one page of a scan asks for.
     pub keys: u64,
-    /// Pages at once.
+    /// Pages in one step.
     pub pages: u64,
 }
 
@@ -121,6 +121,11 @@ pub struct Probe {
 /// The tables in which the records of these kinds stand.
 pub(super) fn tables_of(kinds: &[Arc<Kind>]) -> Vec<Table> {
     kinds.iter().map(|kind| kind.table).collect::<BTreeSet<_>>().into_iter().collect()
+}
+
+/// Whether this kind is one of these.
+pub(super) fn is_among(kinds: &[Arc<Kind>], kind: &Kind) -> bool {
+    kinds.iter().any(|wanted| wanted.index == kind.index)
 }
 
 /// The names of those kinds whose records stand in this table.

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use crate::dual::task::{Advance, Effort, Probe};
 use crate::telemetry::labels::Brake;
 
-/// Keys in one page of a scan at most, and pages at once.
+/// Keys in one page of a scan at most, and pages in one step.
 const PAGE_KEYS_MAX: u64 = 1_000;
 const PAGES_MAX: u64 = 4;
 /// A paced job does its work in as many pieces a second, so that it never comes in gusts.

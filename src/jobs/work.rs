@@ -75,8 +75,14 @@ impl Work {
     /// # Errors
     /// When a store fails.
     pub(super) async fn total(&self, engine: &Engine, spec: &Spec) -> Result<Option<u64>, TaskError> {
-        let keys = engine.key_count().await?;
-        let rows = engine.row_count(&Self::kinds(engine, spec)?).await?;
+        let kinds = match self {
+            Self::Backfill(backfill) => backfill.kinds(),
+            Self::Verify(verify) => verify.kinds(),
+            Self::Restore(restore) => restore.kinds(),
+            Self::Overwrite(overwrite) => overwrite.kinds(),
+            Self::Repair(_) => return Ok(None),
+        };
+        let (keys, rows) = (engine.key_count().await?, engine.row_count(kinds).await?);
         // A verification looks from both sides, and what writes ends with one.
         Ok(match self {
             Self::Backfill(_) if spec.dry_run => Some(keys),

@@ -140,6 +140,12 @@ enum At {
 }
 
 impl Verify {
+    /// The kinds that it is about.
+    #[must_use]
+    pub fn kinds(&self) -> &[Arc<Kind>] {
+        &self.kinds
+    }
+
     fn has(&self, kind: &Kind) -> bool {
         self.kinds.iter().any(|wanted| wanted.index == kind.index)
     }

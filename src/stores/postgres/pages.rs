@@ -40,9 +40,9 @@ fn rows_of(table: Table) -> &'static str {
     }
 }
 
-const LIVE: &str = "r.kind = ANY({}) AND r.key_hash > {} AND r.deleted_at IS NULL AND r.gone_at IS NULL
-    AND (r.expires_at IS NULL OR r.expires_at > timestamptz 'epoch' + {} * interval '1 millisecond')
-    ORDER BY r.key_hash";
+/// Live at a time of Redis in milliseconds, which is bound.
+const LIVE: &str = "r.deleted_at IS NULL AND r.gone_at IS NULL
+    AND (r.expires_at IS NULL OR r.expires_at > timestamptz 'epoch' + {} * interval '1 millisecond')";
 
 /// A live row.
 #[derive(Clone, Debug, QueryableByName)]
@@ -94,7 +94,8 @@ pub async fn live(postgres: &Postgres, range: &Range<'_>) -> Result<Vec<LiveRow>
         Layout::Collection | Layout::Log => "NULL::text AS doc, r.complete, r.first_id, r.last_id",
     };
     let text = format!(
-        "SELECT r.key, r.kind, r.type AS type_name, r.version, {EXPIRES_MS} AS expires_ms, {own} FROM {} r WHERE {LIVE} LIMIT {}",
+        "SELECT r.key, r.kind, r.type AS type_name, r.version, {EXPIRES_MS} AS expires_ms, {own} FROM {} r
+         WHERE r.kind = ANY({{}}) AND r.key_hash > {{}} AND {LIVE} ORDER BY r.key_hash LIMIT {}",
         rows_of(range.table),
         range.limit
     );
@@ -105,6 +106,11 @@ pub async fn live(postgres: &Postgres, range: &Range<'_>) -> Result<Vec<LiveRow>
 struct Keyed {
     #[diesel(sql_type = Text)]
     key: String,
+}
+
+async fn found_keys(postgres: &Postgres, statement: Statement) -> Result<Vec<Key>, PostgresError> {
+    let found: Vec<Keyed> = statement.rows(&*postgres.connection().await?).await?;
+    Ok(found.iter().map(|row| Key::from_text(&row.key)).collect())
 }
 
 /// Keys of live rows in some ranges of hashes, each behind its first and up to its second.
@@ -120,16 +126,13 @@ pub async fn keys_in(
 ) -> Result<Vec<Key>, PostgresError> {
     let text = format!(
         "SELECT r.key FROM unnest({{}}::bytea[], {{}}::bytea[]) AS b(after, until) CROSS JOIN LATERAL (
-            SELECT r.key FROM {} r WHERE r.key_hash > b.after AND r.key_hash <= b.until AND r.kind = ANY({{}})
-                AND r.deleted_at IS NULL AND r.gone_at IS NULL
-                AND (r.expires_at IS NULL OR r.expires_at > timestamptz 'epoch' + {{}} * interval '1 millisecond')) AS r",
+            SELECT r.key FROM {} r WHERE r.key_hash > b.after AND r.key_hash <= b.until AND r.kind = ANY({{}}) AND {LIVE}) AS r",
         rows_of(table)
     );
     let (after, until) = ranges.iter().cloned().unzip();
     let binds =
         vec![Bind::BytesList(after), Bind::BytesList(until), Bind::TextList(kinds.to_vec()), Bind::Number(time_ms)];
-    let found: Vec<Keyed> = Statement::new(text, binds).rows(&*postgres.connection().await?).await?;
-    Ok(found.iter().map(|row| Key::from_text(&row.key)).collect())
+    found_keys(postgres, Statement::new(text, binds)).await
 }
 
 /// Keys of rows that say that their record is there, in the order of their hashes: also of those whose time is over, which
@@ -150,8 +153,7 @@ pub async fn standing_keys(
         rows_of(table)
     );
     let binds = vec![Bind::TextList(kinds.to_vec()), Bind::Bytes(after.to_vec())];
-    let found: Vec<Keyed> = Statement::new(text, binds).rows(&*postgres.connection().await?).await?;
-    Ok(found.iter().map(|row| Key::from_text(&row.key)).collect())
+    found_keys(postgres, Statement::new(text, binds)).await
 }
 
 /// Keys of live rows above `clock` among these: what a Redis that ends there has lost of what it holds.
@@ -165,16 +167,11 @@ pub async fn keys_above(
     clock: i64,
     time_ms: i64,
 ) -> Result<Vec<Key>, PostgresError> {
-    let text = format!(
-        "SELECT r.key FROM {} r WHERE r.key_hash = ANY({{}}) AND r.version > {{}} AND r.deleted_at IS NULL
-            AND r.gone_at IS NULL
-            AND (r.expires_at IS NULL OR r.expires_at > timestamptz 'epoch' + {{}} * interval '1 millisecond')",
-        rows_of(table)
-    );
+    let text =
+        format!("SELECT r.key FROM {} r WHERE r.key_hash = ANY({{}}) AND r.version > {{}} AND {LIVE}", rows_of(table));
     let hashes = keys.iter().map(Key::hash).collect();
     let binds = vec![Bind::BytesList(hashes), Bind::Number(clock), Bind::Number(time_ms)];
-    let found: Vec<Keyed> = Statement::new(text, binds).rows(&*postgres.connection().await?).await?;
-    Ok(found.iter().map(|row| Key::from_text(&row.key)).collect())
+    found_keys(postgres, Statement::new(text, binds)).await
 }
 
 #[derive(QueryableByName)]
