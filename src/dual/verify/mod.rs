@@ -19,7 +19,7 @@ use tokio::time::Instant;
 
 use crate::dual::Engine;
 use crate::dual::digest::{self, Buckets};
-use crate::dual::task::{Advance, Effort, TaskError, names_in, tables_of};
+use crate::dual::task::{Advance, Effort, TaskError, is_among, names_in, tables_of};
 use crate::model::catalog::{Kind, Layout, Table};
 use crate::model::key::Key;
 use crate::stores::postgres::pages::{self, LiveRow, Range};
@@ -147,7 +147,7 @@ impl Verify {
     }
 
     fn has(&self, kind: &Kind) -> bool {
-        self.kinds.iter().any(|wanted| wanted.index == kind.index)
+        is_among(&self.kinds, kind)
     }
 
     /// Whether records of a kind are judged at once. Logs always: Postgres holds more of them than Redis.
